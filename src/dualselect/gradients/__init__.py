@@ -1,0 +1,22 @@
+"""Per-sample gradients without loops: capture, the algebra of directions, and per-sample losses."""
+
+from dualselect.gradients.capture import PerSampleGradients, capture
+from dualselect.gradients.direction import Direction, Layout, Parameters, safe_cosine, trainable_parameters
+from dualselect.gradients.losses import PerSampleLoss, StartingPoint, per_sample_kl, per_sample_nll, sequence_lengths
+from dualselect.gradients.rules import register_rule
+
+__all__ = [
+    "Direction",
+    "Layout",
+    "Parameters",
+    "PerSampleGradients",
+    "PerSampleLoss",
+    "StartingPoint",
+    "capture",
+    "per_sample_kl",
+    "per_sample_nll",
+    "register_rule",
+    "safe_cosine",
+    "sequence_lengths",
+    "trainable_parameters",
+]
