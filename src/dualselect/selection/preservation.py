@@ -1,0 +1,72 @@
+"""What a reference's loss is: the likelihood of its safe answer, or the distance from the starting model."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dualselect.errors import ConfigError, nearest
+from dualselect.gradients import Parameters, PerSampleLoss, StartingPoint, per_sample_kl, per_sample_nll
+
+PRESERVATION_LOSSES = ("sft", "kl")
+PreservationLoss = Callable[[nn.Module, Mapping[str, Any]], PerSampleLoss]
+
+
+def remember_start(params: Parameters) -> StartingPoint:
+    """Return a context factory in which `params` have the values they have now.
+
+    A copy of the trainable parameters is kept: a few megabytes for LoRA, a frozen copy for full fine-tuning. Entering
+    exchanges pointers, not values. Unlike disabling an adapter this also holds when training starts from one.
+    """
+    start = {name: param.detach().clone() for name, param in params.items()}
+
+    def exchange(values: dict[str, Tensor]) -> dict[str, Tensor]:
+        before = {name: param.data for name, param in params.items()}
+        for name, param in params.items():
+            param.data = values[name].to(param.device)
+        # Autocast caches the low-precision copy of a parameter and does not see that its data has changed.
+        torch.clear_autocast_cache()
+        return before
+
+    @contextmanager
+    def at_start() -> Iterator[None]:
+        now = exchange(start)
+        try:
+            yield
+        finally:
+            exchange(now)
+
+    return at_start
+
+
+def preservation_loss(kind: str, starting_point: StartingPoint | None) -> PreservationLoss:
+    """Return the loss of a batch of references: `sft` (NLL of the answers) or `kl` (KL(start || current) on them).
+
+    Raises:
+        ConfigError: The kind is unknown.
+    """
+    if kind == "sft":
+        return per_sample_nll
+    if kind == "kl" and starting_point is not None:
+        return partial(per_sample_kl, starting_point=starting_point)
+    raise ConfigError(f"unknown preservation_loss '{kind}'{nearest(kind, PRESERVATION_LOSSES)}")
+
+
+@contextmanager
+def scoring_mode(model: nn.Module) -> Iterator[None]:
+    """Switch dropout off, so that scores depend on the weights and the samples alone; restore the modes afterwards."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    for module in model.modules():
+        # Gradient checkpointing works in training mode only; the flag of the layer itself governs no dropout.
+        if getattr(module, "gradient_checkpointing", False) is True:
+            module.training = True
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for module, training in before:
+            module.training = training
