@@ -19,10 +19,10 @@ from dualselect.selection import (
     SCALINGS,
     TRIGGERS,
     RefreshTrigger,
+    TokenBudget,
     hard_top_k,
     score,
     soft,
-    token_budget,
 )
 
 # What the authors' paper and their released code set differently; an option that is given wins over its preset.
@@ -53,7 +53,10 @@ class DualSelect(Method):
     rho: float = _option(0.2, "Weight of the reference direction in the update, g_task + rho * g_ref.")
     selection: str = _option("hard", "Hard: the best, equally weighted. Soft: softmax weights.", ("hard", "soft"))
     task_token_fraction: float | None = _option(
-        None, "Share of a batch's supervised tokens to keep, in (0, 1]. Unset: the preset's."
+        None, "Share of the supervised tokens to keep, in (0, 1]. Unset: the preset's."
+    )
+    carry_budget: bool = _option(
+        True, "Take what a batch keeps above its token share off the next one's, so that the run keeps the share."
     )
     task_top_k: int | None = _option(None, "Samples of a batch to keep, instead of a token share. Unset: the preset's.")
     reference_fraction: float | None = _option(
@@ -97,6 +100,8 @@ class DualSelect(Method):
         for option in ("task_top_k", "reference_top_k", "tau_task", "tau_ref"):
             check_positive(option, getattr(self, option))
         self._trigger = RefreshTrigger(self.refresh, self.refresh_every, self.refresh_drift)
+        share = self.task_token_fraction
+        self._budget = None if share is None else TokenBudget(share, self.carry_budget)
         self._task_sum: Direction | None = None  # sum of g_task since the last refresh; only its direction matters
         self._task_at_refresh: Direction | None = None
         self._refreshed_at: dict[str, int] | None = None
@@ -193,8 +198,8 @@ class DualSelect(Method):
         elif self.task_top_k is not None:
             weights = hard_top_k(values, scores.index, self.task_top_k)
         else:
-            assert self.task_token_fraction is not None
-            weights = token_budget(values, scores.index, scores.tokens, self.task_token_fraction)
+            assert self._budget is not None
+            weights = self._budget.weights(values, scores.index, scores.tokens)
         return Selection(weights, values)
 
     def correct(self, g_task: Direction, run: Run) -> Direction:
@@ -209,13 +214,16 @@ class DualSelect(Method):
         return corrected(g_task, self.direction, correction=self.correction, rho=self.rho)
 
     def state_dict(self) -> tuple[dict[str, Direction], dict[str, Any]]:
-        """Return the reference direction, the running task direction and the refresh counters."""
+        """Return the reference direction, the running task direction, the refresh counters and the surplus."""
         directions = {
             "reference": self.direction,
             "task_sum": self._task_sum,
             "task_at_refresh": self._task_at_refresh,
         }
-        return {name: d for name, d in directions.items() if d is not None}, {"refreshed_at": self._refreshed_at}
+        return {name: d for name, d in directions.items() if d is not None}, {
+            "refreshed_at": self._refreshed_at,
+            "surplus": 0.0 if self._budget is None else float(self._budget.surplus),
+        }
 
     def load_state_dict(self, directions: dict[str, Direction], values: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
@@ -223,3 +231,5 @@ class DualSelect(Method):
         self._task_sum = directions.get("task_sum")
         self._task_at_refresh = directions.get("task_at_refresh")
         self._refreshed_at = values["refreshed_at"]
+        if self._budget is not None:
+            self._budget.surplus = float(values["surplus"])

@@ -10,7 +10,7 @@ from dualselect.selection.preservation import (
 from dualselect.selection.references import ReferencePool, ReferenceScores
 from dualselect.selection.scores import SCALINGS, score
 from dualselect.selection.triggers import TRIGGERS, RefreshTrigger
-from dualselect.selection.weights import hard_top_k, soft, token_budget
+from dualselect.selection.weights import TokenBudget, hard_top_k, soft, token_budget
 
 __all__ = [
     "PRESERVATION_LOSSES",
@@ -20,6 +20,7 @@ __all__ = [
     "ReferencePool",
     "ReferenceScores",
     "RefreshTrigger",
+    "TokenBudget",
     "hard_top_k",
     "preservation_loss",
     "remember_start",

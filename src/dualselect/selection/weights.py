@@ -21,25 +21,51 @@ def hard_top_k(score: Tensor, index: Tensor, k: int) -> Tensor:
     return ((place < k) & torch.isfinite(score)).float()
 
 
-def token_budget(score: Tensor, index: Tensor, tokens: Tensor, fraction: float) -> Tensor:
+def token_budget(score: Tensor, index: Tensor, tokens: Tensor, fraction: float, surplus: float | Tensor = 0.0) -> Tensor:
     """Return 1 for the lowest scores that together hold `fraction` of the supervised tokens, else 0.
 
     Whole samples are added in the order of their scores until the budget is first reached, so the share that is
-    really kept lies at or above `fraction`.
+    really kept lies at or above the budget.
 
     Args:
         score: Shape `(N,)`.
         index: Shape `(N,)`, distinct integers that name the candidates.
         tokens: Shape `(N,)`, supervised tokens of each candidate.
         fraction: In (0, 1]; 1 keeps all.
+        surplus: Tokens by which the budget is lower, having been kept too many before. At least one sample is kept.
     """
     valid = torch.isfinite(score)
     order = _order(score, index)
     counted = torch.where(valid, tokens, 0)[order].double()
     before = counted.cumsum(0) - counted
     kept = torch.zeros_like(score)
-    kept[order] = (before < fraction * counted.sum()).float()
+    kept[order] = ((before < fraction * counted.sum() - surplus) | (before == 0)).float()
     return kept * valid
+
+
+class TokenBudget:
+    """A token budget that holds over a whole run.
+
+    Whole samples overshoot: of eight samples of equal length, a budget of 90% keeps all eight. What a batch keeps
+    above its budget is therefore taken off the next one's, so that the run as a whole keeps the share it should.
+
+    Args:
+        fraction: Share of the supervised tokens to keep, in (0, 1].
+        carry: Whether to carry the surplus over; without, each batch stands alone.
+    """
+
+    def __init__(self, fraction: float, carry: bool = True) -> None:
+        self.fraction = fraction
+        self.carry = carry
+        self.surplus: float | Tensor = 0.0
+
+    def weights(self, score: Tensor, index: Tensor, tokens: Tensor) -> Tensor:
+        """Return `token_budget` for this batch and note the surplus; arguments as there."""
+        kept = token_budget(score, index, tokens, self.fraction, self.surplus)
+        if self.carry:
+            counted = torch.where(torch.isfinite(score), tokens, 0).double()
+            self.surplus = self.surplus + (kept * counted).sum() - self.fraction * counted.sum()
+        return kept
 
 
 def soft(score: Tensor, index: Tensor, tau: float, keep: int | None = None) -> Tensor:

@@ -1,0 +1,77 @@
+"""The settings of a run: TRL's, plus the method and how losses are averaged."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import trl
+
+from dualselect.errors import ConfigError, nearest
+
+LOSS_AVERAGES = ("sample", "token")
+OVERLAPS = ("error", "drop", "ignore")
+
+
+@dataclass
+class DualSelectConfig(trl.SFTConfig):
+    """All of `trl.SFTConfig`, whose fields keep their meaning, and what a method needs besides.
+
+    Raises:
+        ConfigError: A setting has an unknown value, or cannot be combined with per-sample selection.
+    """
+
+    method: str = field(default="dualselect", metadata={"help": "Fine-tuning method; `dualselect methods` lists them."})
+    method_options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "Options of the method, by name; in YAML and flags they stand alone."}
+    )
+    loss_average: str = field(
+        default="sample",
+        metadata={
+            "help": "Average of a batch's losses: 'sample' is the mean of per-sample means (the paper), 'token' the "
+            "mean over all supervised tokens (TRL's own).",
+            "choices": list(LOSS_AVERAGES),
+        },
+    )
+    reference_batch_size: int | None = field(
+        default=None,
+        metadata={"help": "References in one forward pass. Unset: per_device_train_batch_size."},
+    )
+    prompt_overlap: str = field(
+        default="error",
+        metadata={
+            "help": "What to do when a prompt stands both in the task data and among the references: stop with an "
+            "error, drop it from the references, or ignore it.",
+            "choices": list(OVERLAPS),
+        },
+    )
+    eval_on_start: bool = field(
+        default=True, metadata={"help": "Evaluate before the first step, if there is anything to evaluate on."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for option, choices in (("loss_average", LOSS_AVERAGES), ("prompt_overlap", OVERLAPS)):
+            value = getattr(self, option)
+            if value not in choices:
+                raise ConfigError(f"unknown {option} '{value}'{nearest(value, choices)}")
+        if self.reference_batch_size is not None and self.reference_batch_size < 1:
+            raise ConfigError(f"reference_batch_size is {self.reference_batch_size}; give at least 1")
+
+
+def check_selection_settings(args: DualSelectConfig) -> None:
+    """Raise a ConfigError for a setting under which the samples of a batch cannot be told apart."""
+    refused = {
+        "packing": (args.packing, "samples would share a row: set packing=False"),
+        "fp16": (args.fp16, "small gradients would underflow without loss scaling: set bf16=True"),
+        "loss_type": (args.loss_type != "nll", "only 'nll' has per-sample gradients here"),
+        "label_smoothing_factor": (args.label_smoothing_factor > 0, "set it to 0"),
+        "neftune_noise_alpha": (args.neftune_noise_alpha is not None, "leave it unset"),
+        "gradient_checkpointing_kwargs": (
+            bool((args.gradient_checkpointing_kwargs or {}).get("use_reentrant")),
+            "reentrant checkpointing hides gradients: set use_reentrant to False",
+        ),
+        "deepspeed": (args.deepspeed is not None, "use DDP (accelerate launch), whose parameters are whole"),
+        "fsdp": (bool(args.fsdp), "use DDP (accelerate launch), whose parameters are whole"),
+    }
+    for option, (is_set, cure) in refused.items():
+        if is_set:
+            raise ConfigError(f"{option}={getattr(args, option)!r} does not go with per-sample selection: {cure}")
