@@ -11,7 +11,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from dualselect.evaluation.generation import Prompt, encode_prompt, eval_mode, left_padded, pad_token_id, progress_bar
+from dualselect.evaluation.generation import (
+    Prompt,
+    encode_prompt,
+    eval_mode,
+    left_padded,
+    pad_token_id,
+    progress_bar,
+)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dualselect.errors import UnsupportedModuleError
 from dualselect.gradients.direction import Direction, Layout, Parameters, trainable_parameters
 from dualselect.gradients.rules import Rule, rule_for
-from dualselect.gradients.terms import Dense, Term, Unformed, inner
+from dualselect.gradients.terms import Outer, Rows, Term, Unformed, inner
 
 
 class PerSampleGradients:
@@ -156,8 +156,10 @@ class PerSampleGradients:
 
     def _deposit(self, parameter: str, term: Term) -> None:
         if not self._dense[parameter]:
-            if isinstance(term, Dense):
-                raise UnsupportedModuleError(f"parameter '{parameter}' is shared by layers of different kinds: freeze it")
+            if not isinstance(term, Outer | Rows):
+                raise UnsupportedModuleError(
+                    f"parameter '{parameter}' is shared by layers of different kinds: freeze it"
+                )
             self._terms[parameter].append(term)
             return
         if self._buffer is None:

@@ -94,7 +94,8 @@ class Direction:
 
     def norm(self) -> Tensor:
         """Return the Euclidean norm, shape `()`, fp32."""
-        return torch.linalg.vector_norm(self.vector)
+        norm: Tensor = torch.linalg.vector_norm(self.vector)
+        return norm
 
     def cosine(self, other: "Direction") -> Tensor:
         """Return the cosine with `other`, shape `()`; zero where either direction is zero."""

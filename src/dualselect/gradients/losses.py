@@ -7,6 +7,7 @@ chunks, and the gradient with respect to the hidden states is taken chunk by chu
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -31,7 +32,7 @@ StartingPoint = Callable[[], AbstractContextManager[None]]
 class _Head:
     """The output projection: logits = softcap(scale * (h W^T + b))."""
 
-    module: nn.Module
+    module: Any
     scale: float
     softcap: float | None
 
@@ -138,7 +139,7 @@ def _head(model: nn.Module) -> _Head:
 
 @dataclass(frozen=True)
 class _Supervised:
-    """Where the supervised tokens of a batch lie: token n predicts from flat position `index[n]` in sample `sample[n]`."""
+    """The N supervised tokens of a batch: each is predicted at flat position `index[n]`, in sample `sample[n]`."""
 
     index: Tensor  # (N,)
     sample: Tensor  # (N,)
@@ -182,7 +183,7 @@ def sequence_lengths(batch: Batch) -> list[int] | None:
     if starts is None:
         return None
     edges = [*starts[0].nonzero().flatten().tolist(), starts.shape[1]]
-    return [end - start for start, end in zip(edges, edges[1:], strict=False)]
+    return [end - start for start, end in pairwise(edges)]
 
 
 def _sample_starts(batch: Batch) -> Tensor | None:
@@ -246,5 +247,5 @@ def _by_chunks(
 
 
 def _scaled_gradient(ctx: Any, by_loss: Tensor) -> Tensor:
-    (gradient,) = ctx.saved_tensors
+    gradient: Tensor = ctx.saved_tensors[0]
     return (gradient * by_loss[:, None]).to(gradient.dtype)

@@ -15,7 +15,8 @@ from dualselect.gradients import Direction, Parameters
 from dualselect.selection import ReferencePool
 
 
-class Scores(NamedTuple):
+@dataclass(frozen=True)
+class Scores:
     """What is known of the candidates of a batch, over all processes; each of shape `(B,)`, on the run's device."""
 
     index: Tensor  # distinct integers that name the samples

@@ -8,7 +8,6 @@ from math import ceil
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from dualselect.errors import ConfigError
 from dualselect.gradients import Direction

@@ -21,7 +21,9 @@ def hard_top_k(score: Tensor, index: Tensor, k: int) -> Tensor:
     return ((place < k) & torch.isfinite(score)).float()
 
 
-def token_budget(score: Tensor, index: Tensor, tokens: Tensor, fraction: float, surplus: float | Tensor = 0.0) -> Tensor:
+def token_budget(
+    score: Tensor, index: Tensor, tokens: Tensor, fraction: float, surplus: float | Tensor = 0.0
+) -> Tensor:
     """Return 1 for the lowest scores that together hold `fraction` of the supervised tokens, else 0.
 
     Whole samples are added in the order of their scores until the budget is first reached, so the share that is

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import trl
+import torch
+from trl import SFTConfig
 
 from dualselect.errors import ConfigError, nearest
 
@@ -12,7 +13,7 @@ OVERLAPS = ("error", "drop", "ignore")
 
 
 @dataclass
-class DualSelectConfig(trl.SFTConfig):
+class DualSelectConfig(SFTConfig):
     """All of `trl.SFTConfig`, whose fields keep their meaning, and what a method needs besides.
 
     Raises:
@@ -48,6 +49,8 @@ class DualSelectConfig(trl.SFTConfig):
     )
 
     def __post_init__(self) -> None:
+        # TRL trains in bf16 by default, which transformers only takes on a CPU that was asked for.
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         super().__post_init__()
         for option, choices in (("loss_average", LOSS_AVERAGES), ("prompt_overlap", OVERLAPS)):
             value = getattr(self, option)

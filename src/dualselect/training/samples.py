@@ -19,10 +19,7 @@ def identify(dataset: Dataset) -> tuple[Dataset, list[str]]:
 
     Ids come from the column `id` if there is one, else from a hash of the row's content, numbered where rows repeat.
     """
-    if "id" in dataset.column_names:
-        ids = [str(value) for value in dataset["id"]]
-    else:
-        ids = _content_ids(dataset)
+    ids = [str(value) for value in dataset["id"]] if "id" in dataset.column_names else _content_ids(dataset)
     described = [name for name in _DESCRIPTIVE_COLUMNS if name in dataset.column_names]
     bare = dataset.remove_columns(described)
     return bare.add_column(INDEX_COLUMN, list(range(len(bare)))), ids

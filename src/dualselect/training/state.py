@@ -52,9 +52,10 @@ def load_state(folder: Path, method: Method, identity: dict[str, Any], params: P
     differing = [key for key in identity if saved["identity"].get(key) != identity[key]]
     if differing:
         first = differing[0]
+        there, here = saved["identity"].get(first), identity[first]
         raise ResumeError(
-            f"{folder} was written by a run with another {', '.join(differing)} (there: {saved['identity'].get(first)!r},"
-            f" here: {identity[first]!r}): go on with the same settings, or start in a new output_dir"
+            f"{folder} was written by a run with another {', '.join(differing)} (there: {there!r}, here: {here!r}): "
+            "go on with the same settings, or start in a new output_dir"
         )
     grouped: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for key, tensor in load_file(folder / _TENSORS).items():

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import trl
 from datasets import Dataset
 from torch import Tensor, nn
 from transformers.trainer_callback import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
+from trl import SFTTrainer
 
 from dualselect import methods
 from dualselect.errors import ConfigError, DataError
@@ -35,7 +35,7 @@ from dualselect.training.window import AccumulationWindow
 _logger = logging.get_logger(__name__)
 
 
-class DualSelectTrainer(trl.SFTTrainer):
+class DualSelectTrainer(SFTTrainer):
     """Supervised fine-tuning that keeps an aligned model's safe behaviour.
 
     Args:
@@ -70,7 +70,7 @@ class DualSelectTrainer(trl.SFTTrainer):
         if self.method.needs_references and reference_dataset is None:
             raise ConfigError(f"method '{self.method.name}' needs references: give reference_dataset (or --references)")
         if train_dataset is None or not isinstance(train_dataset, Dataset):
-            raise ConfigError("train_dataset must be a datasets.Dataset: streaming data has no stable samples to select")
+            raise ConfigError("train_dataset must be a datasets.Dataset: streamed data has no stable samples")
         if eval_dataset is None:
             args.eval_on_start = False
         if len(train_dataset) == 0:
@@ -183,7 +183,7 @@ class DualSelectTrainer(trl.SFTTrainer):
         """Return the scores of all processes, in the order of their ranks."""
         if self.accelerator.num_processes == 1:
             return scores
-        table = torch.stack([values.double() for values in scores], dim=1)
+        table = torch.stack([values.double() for values in vars(scores).values()], dim=1)
         index, loss, tokens, norm, cosine = self.accelerator.gather(table).unbind(1)
         return Scores(index.long(), loss.float(), tokens.long(), norm.float(), cosine.float())
 

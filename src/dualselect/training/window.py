@@ -25,7 +25,8 @@ class AccumulationWindow:
 
     def mean(self) -> Direction:
         """Return the weighted mean over all processes, zero if nothing has weight, and start anew."""
-        assert self._sum is not None and self._mass is not None
+        if self._sum is None or self._mass is None:
+            raise RuntimeError("no micro-batch was added")
         total, mass = self._sum, self._mass.float()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             total.all_reduce()
