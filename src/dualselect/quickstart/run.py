@@ -1,0 +1,175 @@
+"""The quickstart: one aligned start, fine-tuned by plain SFT and by DualSelect, measured side by side."""
+
+import json
+import math
+import os
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from rich.console import Console
+
+from dualselect.errors import ConfigError
+from dualselect.quickstart.align import load_aligned
+from dualselect.quickstart.measure import Measures, measure, write_records
+from dualselect.quickstart.samples import is_poison, reference_pool, task_samples
+from dualselect.quickstart.settings import ADAPTER_FOLDER, QuickstartSettings
+from dualselect.quickstart.table import comparison_table
+from dualselect.training import DualSelectConfig, DualSelectTrainer
+from dualselect.training.selection_log import SelectionLog
+
+SUMMARY_FILE = "summary.json"
+SETTINGS_FILE = "quickstart.json"
+MAX_LENGTH = 256
+
+_console = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A measured model and what its training took.
+
+    Attributes:
+        measures: the figures.
+        poison_kept: presentations of poison samples that were trained on.
+        seconds: wall time of training, refreshes included, without loading and measuring.
+    """
+
+    measures: Measures
+    poison_kept: int
+    seconds: float
+
+
+def quickstart(settings: QuickstartSettings) -> dict[str, Any]:
+    """Run the comparison, print the table, write the results into the output folder and return the summary.
+
+    Raises:
+        ConfigError: the output folder holds something else than an earlier quickstart.
+        DataError: the default model can't be fetched.
+    """
+    start = time.perf_counter()
+    output = Path(settings.output_dir)
+    _prepare_folder(output, settings)
+    outcomes = {"aligned": _measure_aligned(settings, output)}
+    for method, options in _methods(settings).items():
+        outcomes[method] = _fine_tune(method, options, settings, output)
+    seconds = time.perf_counter() - start
+    summary = _summary(outcomes, seconds, settings.seed)
+    _write_json(output / SUMMARY_FILE, summary)
+    Console().print(comparison_table(outcomes, summary))
+    _console.print(f"Written to {output / SUMMARY_FILE}; every answer and verdict: {output / 'evaluation'}")
+    return summary
+
+
+def _methods(settings: QuickstartSettings) -> dict[str, dict[str, Any]]:
+    options = {
+        "rho": settings.rho,
+        "task_token_fraction": settings.task_token_fraction,
+        "reference_fraction": settings.reference_fraction,
+        "task_warmup_steps": settings.task_warmup_steps,
+    }
+    return {"sft": {}, "dualselect": options}
+
+
+def _prepare_folder(output: Path, settings: QuickstartSettings) -> None:
+    """Clear what an earlier quickstart left, so that no result is ever a mixture of two runs."""
+    if output.exists() and any(output.iterdir()) and not (output / SETTINGS_FILE).is_file():
+        raise ConfigError(f"output_dir: {output} is not empty and holds no earlier quickstart; name another folder")
+    for name in ("aligned", *_methods(settings), "evaluation"):
+        shutil.rmtree(output / name, ignore_errors=True)
+    (output / SUMMARY_FILE).unlink(missing_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
+    _write_json(output / SETTINGS_FILE, asdict(settings))
+
+
+def _measure_aligned(settings: QuickstartSettings, output: Path) -> Outcome:
+    _console.print("1/3 Measuring the aligned model ...")
+    model, tokenizer = load_aligned(settings.adapter or ADAPTER_FOLDER)
+    measures = measure(model, tokenizer, tuned=False, test_problems=settings.test_problems, name="aligned")
+    write_records(measures, output / "evaluation" / "aligned.json")
+    return Outcome(measures, poison_kept=0, seconds=0.0)
+
+
+def _fine_tune(method: str, options: dict[str, Any], settings: QuickstartSettings, output: Path) -> Outcome:
+    """Fine-tune a fresh copy of the aligned model by `method` and measure it."""
+    _console.print(f"{'2/3' if method == 'sft' else '3/3'} Fine-tuning by {method} ...")
+    model, tokenizer = load_aligned(settings.adapter or ADAPTER_FOLDER)
+    task = task_samples(settings.samples, settings.poison_share, settings.seed)
+    torch.manual_seed(settings.seed)  # both methods start from the same random LoRA
+    trainer = DualSelectTrainer(
+        model=model,
+        args=_training_settings(method, options, settings, output / method),
+        train_dataset=task,
+        reference_dataset=None if method == "sft" else reference_pool(),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(r=settings.lora_r, lora_alpha=2 * settings.lora_r, target_modules=["q_proj", "v_proj"]),
+    )
+    start = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - start
+    trainer.save_model(str(output / method))
+    measures = measure(trainer.model, tokenizer, tuned=True, test_problems=settings.test_problems, name=method)
+    write_records(measures, output / "evaluation" / f"{method}.json")
+    presented = sum(map(is_poison, task["id"])) * settings.epochs
+    kept = presented if method == "sft" else _poison_kept(output / method)
+    return Outcome(measures, kept, seconds)
+
+
+def _training_settings(
+    method: str, options: dict[str, Any], settings: QuickstartSettings, output: Path
+) -> DualSelectConfig:
+    return DualSelectConfig(
+        output_dir=str(output),
+        method=method,
+        method_options=options,
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        max_length=MAX_LENGTH,
+        gradient_checkpointing=False,
+        # The frozen base is bfloat16 already and the LoRA stays fp32, so autocast would only add copies.
+        bf16=False,
+        save_strategy="no",
+        logging_steps=5,
+        report_to="none",
+        seed=settings.seed,
+    )
+
+
+def _poison_kept(run_folder: Path) -> int:
+    """Return how many poison presentations have a weight in a run's selection log."""
+    tasks, _ = SelectionLog.read(run_folder)
+    names, kept = tasks["id"].to_pylist(), tasks["kept"].to_pylist()
+    return sum(is_poison(name) and bool(chosen) for name, chosen in zip(names, kept, strict=True))
+
+
+def _summary(outcomes: dict[str, Outcome], seconds: float, seed: int) -> dict[str, Any]:
+    """Return the content of summary.json: one object per model, and total seconds, overhead and seed."""
+    overhead = outcomes["dualselect"].seconds / outcomes["sft"].seconds
+    summary = {name: _figures(outcome) for name, outcome in outcomes.items()}
+    return {**summary, "seconds": round(seconds, 1), "overhead": round(overhead, 4), "seed": seed}
+
+
+def _figures(outcome: Outcome) -> dict[str, float]:
+    measures = outcome.measures
+    figures = {
+        "safe_nll": measures.safe_nll,
+        "safe_kl": measures.safe_kl,
+        "refusal_rate": measures.refusals.rate,
+        "overrefusal_rate": measures.overrefusals.rate,
+        "task_em": measures.exact_matches.rate,
+        "task_nll": measures.task_nll,
+        "poison_kept": outcome.poison_kept,
+    }
+    assert not any(math.isnan(value) for value in figures.values())
+    return figures
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(draft, path)

@@ -1,0 +1,74 @@
+import math
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from dualselect.evaluation import mean_kl, mean_nll, probe_answers
+
+SAMPLES = [
+    {"prompt": [{"role": "user", "content": p}], "completion": [{"role": "assistant", "content": c}]}
+    for p, c in (("red", "one"), ("red green blue one", "two three four five six"), ("six", "five five"))
+]
+
+
+def rows(tokenizer):
+    """Token ids of each sample and where its answer starts, written out by hand."""
+    for sample in SAMPLES:
+        start = f"user : {sample['prompt'][0]['content']} <end> assistant :"
+        whole = f"{start} {sample['completion'][0]['content']} <end>"
+        yield tokenizer(whole)["input_ids"], len(tokenizer(start)["input_ids"])
+
+
+def probabilities(model, ids):
+    with torch.no_grad():
+        return torch.softmax(model(torch.tensor([ids])).logits[0].double(), -1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_nll_and_kl_equal_sums_over_single_rows(model, make_model, tokenizer, batch_size):
+    base = make_model(1).eval()
+    model.eval()
+    probes = probe_answers(model, tokenizer, SAMPLES, base=base, batch_size=batch_size, show_progress=False)
+    for (ids, start), probe in zip(rows(tokenizer), probes, strict=True):
+        p, q = probabilities(model, ids), probabilities(base, ids)
+        places = range(start, len(ids))
+        assert probe.tokens == len(places)
+        nll = -sum(math.log(p[place - 1, ids[place]]) for place in places) / len(places)
+        kl = sum(float((q[place - 1] * (q[place - 1] / p[place - 1]).log()).sum()) for place in places) / len(places)
+        assert probe.nll == pytest.approx(nll, rel=1e-4)
+        assert probe.kl == pytest.approx(kl, rel=1e-3, abs=1e-6)
+
+
+def test_means_weigh_answers_and_tokens_as_they_say(model, make_model, tokenizer):
+    probes = probe_answers(model, tokenizer, SAMPLES, base=make_model(1), show_progress=False)
+    assert mean_nll(probes) == pytest.approx(sum(p.nll for p in probes) / 3)
+    assert mean_kl(probes) == pytest.approx(sum(p.kl * p.tokens for p in probes) / sum(p.tokens for p in probes))
+
+
+def test_a_peft_model_is_its_own_base_without_its_adapter(model, make_model, tokenizer):
+    base = make_model(0)
+    tuned = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    own = probe_answers(tuned, tokenizer, SAMPLES, base=tuned, show_progress=False)
+    other = probe_answers(tuned, tokenizer, SAMPLES, base=base, show_progress=False)
+    assert [p.kl for p in own] == pytest.approx([p.kl for p in other], rel=1e-5)
+    assert all(p.kl > 0 for p in own)
+
+
+def test_kl_to_itself_is_zero(model, make_model, tokenizer):
+    same = make_model(0)
+    assert mean_kl(probe_answers(model, tokenizer, SAMPLES, base=same, show_progress=False)) == pytest.approx(
+        0, abs=1e-7
+    )
+
+
+def test_kl_without_a_base_is_an_error(model, tokenizer):
+    with pytest.raises(ValueError, match="base"):
+        mean_kl(probe_answers(model, tokenizer, SAMPLES, show_progress=False))
+
+
+def test_plain_text_samples_are_probed(model, tokenizer):
+    (probe,) = probe_answers(model, tokenizer, [{"prompt": "red ", "completion": "one two"}], show_progress=False)
+    p = probabilities(model.eval(), tokenizer("red one two")["input_ids"])
+    ids = tokenizer("red one two")["input_ids"]
+    assert probe.nll == pytest.approx(-(math.log(p[0, ids[1]]) + math.log(p[1, ids[2]])) / 2, rel=1e-4)
