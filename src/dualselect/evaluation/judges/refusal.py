@@ -74,7 +74,7 @@ class RefusalRules:
 
 
 def _normalise(answer: str) -> str:
-    straight = answer.translate(str.maketrans({"\u2018": "'", "\u2019": "'", "*": "", "_": " "}))
+    straight = answer.translate(str.maketrans("\u2018\u2019_", "'' ", "*"))
     return " ".join(straight.lower().split())
 
 
