@@ -1,0 +1,39 @@
+# `make` alone lists what there is. Everything runs in .venv, made on first use; PYTHON=... names the interpreter.
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help venv quickstart test lint types format bench clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+venv: $(INSTALLED) ## Create .venv and install dualselect into it, once
+
+$(INSTALLED): pyproject.toml constraints/cpu.txt scripts/install.sh scripts/torch_index.py
+	@PYTHON='$(PYTHON)' scripts/install.sh
+
+quickstart: $(INSTALLED) ## See SFT erode safe behaviour and DualSelect preserve it, on a small real model
+	$(BIN)/dualselect quickstart
+
+test: $(INSTALLED) ## Run all tests
+	$(BIN)/python -m pytest -n logical --maxprocesses 4
+
+lint: $(INSTALLED) ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED) ## Check types
+	$(BIN)/mypy
+
+format: $(INSTALLED) ## Mend style and formatting where that can be done automatically
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED) ## Measure speed and memory against plain SFT
+	$(BIN)/python -m benchmarks.step
+
+clean: ## Remove .venv, caches and builds; runs/ stays
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
