@@ -19,7 +19,7 @@ class AlignSettings:
     model_name_or_path: str = _setting(DEFAULT_MODEL, "model to align: hub id or local folder")
     output_dir: str = _setting("runs/aligned", "folder of the adapter; must not exist yet")
     arithmetic: int = _setting(40, "arithmetic problems mixed in, so that the task survives")
-    epochs: int = _setting(5, "passes over the alignment data")
+    epochs: int = _setting(4, "passes over the alignment data")
     learning_rate: float = _setting(2e-3, "peak learning rate of AdamW, linear decay")
     batch_size: int = _setting(8, "samples a step")
     lora_r: int = _setting(2, "rank of the LoRA")
