@@ -1,0 +1,68 @@
+"""`dualselect`: find the command, run it, and turn a user's mistake into one line and exit code 2."""
+
+import sys
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from importlib import import_module
+
+from dualselect import __version__
+from dualselect.cli.command_parser import CommandParser, unknown_argument
+from dualselect.errors import ConfigError, DualSelectError, nearest
+
+COMMANDS = ("quickstart", "train", "methods", "align")  # each a module of this package
+
+_ABOUT = """Fine-tune an aligned language model on your task without losing its safe behaviour.
+
+Fine-tuning wears away what a model was taught to decline, even where the task data are harmless. dualselect couples
+two selections to hold on to it: among safe reference answers it finds those that the task puts at risk, and in every
+batch it trains on the task samples that go along with them. It costs about as much as plain fine-tuning."""
+
+_EXAMPLES = """examples:
+  see it work on a small model, in minutes and without a GPU:
+    dualselect quickstart
+  look at your data before training: formats, masks, duplicates, overlaps:
+    dualselect check --config examples/gsm8k.yaml
+  fine-tune; every setting of the file is also a flag:
+    dualselect train --config examples/gsm8k.yaml --model my/model --rho 0.3 --output_dir runs/mine
+
+`dualselect COMMAND --help` explains a command."""
+
+
+def build_parser() -> CommandParser:
+    """Return the parser of `dualselect` with all commands; it imports nothing heavy."""
+    parser = CommandParser(
+        prog="dualselect", description=_ABOUT, epilog=_EXAMPLES, formatter_class=RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"dualselect {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    for name in COMMANDS:
+        import_module(f"dualselect.cli.{name}").add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return the exit code: 0, 2 after a mistake of the user's, 130 after Ctrl-C."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(argv)
+    except DualSelectError as error:
+        print(f"dualselect: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("dualselect: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(argv: list[str]) -> int:
+    if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
+        raise ConfigError(f"unknown command '{argv[0]}'{nearest(argv[0], COMMANDS)}")
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    if args.command is None:
+        parser.print_help()
+        return 0
+    if rest:
+        known = parser.flags_of(args.command)
+        raise unknown_argument(rest[0], known, f"dualselect {args.command} --help")
+    code: int = args.run(args)
+    return code
