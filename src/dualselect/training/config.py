@@ -36,6 +36,10 @@ class DualSelectConfig(SFTConfig):
         default=None,
         metadata={"help": "References in one forward pass. Unset: per_device_train_batch_size."},
     )
+    reference_answer_tokens: int = field(
+        default=128,
+        metadata={"help": "Longest answer that the starting model gives to a reference without one, in tokens."},
+    )
     prompt_overlap: str = field(
         default="error",
         metadata={
@@ -56,8 +60,10 @@ class DualSelectConfig(SFTConfig):
             value = getattr(self, option)
             if value not in choices:
                 raise ConfigError(f"unknown {option} '{value}'{nearest(value, choices)}")
-        if self.reference_batch_size is not None and self.reference_batch_size < 1:
-            raise ConfigError(f"reference_batch_size is {self.reference_batch_size}; give at least 1")
+        for option in ("reference_batch_size", "reference_answer_tokens"):
+            value = getattr(self, option)
+            if value is not None and value < 1:
+                raise ConfigError(f"{option} is {value}; give at least 1")
 
 
 def check_selection_settings(args: DualSelectConfig) -> None:

@@ -5,7 +5,7 @@ the method for weights, sums, and writes the corrected gradient into `.grad` onc
 optimizer, schedule, logging, evaluation and checkpoints stay TRL's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from hashlib import sha256
@@ -22,10 +22,14 @@ from trl import SFTTrainer
 
 from dualselect import methods
 from dualselect.errors import ConfigError, DataError
+from dualselect.evaluation import generate_answers
 from dualselect.gradients import capture, per_sample_nll, safe_cosine, sequence_lengths, trainable_parameters
 from dualselect.methods import Method, Scores, Selection
 from dualselect.selection import ReferencePool, preservation_loss, remember_start
 from dualselect.training.config import DualSelectConfig, check_selection_settings
+from dualselect.training.metrics import MetricsFile
+from dualselect.training.prompt_only import answered
+from dualselect.training.provenance import write_config, write_provenance
 from dualselect.training.run import TrainerRun
 from dualselect.training.samples import INDEX_COLUMN, IndexCollator, dropped_ids, identify
 from dualselect.training.selection_log import SelectionLog
@@ -67,6 +71,11 @@ class DualSelectTrainer(SFTTrainer):
         self.method = _resolve_method(method, args)
         if self.method.selects:
             check_selection_settings(args)
+        elif args.padding_free and args.loss_average == "sample":
+            raise ConfigError(
+                f"padding_free joins the samples of a batch, so method '{self.method.name}' cannot average by sample: "
+                "set loss_average to 'token', or padding_free to False"
+            )
         if self.method.needs_references and reference_dataset is None:
             raise ConfigError(f"method '{self.method.name}' needs references: give reference_dataset (or --references)")
         if train_dataset is None or not isinstance(train_dataset, Dataset):
@@ -81,17 +90,25 @@ class DualSelectTrainer(SFTTrainer):
         self._unwritten: list[tuple[int, float, Scores, Tensor, Tensor]] = []
         self._uncounted_tokens = torch.zeros((), dtype=torch.long)
         super().__init__(model=model, args=args, train_dataset=indexed, eval_dataset=eval_dataset, **kwargs)
+        self._raw_data = {"task": train_dataset, **_named(eval_dataset)}
         self._report_dropped("task", self.sample_ids, self.train_dataset)
         self.data_collator = IndexCollator(self.data_collator)
         params = trainable_parameters(self.model)
         references = None if reference_dataset is None else self._reference_pool(reference_dataset, params)
         self.run = TrainerRun(self, params, references)
-        self.selection_log = SelectionLog(Path(args.output_dir))
+        self.run_folder = Path(args.output_dir)
+        self.selection_log = SelectionLog(self.run_folder)
+        #: What else `config.yaml` should hold, such as where model and data came from.
+        self.extra_settings: dict[str, Any] = {}
+        self.add_callback(MetricsFile(self.run_folder))
         self.add_callback(_MethodMoments(self))
 
     def _reference_pool(self, dataset: Dataset, params: Mapping[str, nn.Parameter]) -> ReferencePool:
         if len(dataset) == 0:
             raise DataError("the reference pool is empty: give at least one reference")
+        self._raw_data["references"] = dataset
+        with self.accelerator.main_process_first():
+            dataset = answered(dataset, Path(self.args.output_dir), *self._answering())
         indexed, ids = identify(dataset)
         # Whether only completions count is a property of each data set; TRL has settled it for the task.
         for_task = self.completion_only_loss
@@ -114,6 +131,23 @@ class DualSelectTrainer(SFTTrainer):
             autocast=self.autocast,
             progress=not self.args.disable_tqdm and self.is_world_process_zero(),
         )
+
+    def _answering(self) -> tuple[str, Callable[[list[Any]], list[str]]]:
+        """Return how references without an answer get one: what the answers depend on, and the function."""
+        limit = self.args.reference_answer_tokens
+
+        def generate(prompts: list[Any]) -> list[str]:
+            return generate_answers(
+                self.model,
+                self.processing_class,
+                prompts,
+                max_new_tokens=limit,
+                batch_size=self.args.per_device_eval_batch_size,
+                description="Answering references",
+                show_progress=not self.args.disable_tqdm,
+            )
+
+        return f"{limit} tokens of {getattr(self.model.config, '_name_or_path', '')}", generate
 
     def _report_dropped(self, role: str, ids: list[str], prepared: Dataset) -> None:
         dropped = dropped_ids(ids, prepared)
@@ -343,8 +377,19 @@ class DualSelectTrainer(SFTTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             load_state(Path(checkpoint), self.method, self.identity, self.run.params)
-            if self.is_world_process_zero():
-                self.selection_log.truncate_after(self.state.global_step)
+
+    def open_run_folder(self) -> None:
+        """Write what the run is made from, or, on resuming, forget what was logged after the checkpoint."""
+        step = self.state.global_step
+        if step > 0:
+            self.args.eval_on_start = False  # done when the run began
+        if not self.is_world_process_zero():
+            return
+        self.selection_log.truncate(step)
+        if step == 0:
+            write_config(self.run_folder, self.args.to_dict() | asdict(self.method) | self.extra_settings)
+            seeds = {"seed": self.args.seed, "data_seed": self.args.data_seed}
+            write_provenance(self.run_folder, self.model, self._raw_data, seeds)
 
 
 class _MethodMoments(TrainerCallback):
@@ -352,6 +397,9 @@ class _MethodMoments(TrainerCallback):
 
     def __init__(self, trainer: DualSelectTrainer) -> None:
         self.trainer = trainer
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self.trainer.open_run_folder()
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         self.trainer.method.before_step(self.trainer.run)
@@ -364,3 +412,12 @@ def _resolve_method(method: str | Method | None, args: DualSelectConfig) -> Meth
     if isinstance(method, Method):
         return method
     return methods.get(method or args.method).from_options(args.method_options)
+
+
+def _named(dataset: Dataset | dict[str, Dataset] | None) -> dict[str, Dataset]:
+    """Return the evaluation sets by the roles under which provenance.json lists them."""
+    if dataset is None:
+        return {}
+    if isinstance(dataset, dict):
+        return {f"evaluation {name}": data for name, data in dataset.items()}
+    return {"evaluation": dataset}

@@ -1,0 +1,128 @@
+"""`provenance.json` and `config.yaml`: what a run was made from, so that it can be made again."""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from datasets import Dataset
+from torch import nn
+
+from dualselect.training.files import replacing
+
+CONFIG_FILE = "config.yaml"
+PROVENANCE_FILE = "provenance.json"
+
+_PACKAGES = ("dualselect", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "pyarrow")
+_SECRETS = ("hub_token", "push_to_hub_token", "token", "api_key", "password")
+
+
+def write_config(run_folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write every setting, resolved, as YAML that `dualselect train --config` reads; secrets are left out."""
+    with replacing(run_folder / CONFIG_FILE) as draft:
+        draft.write_text(yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def write_provenance(
+    run_folder: Path, model: nn.Module, datasets: Mapping[str, Dataset], seeds: Mapping[str, int | None]
+) -> None:
+    """Write hashes of model and data, versions, seeds, hardware and the git commit of the working directory.
+
+    Args:
+        run_folder: Where to write.
+        model: The model before its first update.
+        datasets: The raw data by role.
+        seeds: By name.
+    """
+    config = getattr(model, "config", None)
+    content = {
+        "model": {
+            "name_or_path": getattr(config, "_name_or_path", None),
+            "revision": getattr(config, "_commit_hash", None),
+            "sha256": weights_hash(model),
+        },
+        "data": {role: {"rows": len(data), "sha256": data_hash(data)} for role, data in datasets.items()},
+        "seeds": dict(seeds),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "hardware": _hardware(),
+        "git": _git(),
+    }
+    with replacing(run_folder / PROVENANCE_FILE) as draft:
+        draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Return the SHA-256 over names, types and bytes of all weights that are not trained.
+
+    Fresh LoRA weights are a function of the seed, so two runs from one base have the same hash.
+    """
+    digest = sha256()
+    for name, param in model.named_parameters():
+        if param.requires_grad and "lora_" in name:
+            continue
+        digest.update(f"{name} {param.dtype} {tuple(param.shape)}".encode())
+        digest.update(param.detach().contiguous().flatten().view(torch.uint8).cpu().numpy())
+    return digest.hexdigest()
+
+
+def data_hash(dataset: Dataset) -> str:
+    """Return the SHA-256 over all rows, each as JSON with sorted keys."""
+    digest = sha256()
+    for row in dataset:
+        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode())
+        digest.update(b"\n")
+    return digest.hexdigest()
+
+
+def _hardware() -> dict[str, Any]:
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "machine": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "gpus": gpus,
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _git() -> dict[str, Any] | None:
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        status = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None  # no repository, or no git
+    return {"commit": commit.stdout.strip(), "modified": bool(status.stdout.strip())}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` in YAML's own types, without secrets."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items() if name not in _SECRETS}
+    if isinstance(value, list | tuple | set):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str) and type(value) in (bool, int, float, str):
+        return value
+    return _plain(value.value) if hasattr(value, "value") else str(value)
