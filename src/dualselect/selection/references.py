@@ -11,7 +11,7 @@ from torch.distributed import all_reduce, get_rank, get_world_size, is_available
 from tqdm.auto import tqdm
 
 from dualselect.errors import DataError
-from dualselect.gradients import Direction, Parameters, capture, safe_cosine
+from dualselect.gradients import Direction, Parameters, capture, safe_cosine, sequence_lengths
 from dualselect.selection.preservation import PreservationLoss, scoring_mode
 
 Example = Mapping[str, Any]
@@ -99,7 +99,8 @@ class ReferencePool:
         return total.all_reduce()
 
     def _differentiate(self, batch: Mapping[str, Any]) -> tuple[Tensor, Any]:
-        with scoring_mode(self.model), capture(self.model, self.params) as gradients:
+        lengths = sequence_lengths(batch)
+        with scoring_mode(self.model), capture(self.model, self.params, lengths) as gradients:
             with self.autocast():
                 losses = self.loss(self.model, batch).loss
             gradients.backward(losses)
@@ -111,8 +112,11 @@ class ReferencePool:
         # The longest first: if memory does not suffice, that shows at once.
         mine = batches[::-1][_rank() :: _world_size()]
         for batch in tqdm(mine, desc=title, unit="batch", leave=False, disable=not self.progress):
-            tensors = self.collate([self.examples[j] for j in batch])
-            yield batch, {name: value.to(self._device) for name, value in tensors.items()}
+            inputs = self.collate([self.examples[j] for j in batch])
+            yield (
+                batch,
+                {n: value.to(self._device) if isinstance(value, Tensor) else value for n, value in inputs.items()},
+            )
 
     @property
     def _device(self) -> torch.device:

@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from enum import Enum
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -123,6 +124,8 @@ def _plain(value: Any) -> Any:
         return {str(name): _plain(item) for name, item in value.items() if name not in _SECRETS}
     if isinstance(value, list | tuple | set):
         return [_plain(item) for item in value]
-    if value is None or isinstance(value, bool | int | float | str) and type(value) in (bool, int, float, str):
+    if isinstance(value, Enum):
+        return value.value
+    if value is None or isinstance(value, bool | int | float | str):
         return value
-    return _plain(value.value) if hasattr(value, "value") else str(value)
+    return _plain(value.to_dict()) if hasattr(value, "to_dict") else str(value)

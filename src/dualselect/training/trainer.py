@@ -7,7 +7,7 @@ optimizer, schedule, logging, evaluation and checkpoints stay TRL's.
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -378,6 +378,12 @@ class DualSelectTrainer(SFTTrainer):
         if checkpoint is not None:
             load_state(Path(checkpoint), self.method, self.identity, self.run.params)
 
+    def _settings(self) -> dict[str, Any]:
+        """Return all settings side by side, as the command line takes them."""
+        training = {option.name: getattr(self.args, option.name) for option in fields(self.args) if option.init}
+        del training["method_options"]
+        return training | {"method": self.method.name} | asdict(self.method) | self.extra_settings
+
     def open_run_folder(self) -> None:
         """Write what the run is made from, or, on resuming, forget what was logged after the checkpoint."""
         step = self.state.global_step
@@ -387,7 +393,7 @@ class DualSelectTrainer(SFTTrainer):
             return
         self.selection_log.truncate(step)
         if step == 0:
-            write_config(self.run_folder, self.args.to_dict() | asdict(self.method) | self.extra_settings)
+            write_config(self.run_folder, self._settings())
             seeds = {"seed": self.args.seed, "data_seed": self.args.data_seed}
             write_provenance(self.run_folder, self.model, self._raw_data, seeds)
 
@@ -410,7 +416,7 @@ class _MethodMoments(TrainerCallback):
 
 def _resolve_method(method: str | Method | None, args: DualSelectConfig) -> Method:
     if isinstance(method, Method):
-        return method
+        return replace(method)  # a copy without state, so that one instance may serve several trainers
     return methods.get(method or args.method).from_options(args.method_options)
 
 
