@@ -1,0 +1,161 @@
+"""The forms that a record may have, and what each makes of it: a prompt and a completion, both as messages."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dualselect.data.messages import (
+    Messages,
+    check_completion,
+    check_prompt,
+    messages_of,
+    split_conversation,
+    text_of,
+    transcript,
+)
+from dualselect.errors import DataError
+
+Fields = Mapping[str, Any]
+Content = tuple[Messages, Messages | None]
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of records.
+
+    Attributes:
+        name: What the user reads.
+        fields: The fields that a record of this form has.
+        answer: The one among them that only references may lack.
+        optional: Fields that it may have.
+        read: Returns prompt and completion of a record at a place.
+    """
+
+    name: str
+    fields: tuple[str, ...]
+    answer: str
+    read: Callable[[Fields, str], Content]
+    optional: tuple[str, ...] = ()
+
+    def fits(self, record: Fields, answer_needed: bool) -> bool:
+        """Whether a record has the fields of this form; with `answer_needed` False it may lack the answer."""
+        prompt_fields = tuple(name for name in self.fields if name != self.answer)
+        needed = self.fields if answer_needed else prompt_fields or self.fields
+        return all(record.get(name) is not None for name in needed)
+
+    def __str__(self) -> str:
+        return " + ".join([*self.fields, *(f"[{name}]" for name in self.optional)])
+
+
+def _read_prompt_completion(record: Fields, place: str) -> Content:
+    return _turns(record, "prompt", "completion", place)
+
+
+def _read_question_answer(record: Fields, place: str) -> Content:
+    return _turns(record, "question", "answer", place)
+
+
+def _read_query_response(record: Fields, place: str) -> Content:
+    return _turns(record, "query", "response", place)
+
+
+def _turns(record: Fields, asked: str, answered: str, place: str) -> Content:
+    prompt = messages_of(record.get(asked), asked, place, "user")
+    check_prompt(prompt, asked, place)
+    if record.get(answered) is None:
+        return prompt, None
+    completion = messages_of(record[answered], answered, place, "assistant")
+    check_completion(completion, answered, place)
+    return prompt, completion
+
+
+def _read_instruction(record: Fields, place: str) -> Content:
+    text = text_of(record.get("instruction"), "instruction", place)
+    given = record.get("input")
+    if given is not None and given != "":
+        text = f"{text}\n\n{text_of(given, 'input', place)}"
+    prompt = [{"role": "user", "content": text}]
+    if record.get("output") is None:
+        return prompt, None
+    return prompt, [{"role": "assistant", "content": text_of(record["output"], "output", place)}]
+
+
+def _read_messages(record: Fields, place: str) -> Content:
+    value = record.get("messages")
+    if isinstance(value, str):
+        raise DataError(f"{place}: field 'messages' is text; give a list of messages")
+    return split_conversation(messages_of(value, "messages", place, "user"), "messages", place)
+
+
+def _read_preference(record: Fields, place: str) -> Content:
+    """Read `chosen` as the answer; it may hold the whole conversation, as messages or as a transcript."""
+    chosen = messages_of(transcript(record.get("chosen")), "chosen", place, "assistant")
+    given = record.get("prompt")
+    if chosen[0]["role"] == "assistant":
+        if given is None:
+            raise DataError(f"{place}: field 'prompt' is missing, and 'chosen' holds no conversation; give the prompt")
+        prompt = messages_of(transcript(given), "prompt", place, "user")
+        check_prompt(prompt, "prompt", place)
+        check_completion(chosen, "chosen", place)
+        return prompt, chosen
+    prompt, completion = split_conversation(chosen, "chosen", place)
+    if given is not None:
+        asked = messages_of(transcript(given), "prompt", place, "user")
+        if asked[-1]["content"].strip() != prompt[-1]["content"].strip():
+            raise DataError(f"{place}: field 'chosen' is a conversation about another prompt; make the two agree")
+    return prompt, completion
+
+
+#: In the order in which they are tried.
+FORMS = (
+    Form("prompt-completion", ("prompt", "completion"), "completion", _read_prompt_completion),
+    Form("preference", ("chosen",), "chosen", _read_preference, ("prompt", "rejected")),
+    Form("messages", ("messages",), "messages", _read_messages),
+    Form("instruction", ("instruction", "output"), "output", _read_instruction, ("input",)),
+    Form("question-answer", ("question", "answer"), "answer", _read_question_answer),
+    Form("query-response", ("query", "response"), "response", _read_query_response),
+)
+
+
+def detect_form(record: Fields, place: str, answer_needed: bool = True) -> Form:
+    """Return the form of a record.
+
+    Raises:
+        DataError: It has none, which the message lists, or lacks a field of the one that comes nearest.
+    """
+    for needed in (True, answer_needed):
+        for form in FORMS:
+            if form.fits(record, needed):
+                return form
+    for form in FORMS:
+        if any(record.get(name) is not None for name in (*form.fields, *form.optional)):
+            raise _missing(form, record, place)
+    found = ", ".join(map(str, record)) or "no field"
+    raise DataError(f"{place}: unknown form (found {found}); rename fields to one of {'; '.join(map(str, FORMS))}")
+
+
+def read_content(record: Fields, form: Form, place: str, answer_needed: bool = True) -> Content:
+    """Return prompt and completion of a record of a known form; the completion is None where it lacks one.
+
+    Raises:
+        DataError: The record is of another form, lacks a field, or a field can't be used.
+    """
+    if not form.fits(record, answer_needed=True):
+        other = next((other for other in FORMS if other.fits(record, answer_needed=True)), None)
+        if other is not None:
+            raise DataError(
+                f"{place}: is a record of form '{other.name}' among records of form '{form.name}'; give them the "
+                "same fields, or split the file"
+            )
+        if not form.fits(record, answer_needed):
+            raise _missing(form, record, place)
+    prompt, completion = form.read(record, place)
+    if completion is None and answer_needed:
+        raise DataError(f"{place}: field '{form.answer}' ends without an answer; let the assistant have the last word")
+    return prompt, completion
+
+
+def _missing(form: Form, record: Fields, place: str) -> DataError:
+    name = next(name for name in form.fields if record.get(name) is None)
+    kind = "null" if name in record else "missing"
+    return DataError(f"{place}: field '{name}' is {kind}; a record of form '{form.name}' has {form}")

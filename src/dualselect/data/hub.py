@@ -1,0 +1,35 @@
+"""Records of a hub data set."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from dualselect.errors import DataError
+
+
+def hub_records(source: str, split: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the split of a hub data set, named `owner/name` or `owner/name:configuration`.
+
+    Raises:
+        DataError: The hub cannot be reached, or has no such data set, configuration or split.
+    """
+    import datasets
+
+    name, _, configuration = source.partition(":")
+    try:
+        yield from datasets.load_dataset(name, configuration or None, split=split)
+    except ConnectionError as error:
+        raise DataError(
+            f"{source}: is no local file or folder, and the hub cannot be reached (offline); download the data first "
+            "and name the file, or check the connection"
+        ) from error
+    except datasets.exceptions.DatasetNotFoundError as error:
+        raise DataError(
+            f"{source}: neither a local file or folder nor a data set on the hub; check the name, and log in "
+            "if it is private"
+        ) from error
+    except (ValueError, OSError, RuntimeError) as error:
+        # An unknown split or configuration; the message lists what there is.
+        raise DataError(
+            f"{source}, split '{split}': {' '.join(str(error).split())}; name the split by the setting, the "
+            "configuration as owner/name:configuration"
+        ) from error

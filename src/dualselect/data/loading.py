@@ -1,0 +1,149 @@
+"""Loading a source into a data set of prompts and completions, with stable ids."""
+
+import heapq
+import json
+from dataclasses import dataclass, field
+from hashlib import sha1
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset, Features, List, Value
+
+from dualselect.data.forms import Content, Form, detect_form, read_content
+from dualselect.data.records import Record, read_records
+from dualselect.errors import DataError
+
+_MESSAGES = List({"role": Value("string"), "content": Value("string")})
+FEATURES = Features(
+    {
+        "id": Value("string"),
+        "prompt": _MESSAGES,
+        "completion": _MESSAGES,
+        "category": Value("string"),
+        "row": Value("int64"),
+        "source": Value("string"),
+    }
+)
+
+_CHUNK = 4096  # records held as Python objects at a time
+
+
+@dataclass(frozen=True)
+class LoadedSamples:
+    """A data set with what loading it has found.
+
+    Attributes:
+        dataset: The samples, with the columns of `load_samples`.
+        form: The form of the records.
+        rows: Records in the source, before any limit.
+    """
+
+    dataset: Dataset
+    form: Form
+    rows: int
+
+
+def load_samples(
+    source: str, *, split: str = "train", limit: int | None = None, seed: int = 0, role: str = "task"
+) -> Dataset:
+    """Return the samples of a source, the same for the same content whatever its form and kind of file.
+
+    Args:
+        source: A .jsonl, .json, .csv or .parquet file, a folder of them, or a hub id (`owner/name`, or
+            `owner/name:configuration`).
+        split: The split, for hub ids and for folders whose files are named after splits.
+        limit: Samples to draw, without replacement; None takes all. Which ones are drawn depends on `seed` and
+            their ids, not on their order; they keep the order of the source.
+        seed: Of the draw.
+        role: What they are for. With 'references' they may lack the completion (then None); errors name it.
+
+    Returns:
+        A data set with the columns `id` (str; the record's own, else a hash of prompt and completion, numbered where
+        that repeats), `prompt` and `completion` (lists of `{"role", "content"}`), `category` (str or None), `row`
+        (int; line of a JSONL or CSV file, else number from 1) and `source` (file or hub id).
+
+    Raises:
+        DataError: The source is missing, empty or unreadable, or a record can't be used; it names file, line and
+            field.
+    """
+    return load_with_form(source, split=split, limit=limit, seed=seed, role=role).dataset
+
+
+def load_with_form(
+    source: str, *, split: str = "train", limit: int | None = None, seed: int = 0, role: str = "task"
+) -> LoadedSamples:
+    """Do as `load_samples`, and also return the form that was detected and how many records there are."""
+    try:
+        reading = _Reading(answer_needed=role != "references")
+        samples = map(reading.sample, read_records(source, split))
+        chunks = []
+        while rows := list(islice(samples, _CHUNK)):
+            chunks.append(pa.Table.from_pylist(rows, schema=FEATURES.arrow_schema))
+    except DataError as error:
+        raise DataError(f"{role}: {error}") from error
+    if reading.form is None:
+        raise DataError(f"{role}: {source}: holds no records; give at least one")
+    table = pa.concat_tables(chunks)
+    total = len(table)
+    if limit is not None and limit < total:
+        table = table.take(_drawn(table["id"].to_pylist(), limit, seed))
+    return LoadedSamples(Dataset(table), reading.form, total)
+
+
+@dataclass
+class _Reading:
+    """What is remembered from one record to the next: the form and the ids."""
+
+    answer_needed: bool
+    form: Form | None = None
+    own_ids: dict[str, str] = field(default_factory=dict)
+    contents: dict[str, int] = field(default_factory=dict)
+
+    def sample(self, record: Record) -> dict[str, Any]:
+        if self.form is None:
+            self.form = detect_form(record.fields, record.place, self.answer_needed)
+        content = read_content(record.fields, self.form, record.place, self.answer_needed)
+        category = record.fields.get("category")
+        return {
+            "id": self._own_id(record) or self._content_id(content),
+            "prompt": content[0],
+            "completion": content[1],
+            "category": None if category is None else str(category),
+            "row": record.row,
+            "source": record.source,
+        }
+
+    def _own_id(self, record: Record) -> str | None:
+        value = record.fields.get("id")
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+            raise DataError(f"{record.place}: field 'id' is {value!r}; give text or a whole number, or leave it out")
+        name = str(value)
+        before = self.own_ids.setdefault(name, record.place)
+        if before is not record.place:
+            raise DataError(f"{record.place}: field 'id' is '{name}', as in {before}; give every record its own id")
+        return name
+
+    def _content_id(self, content: Content) -> str:
+        digest = content_hash(content)
+        self.contents[digest] = count = self.contents.get(digest, 0) + 1
+        return digest if count == 1 else f"{digest}-{count}"
+
+
+def content_hash(content: Content) -> str:
+    """Return 16 hexadecimal digits that stand for a prompt and its completion."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return sha1(text.encode(), usedforsecurity=False).hexdigest()[:16]
+
+
+def _drawn(ids: list[str], limit: int, seed: int) -> list[int]:
+    """Return the indices, ascending, of the `limit` ids whose hash with the seed is smallest."""
+    if limit < 1:
+        raise DataError(f"limit is {limit}; give at least 1")
+    return sorted(heapq.nsmallest(limit, range(len(ids)), key=lambda index: _lot(ids[index], seed)))
+
+
+def _lot(name: str, seed: int) -> bytes:
+    return sha1(f"{seed}:{name}".encode(), usedforsecurity=False).digest()

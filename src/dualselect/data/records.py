@@ -1,0 +1,226 @@
+"""Records one at a time from files, folders and hub data sets, each with its place."""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dualselect.data.hub import hub_records
+from dualselect.errors import DataError, nearest
+
+SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "eval")
+
+_BATCH = 1024  # rows of a Parquet file held at a time
+_LONGEST_CELL = 2**31 - 1  # characters; the csv module stops at 131,072 on its own
+
+
+class Record(NamedTuple):
+    """A record as it stands in its source.
+
+    Attributes:
+        fields: Its fields, unchecked.
+        source: The file or hub data set.
+        row: Its line in a JSONL or CSV file, its number from 1 elsewhere.
+        place: What an error calls it, `file:line` for files of lines.
+    """
+
+    fields: dict[str, Any]
+    source: str
+    row: int
+    place: str
+
+
+def read_records(source: str, split: str = "train") -> Iterator[Record]:
+    """Yield the records of a file, of all files of a folder in the order of their names, or of a hub data set.
+
+    In a folder whose files are named after splits (train.jsonl, test-00.parquet), those of `split` are read.
+
+    Raises:
+        DataError: The source is missing or empty, of an unknown kind, or holds something that is no record.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        files = _files_of(path, split)
+    elif path.is_file():
+        files = [path]
+    elif _is_path(source):
+        raise DataError(f"{source}: no such file or folder{_neighbours(path)}")
+    else:
+        for row, fields in enumerate(hub_records(source, split), start=1):
+            yield Record(fields, source, row, f"{source} ({split}):{row}")
+        return
+    for file in files:
+        yield from _file_records(file)
+
+
+def _is_path(source: str) -> bool:
+    hub_id = re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?(:[\w.-]+)?", source)
+    return hub_id is None or Path(source).suffix.lower() in _READERS
+
+
+def _neighbours(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"; {path.parent} does not exist either"
+    hint = nearest(path.name, [other.name for other in path.parent.iterdir()])
+    return hint if hint.startswith("; did you mean") else "; check the path"
+
+
+def _files_of(folder: Path, split: str) -> list[Path]:
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _READERS and path.is_file())
+    if not files:
+        raise DataError(f"{folder}: holds no data file; put {_kinds()} files there")
+    by_split = {path: _split_of(path) for path in files}
+    if not any(by_split.values()):
+        return files
+    wanted = [path for path in files if by_split[path] == split]
+    if not wanted:
+        found = sorted({name for name in by_split.values() if name})
+        raise DataError(f"{folder}: no file is named after split '{split}'; there are files for {', '.join(found)}")
+    return wanted
+
+
+def _split_of(path: Path) -> str | None:
+    word = re.split(r"[-_.]", path.name.lower())[0]
+    return word if word in SPLITS else None
+
+
+def _file_records(path: Path) -> Iterator[Record]:
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"{path}: unknown kind of file '{path.suffix}'; use {_kinds()}")
+    empty = True
+    try:
+        for row, line, fields in reader(path):
+            empty = False
+            place = f"{path}:{line}"
+            if not isinstance(fields, dict):
+                raise DataError(f"{place}: holds {kind_of(fields)} instead of a record; write an object of fields")
+            yield Record(fields, str(path), row, place)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the file") from error
+    if empty:
+        raise DataError(f"{path}: holds no records; give at least one")
+
+
+def kind_of(value: Any) -> str:
+    """Return what JSON calls a value, for an error message."""
+    names = {dict: "an object", list: "a list", str: "text", bool: "a truth value", int: "a number", float: "a number"}
+    return "null" if value is None else names.get(type(value), f"a value of type {type(value).__name__}")
+
+
+# A reader yields (row, line, fields).
+_Rows = Iterator[tuple[int, int, Any]]
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a UTF-8 file, so that what cannot be decoded can be told by its line."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path}:{number}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
+
+
+def _read_jsonl(path: Path) -> _Rows:
+    for number, line in enumerate(_lines(path), start=1):
+        if line.strip():
+            try:
+                yield number, number, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise _bad_json(f"{path}:{number}", error) from error
+
+
+def _read_json(path: Path) -> _Rows:
+    first = next((line.lstrip()[0] for line in _lines(path) if line.strip()), "")
+    if first == "{":  # one record a line, under another name
+        yield from _read_jsonl(path)
+    elif first == "[":
+        yield from _read_array("".join(_lines(path)), path)
+    elif first:
+        raise DataError(f"{path}:1: begins with '{first}'; write a list of records, or one record a line")
+
+
+def _read_array(text: str, path: Path) -> _Rows:
+    """Yield the elements one by one, so that no more than one of them is held besides the text."""
+    decoder, space = json.JSONDecoder(), re.compile(r"\s*")
+    position, line, number = text.index("[") + 1, 1, 0
+    counted = 0
+
+    def skip(start: int) -> int:
+        return space.match(text, start).end()  # type: ignore[union-attr]  # matches nothing at least
+
+    position = skip(position)
+    while text[position : position + 1] != "]":
+        line, counted = line + text.count("\n", counted, position), position
+        try:
+            value, position = decoder.raw_decode(text, position)
+        except (ValueError, RecursionError) as error:
+            raise _bad_json(f"{path}:{line}", error) from error
+        number += 1
+        yield number, line, value
+        position = skip(position)
+        if text[position : position + 1] == ",":
+            position = skip(position + 1)
+        elif text[position : position + 1] != "]":
+            line += text.count("\n", counted, position)
+            raise DataError(f"{path}:{line}: not valid JSON: ',' or ']' expected after record {number}; mend the file")
+    if skip(position + 1) != len(text):
+        raise DataError(f"{path}: not valid JSON: something follows the list of records; remove it")
+
+
+def _bad_json(place: str, error: Exception) -> DataError:
+    cause = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+    return DataError(f"{place}: not valid JSON: {cause}; mend or remove the record")
+
+
+def _read_csv(path: Path) -> _Rows:
+    csv.field_size_limit(_LONGEST_CELL)
+    reader = csv.reader(_lines(path), strict=True)
+    line = 1
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        if len(set(header)) < len(header):
+            raise DataError(f"{path}:1: two columns have the same name; give each its own")
+        line = reader.line_num + 1
+        for cells in reader:
+            if cells:
+                if len(cells) != len(header):
+                    raise DataError(
+                        f"{path}:{line}: has {len(cells)} cells where the header has {len(header)}; quote cells that "
+                        "hold commas"
+                    )
+                yield line, line, {name: cell or None for name, cell in zip(header, cells, strict=True)}
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(f"{path}:{line}: not valid CSV: {error}; mend the row") from error
+
+
+def _read_parquet(path: Path) -> _Rows:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_BATCH):
+                for fields in batch.to_pylist():
+                    number += 1
+                    yield number, number, fields
+    except pa.ArrowException as error:
+        raise DataError(f"{path}: not a Parquet file that can be read: {error}; write it anew") from error
+
+
+_READERS: dict[str, Callable[[Path], Iterable[tuple[int, int, Any]]]] = {
+    ".jsonl": _read_jsonl,
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}
+
+
+def _kinds() -> str:
+    *others, last = _READERS
+    return f"{', '.join(others)} or {last}"
