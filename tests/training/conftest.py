@@ -12,7 +12,7 @@ from peft import LoraConfig
 
 from dualselect import DualSelectConfig, DualSelectTrainer
 
-_WORDS = "red blue green apples boxes many little friends count seven eight nine from until under".split()
+_WORDS = ["red", "blue", "green", "apples", "boxes", "many", "little", "friends", "count", "seven", "from", "under"]
 
 
 def _samples(count: int, seed: int, prefix: str = "s") -> Dataset:

@@ -59,7 +59,9 @@ def test_the_sample_average_is_the_same_with_and_without_selection(make_trainer,
     assert (trained_weights(plain) - trl_weights()).abs().max() > 1e-3  # the two averages differ
 
 
-def test_losses_are_reported_as_trl_reports_them(make_trainer, make_tiny_model, tiny_tokenizer, settings, samples, lora):
+def test_losses_are_reported_as_trl_reports_them(
+    make_trainer, make_tiny_model, tiny_tokenizer, settings, samples, lora
+):
     theirs = SFTTrainer(
         model=make_tiny_model(),
         args=settings(SFTConfig),

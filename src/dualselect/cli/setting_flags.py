@@ -17,15 +17,42 @@ from dualselect.training import DualSelectConfig
 
 # What most runs set; `--help-all` shows the rest.
 _LOSSES = ("loss_average", "reference_batch_size", "prompt_overlap")
-_TRAINING = tuple(
-    "output_dir num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps learning_rate "
-    "lr_scheduler_type warmup_steps max_grad_norm max_length completion_only_loss bf16 gradient_checkpointing "
-    "eval_on_start eval_strategy eval_steps per_device_eval_batch_size logging_steps save_strategy save_steps "
-    "save_total_limit report_to run_name seed".split()
+_TRAINING = (
+    "output_dir",
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "max_grad_norm",
+    "max_length",
+    "completion_only_loss",
+    "bf16",
+    "gradient_checkpointing",
+    "eval_on_start",
+    "eval_strategy",
+    "eval_steps",
+    "per_device_eval_batch_size",
+    "logging_steps",
+    "save_strategy",
+    "save_steps",
+    "save_total_limit",
+    "report_to",
+    "run_name",
+    "seed",
 )
-_MODEL = tuple(
-    "model_name_or_path model_revision dtype attn_implementation use_peft lora_r lora_alpha lora_dropout "
-    "lora_target_modules".split()
+_MODEL = (
+    "model_name_or_path",
+    "model_revision",
+    "dtype",
+    "attn_implementation",
+    "use_peft",
+    "lora_r",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_target_modules",
 )
 _ELSEWHERE = ("method", "method_options")  # known before this parser can be made
 _TYPE_NAMES = {"str": "TEXT", "string_to_bool": "BOOL", "loads": "JSON"}

@@ -100,9 +100,9 @@ def eval_mode(*models: Any) -> Iterator[None]:
 
 def _greedy(model: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig:
     declared = getattr(model.generation_config, "eos_token_id", None)
-    ends = set(declared) if isinstance(declared, list) else {declared}
     # A chat model's turn may end in a token that its generation config does not name.
-    ends = (ends | {tokenizer.eos_token_id}) - {None}
+    named = [*(declared if isinstance(declared, list) else [declared]), tokenizer.eos_token_id]
+    ends = {int(token) for token in named if token is not None}
     return GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,

@@ -106,7 +106,7 @@ def _start_projection(head: _Head) -> tuple[Tensor, Tensor | None]:
     return head.weight.data, None if head.bias is None else head.bias.data
 
 
-def _causal_lm(model: nn.Module) -> Any:
+def _causal_lm(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 

@@ -15,7 +15,7 @@ from dualselect.gradients import Direction, Parameters, capture, safe_cosine, se
 from dualselect.selection.preservation import PreservationLoss, scoring_mode
 
 Example = Mapping[str, Any]
-Collate = Callable[[list[Example]], Mapping[str, Any]]
+Collate = Callable[[list[Any]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def weights_hash(model: nn.Module) -> str:
         if param.requires_grad and "lora_" in name:
             continue
         digest.update(f"{name} {param.dtype} {tuple(param.shape)}".encode())
-        digest.update(param.detach().contiguous().flatten().view(torch.uint8).cpu().numpy())
+        digest.update(param.detach().contiguous().flatten().view(torch.uint8).cpu().numpy().data)
     return digest.hexdigest()
 
 
@@ -105,7 +105,9 @@ def _processor() -> str:
 def _git() -> dict[str, Any] | None:
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
-        status = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True, timeout=10)
+        status = subprocess.run(
+            ["git", "status", "--porcelain"], capture_output=True, text=True, check=True, timeout=10
+        )
     except (OSError, subprocess.SubprocessError):
         return None  # no repository, or no git
     return {"commit": commit.stdout.strip(), "modified": bool(status.stdout.strip())}

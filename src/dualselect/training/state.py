@@ -18,13 +18,14 @@ _TENSORS = "dualselect_state.safetensors"
 _VALUES = "dualselect_state.json"
 
 
-def save_state(folder: Path, method: Method, identity: dict[str, Any]) -> None:
+def save_state(folder: Path, method: Method, identity: dict[str, Any], counters: dict[str, int]) -> None:
     """Write the method's state into a checkpoint folder, each file under a temporary name first.
 
     Args:
         folder: The checkpoint folder; made if missing.
         method: Whose state to keep.
         identity: What the resuming run must have in common with this one.
+        counters: What the trainer counts over a whole run.
     """
     folder.mkdir(parents=True, exist_ok=True)
     directions, values = method.state_dict()
@@ -35,13 +36,13 @@ def save_state(folder: Path, method: Method, identity: dict[str, Any]) -> None:
     }
     save_file(tensors, folder / f"{_TENSORS}.tmp")
     os.replace(folder / f"{_TENSORS}.tmp", folder / _TENSORS)
-    content = json.dumps({"identity": identity, "values": values}, indent=1, sort_keys=True)
+    content = json.dumps({"identity": identity, "values": values, "counters": counters}, indent=1, sort_keys=True)
     (folder / f"{_VALUES}.tmp").write_text(content, encoding="utf-8")
     os.replace(folder / f"{_VALUES}.tmp", folder / _VALUES)
 
 
-def load_state(folder: Path, method: Method, identity: dict[str, Any], params: Parameters) -> None:
-    """Restore the method's state from a checkpoint folder.
+def load_state(folder: Path, method: Method, identity: dict[str, Any], params: Parameters) -> dict[str, int]:
+    """Restore the method's state from a checkpoint folder and return the trainer's counters.
 
     Raises:
         ResumeError: The checkpoint holds no state, or belongs to a run with another method, options, data or adapter.
@@ -70,3 +71,5 @@ def load_state(folder: Path, method: Method, identity: dict[str, Any], params: P
             raise ResumeError(f"{folder} belongs to another model or adapter: {error}") from error
     with torch.no_grad():
         method.load_state_dict(directions, saved["values"])
+    counters: dict[str, int] = saved["counters"]
+    return counters

@@ -121,7 +121,7 @@ class DualSelectTrainer(SFTTrainer):
         self._report_dropped("reference", ids, prepared)
         kind = self.method.reference_loss
         return ReferencePool(
-            examples=prepared.select_columns(["input_ids", "labels"]).to_list(),
+            examples=prepared.select_columns(["input_ids", "labels"]),  # stays in Arrow: small whatever the pool
             ids=[ids[index] for index in prepared[INDEX_COLUMN]],
             model=self.model,
             params=params,
@@ -370,13 +370,14 @@ class DualSelectTrainer(SFTTrainer):
         if self.args.should_save:
             # Before the rest, so that no checkpoint is ever complete without it.
             folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            save_state(folder, self.method, self.identity)
+            save_state(folder, self.method, self.identity, {"num_tokens": self._total_train_tokens})
         super()._save_checkpoint(model, trial)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
-            load_state(Path(checkpoint), self.method, self.identity, self.run.params)
+            counters = load_state(Path(checkpoint), self.method, self.identity, self.run.params)
+            self._total_train_tokens = counters["num_tokens"]
 
     def _settings(self) -> dict[str, Any]:
         """Return all settings side by side, as the command line takes them."""

@@ -1,0 +1,95 @@
+"""From raw figures to ratios, and what they should be."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+Figures = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a ratio must and should reach.
+
+    Attributes:
+        meaning: What is divided by what.
+        lower_is_better: Whether the ratio should be small.
+        must: The bound, None where the ratio is only shown.
+        aim: What we would like.
+    """
+
+    meaning: str
+    lower_is_better: bool
+    must: float | None = None
+    aim: float | None = None
+
+    def met(self, ratio: float) -> bool | None:
+        """Return whether `ratio` keeps the bound; None without one."""
+        if self.must is None:
+            return None
+        return ratio <= self.must if self.lower_is_better else ratio >= self.must
+
+    def worst(self, ratios: Sequence[float]) -> float:
+        """Return the least favourable of several ratios."""
+        return max(ratios) if self.lower_is_better else min(ratios)
+
+
+def targets(pools: Sequence[int]) -> dict[str, Target]:
+    """Return the target of every ratio, by name, in the order of the table."""
+    found = {
+        "step_attention": Target("DualSelect step / TRL SFT step, LoRA on q and v", True, 1.15, 1.03),
+        "step_all_linear": Target("DualSelect step / TRL SFT step, LoRA on all linear layers", True, 1.15, 1.03),
+        "refresh_tokens": Target("scoring tokens/s / TRL SFT tokens/s, LoRA on q and v", False, 0.9, 1.2),
+        "refresh_tokens_all_linear": Target("the same, LoRA on all linear layers", False, 0.9, 1.2),
+        "refresh_total": Target("whole refresh, pool tokens/s / TRL SFT tokens/s, LoRA on q and v", False),
+        "refresh_total_all_linear": Target("the same, LoRA on all linear layers", False),
+    }
+    for pool in pools:
+        found[f"refresh_memory_{pool}"] = Target(
+            f"memory growth of a refresh, pool of {pool} / of SFT steps", True, 1.15, 1.0
+        )
+    for pool in pools:
+        found[f"refresh_peak_{pool}"] = Target(f"the same with weights and libraries, pool of {pool}", True)
+    found["step_loop"] = Target("one-sample-at-a-time step / DualSelect step, LoRA on q and v", False)
+    found["step_loop_all_linear"] = Target("the same, LoRA on all linear layers", False)
+    return found
+
+
+def model_ratios(figures: Figures) -> dict[str, float]:
+    """Return the ratios of one model, from its raw figures.
+
+    Args:
+        figures: `speed` by LoRA target, each as `benchmarks.speed` returns it, and `memory` with `sft` and `refresh`,
+            each by pool size, as `benchmarks.memory` returns them.
+    """
+    ratios: dict[str, float] = {}
+    for target, measured in figures["speed"].items():
+        suffix = "" if target == "attention" else f"_{target}"
+        step, loop, refresh = (measured[part]["seconds"] for part in ("step", "loop", "refresh"))
+        ratios[f"step_{target}"] = paired(step["dualselect"], step["sft"])
+        ratios[f"step_loop{suffix}"] = paired(loop["loop"], loop["dualselect"])
+        # The same samples on both sides, so that tokens per second are to each other as the times.
+        whole = [a + b for a, b in zip(refresh["score"], refresh["gradient"], strict=True)]
+        ratios[f"refresh_tokens{suffix}"] = paired(refresh["sft"], refresh["score"])
+        ratios[f"refresh_total{suffix}"] = paired(refresh["sft"], whole)
+    memory = figures["memory"]
+    for pool, measured in memory["refresh"].items():
+        ratios[f"refresh_memory_{pool}"] = measured["growth"] / memory["sft"][pool]["growth"]
+        ratios[f"refresh_peak_{pool}"] = measured["peak"] / memory["sft"][pool]["peak"]
+    return ratios
+
+
+def paired(numerators: Sequence[float], denominators: Sequence[float]) -> float:
+    """Return the median over rounds of each round's ratio, which drifts of the machine hardly touch."""
+    return median(a / b for a, b in zip(numerators, denominators, strict=True))
+
+
+def worst_ratios(by_model: Mapping[str, Mapping[str, float]], targets: Mapping[str, Target]) -> dict[str, float]:
+    """Return each ratio of the model for which it is worst; ratios that no model has are left out."""
+    found = {}
+    for name, target in targets.items():
+        values = [ratios[name] for ratios in by_model.values() if name in ratios]
+        if values:
+            found[name] = target.worst(values)
+    return found

@@ -1,0 +1,28 @@
+"""Samples with the spread of lengths that word problems have, from the quickstart's generator."""
+
+import random
+
+from datasets import Dataset
+
+from dualselect.quickstart.arithmetic import problems
+
+
+def samples(count: int, problems_each: int, seed: int) -> Dataset:
+    """Return `count` prompt-completion samples, each of 1 to `problems_each` word problems with their answers."""
+    rng = random.Random(f"benchmark-{seed}")
+    rows = []
+    for number in range(count):
+        drawn = problems(rng.randint(1, problems_each), f"benchmark-{seed}-{number}")
+        rows.append(
+            {
+                "id": f"sample-{number:05d}",
+                "prompt": [{"role": "user", "content": "\n".join(item.question for item in drawn)}],
+                "completion": [{"role": "assistant", "content": "\n".join(item.answer for item in drawn)}],
+            }
+        )
+    return Dataset.from_list(rows)
+
+
+def texts(count: int) -> list[str]:
+    """Return texts like those of the samples, for making a tokenizer."""
+    return [f"{item.question}\n{item.answer}" for item in problems(count, "benchmark-texts")]

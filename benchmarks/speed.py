@@ -1,0 +1,133 @@
+"""Timing the peers in turn, in one process, on the same batches.
+
+Every batch is run once by every peer before the clock starts: a shape that is met for the first time costs whoever
+meets it a compilation, on CPU and GPU alike.
+"""
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.samples import samples
+from benchmarks.settings import Settings
+from benchmarks.steppers import (
+    Batch,
+    LoopStep,
+    TrainerStep,
+    agreement,
+    batches_of,
+    make_dualselect,
+    make_sft,
+    token_count,
+)
+from dualselect.selection import hard_top_k
+
+Say = Callable[[str], None]
+Times = dict[str, list[float]]
+
+
+def measure_speed(model: str, target: str, settings: Settings, say: Say) -> dict[str, Any]:
+    """Return the raw times, in seconds, of steps and refreshes of a model with LoRA on `target`."""
+    count = settings.batch_size * settings.batches
+    dataset = samples(count, settings.problems_per_sample, settings.seed)
+    sft = make_sft(model, target, dataset, settings)
+    ours = make_dualselect(model, target, dataset, settings)
+    ours.method.direction = ours.run.references.gradient(torch.full((count,), 1 / count))
+    return {
+        "trainable_parameters": ours.method.direction.layout.size,
+        "parameters": sum(parameter.numel() for parameter in ours.model.parameters()),
+        "step": _time_steps(sft, ours, settings, say),
+        "loop": _time_loop(ours, settings, say),
+        "refresh": _time_refreshes(sft, ours, settings, say),
+    }
+
+
+def _shuffled_batches(trainer: Any, settings: Settings) -> list[Batch]:
+    order = list(range(len(trainer.train_dataset)))
+    random.Random(settings.seed).shuffle(order)
+    return batches_of(trainer, order, settings.batch_size)
+
+
+def _time_steps(sft: Any, ours: Any, settings: Settings, say: Say) -> dict[str, Any]:
+    peers = {"sft": TrainerStep(sft), "dualselect": TrainerStep(ours)}
+    batches = {"sft": _shuffled_batches(sft, settings), "dualselect": _shuffled_batches(ours, settings)}
+    for name, peer in peers.items():
+        for batch in batches[name]:
+            peer.step(batch)
+    times: Times = {name: [] for name in peers}
+    which = [number % settings.batches for number in range(settings.rounds)]
+    for number, batch_number in enumerate(which):
+        # Who goes first changes from round to round, so that neither always finds the machine warmer.
+        for name in ("sft", "dualselect") if number % 2 else ("dualselect", "sft"):
+            work = partial(peers[name].step, batches[name][batch_number])
+            times[name].append(_seconds(work, settings.device))
+        say(_told("step", times, settings.rounds))
+    return {"seconds": times, "batch": which, "batches": [_size(batch) for batch in batches["sft"]]}
+
+
+def _time_loop(ours: Any, settings: Settings, say: Say) -> dict[str, Any]:
+    peers: dict[str, TrainerStep | LoopStep] = {"dualselect": TrainerStep(ours), "loop": LoopStep(ours)}
+    batch = _shuffled_batches(ours, settings)[0]
+    cosine = agreement(ours, list(peers.values()), batch)
+    times: Times = {name: [] for name in peers}
+    for _ in range(settings.slow_rounds):
+        for name, peer in peers.items():
+            times[name].append(_seconds(partial(peer.step, batch), settings.device))
+        say(_told("loop", times, settings.slow_rounds))
+    return {"seconds": times, "cosine_of_updates": cosine}
+
+
+def _time_refreshes(sft: Any, ours: Any, settings: Settings, say: Say) -> dict[str, Any]:
+    pool, method, plain = ours.run.references, ours.method, TrainerStep(sft)
+    batches = _shuffled_batches(sft, settings)
+
+    def run_plain() -> None:
+        for batch in batches:
+            plain.step(batch)
+
+    def chosen() -> Tensor:
+        weights = hard_top_k(-scores.loss, torch.arange(len(pool)), method.references_to_keep(len(pool)))
+        return weights / weights.sum()
+
+    scores = pool.score(method.direction)
+    pool.gradient(chosen())
+    work: Mapping[str, Callable[[], Any]] = {
+        "sft": run_plain,
+        "score": partial(pool.score, method.direction),
+        "gradient": partial(pool.gradient, chosen()),
+    }
+    times: Times = {name: [] for name in work}
+    for _ in range(settings.slow_rounds):
+        for name, run in work.items():
+            times[name].append(_seconds(run, settings.device))
+        say(_told("refresh", times, settings.slow_rounds))
+    return {"seconds": times, "references": len(pool), "tokens": token_count(batches)}
+
+
+def _size(batch: Batch) -> dict[str, int]:
+    rows, length = batch["input_ids"].shape
+    supervised = int((batch["labels"] != -100).sum())
+    return {"samples": rows, "padded_length": length, "tokens": token_count([batch]), "supervised": supervised}
+
+
+def _told(what: str, times: Mapping[str, Sequence[float]], rounds: int) -> str:
+    done = min(len(values) for values in times.values())
+    return f"  {what} {done}/{rounds}: " + ", ".join(f"{name} {values[-1]:.3f} s" for name, values in times.items())
+
+
+def _seconds(work: Callable[[], Any], device: str) -> float:
+    _synchronise(device)
+    start = time.perf_counter()
+    work()
+    _synchronise(device)
+    return time.perf_counter() - start
+
+
+def _synchronise(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()

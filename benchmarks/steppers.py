@@ -1,0 +1,180 @@
+"""The peers: a TRL step, a DualSelect step, and the same algorithm one sample at a time.
+
+Each offers `step(batch)`, a whole optimizer step: forward, backward, whatever selects and corrects, clipping, optimizer
+and schedule. Logging, evaluation and checkpoints are left out, since they are the same code for all.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from torch import Tensor
+from trl import SFTConfig, SFTTrainer
+
+from benchmarks.models import make_model, make_tokenizer
+from benchmarks.settings import LORA_TARGETS, Settings
+from dualselect.gradients import Direction, safe_cosine
+from dualselect.methods import DualSelect
+from dualselect.selection import TokenBudget, score
+from dualselect.training import DualSelectConfig, DualSelectTrainer
+
+Batch = Mapping[str, Tensor]
+_PLANNED_STEPS = 1000  # what the learning-rate schedule is told
+
+
+def make_sft(model: str, target: str, dataset: Dataset, settings: Settings, **arguments: Any) -> SFTTrainer:
+    """Return TRL's trainer, ready to step; `arguments` go to its configuration."""
+    return _ready(
+        SFTTrainer(
+            model=make_model(model, settings.device, settings.seed),
+            args=SFTConfig(**_arguments(settings), **arguments),
+            train_dataset=_without_ids(dataset),
+            processing_class=make_tokenizer(model),
+            peft_config=_lora(target),
+        )
+    )
+
+
+def make_dualselect(
+    model: str, target: str, dataset: Dataset, settings: Settings, **arguments: Any
+) -> DualSelectTrainer:
+    """Return our trainer on the same samples, which are its reference pool as well, ready to step."""
+    return _ready(
+        DualSelectTrainer(
+            model=make_model(model, settings.device, settings.seed),
+            args=DualSelectConfig(**_arguments(settings), **arguments, prompt_overlap="ignore"),
+            train_dataset=dataset,
+            reference_dataset=dataset,
+            method=DualSelect(task_warmup_steps=0),
+            processing_class=make_tokenizer(model),
+            peft_config=_lora(target),
+        )
+    )
+
+
+def _arguments(settings: Settings) -> dict[str, Any]:
+    return {
+        "output_dir": tempfile.mkdtemp(prefix="dualselect-bench-"),
+        "per_device_train_batch_size": settings.batch_size,
+        "bf16": settings.autocast,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "use_cpu": settings.device == "cpu",
+        "disable_tqdm": True,
+        "report_to": "none",
+        "save_strategy": "no",
+        "seed": settings.seed,
+    }
+
+
+def _lora(target: str) -> LoraConfig:
+    return LoraConfig(r=16, lora_alpha=32, target_modules=LORA_TARGETS[target])
+
+
+def _without_ids(dataset: Dataset) -> Dataset:
+    return dataset.remove_columns("id")
+
+
+def _ready(trainer: Any) -> Any:
+    """Do what `Trainer.train` does before its first step."""
+    trainer.create_optimizer_and_scheduler(_PLANNED_STEPS)
+    trainer.model_wrapped, trainer.optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
+    trainer.accelerator.gradient_state._set_sync_gradients(True)
+    return trainer
+
+
+def batches_of(trainer: Any, order: Sequence[int], batch_size: int) -> list[Batch]:
+    """Return the trainer's own prepared samples, collated in the given order, on the CPU."""
+    rows = [trainer.train_dataset[index] for index in order]
+    return [trainer.data_collator(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)]
+
+
+def token_count(batches: Sequence[Batch]) -> int:
+    """Return how many tokens the batches hold, without padding."""
+    return sum(int(batch["attention_mask"].sum()) for batch in batches)
+
+
+class TrainerStep:
+    """The optimizer step of a trainer, TRL's or ours, as in the inner loop of `transformers.Trainer`."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def step(self, batch: Batch) -> None:
+        """Run one optimizer step."""
+        self.differentiate(batch)
+        _update(self.trainer)
+
+    def differentiate(self, batch: Batch) -> None:
+        """Leave the update's gradient in `.grad`."""
+        trainer = self.trainer
+        micro_batches, num_items = trainer.get_batch_samples(iter([dict(batch)]), 1, trainer.args.device)
+        trainer.current_gradient_accumulation_steps = 1
+        trainer.training_step(trainer.model_wrapped, micro_batches[0], num_items)
+
+
+class LoopStep:
+    """The DualSelect step written the plain way: every sample forward and backward by itself, gradients in a list.
+
+    It works on the model, the optimizer and the reference direction of our trainer, so that both compute the same.
+    """
+
+    def __init__(self, trainer: DualSelectTrainer) -> None:
+        self.trainer = trainer
+        self.method: Any = trainer.method
+        # Goes on from the trainer's, so that both select alike from here on.
+        self.budget = TokenBudget(self.method.task_token_fraction, self.method.carry_budget)
+        self.budget.surplus = self.method.state_dict()[1]["surplus"]
+
+    def step(self, batch: Batch) -> None:
+        """Run one optimizer step."""
+        self.differentiate(batch)
+        _update(self.trainer)
+
+    def differentiate(self, batch: Batch) -> None:
+        """Leave the update's gradient in `.grad`."""
+        trainer, params, g_ref = self.trainer, self.trainer.run.params, self.method.direction
+        trainer.model.train()
+        losses, gradients = [], []
+        for row, length in enumerate(batch["attention_mask"].sum(1).tolist()):
+            names = ("input_ids", "attention_mask", "labels")
+            sample = {name: batch[name][row : row + 1, :length].to(g_ref.vector.device) for name in names}
+            with trainer.autocast():
+                loss = trainer.model(**sample, use_cache=False).loss
+            found = torch.autograd.grad(loss, list(params.values()))
+            gradients.append(torch.cat([part.flatten().float() for part in found]))
+            losses.append(loss.detach().float())
+        norms = torch.stack([gradient.norm() for gradient in gradients])
+        dots = torch.stack([gradient @ g_ref.vector for gradient in gradients])
+        cosines = safe_cosine(dots, norms, g_ref.norm())
+        weights = self._weights(torch.stack(losses), cosines, batch)
+        total = torch.zeros_like(g_ref.vector)
+        for weight, gradient in zip(weights, gradients, strict=True):
+            total += weight * gradient
+        update = Direction(g_ref.layout, total / weights.sum())
+        update.axpy(self.method.rho, g_ref).assign_grad(params)
+
+    def _weights(self, losses: Tensor, cosines: Tensor, batch: Batch) -> Tensor:
+        scaling = self.method.score_scaling
+        scores = score(losses, cosines, mu=self.method.mu_task, nu=self.method.nu, scaling=scaling)
+        tokens = (batch["labels"] != -100).sum(1).to(scores.device)
+        return self.budget.weights(scores, batch["sample_index"].to(scores.device), tokens)
+
+
+def _update(trainer: Any) -> None:
+    trainer.accelerator.clip_grad_norm_(trainer.model.parameters(), trainer.args.max_grad_norm)
+    trainer.optimizer.step()
+    trainer.lr_scheduler.step()
+    trainer.model.zero_grad()
+
+
+def agreement(trainer: DualSelectTrainer, peers: Sequence[TrainerStep | LoopStep], batch: Batch) -> float:
+    """Return the cosine of the updates that two peers make of a batch at the same weights; close to 1 if they agree."""
+    found = []
+    for peer in peers:
+        peer.differentiate(batch)
+        found.append(Direction.from_grads(trainer.run.params))
+        trainer.model.zero_grad()
+    return float(found[0].cosine(found[1]))

@@ -1,0 +1,123 @@
+"""Bad data and settings: one clear line, and a single bad sample never ends a run."""
+
+import pytest
+import torch
+
+from dualselect.errors import ConfigError, DataError
+from dualselect.methods import SFT, DualSelect
+from dualselect.training.selection_log import SelectionLog
+
+
+def chat(prompt, completion, name="x"):
+    return {
+        "id": name,
+        "prompt": [{"role": "user", "content": prompt}],
+        "completion": [{"role": "assistant", "content": completion}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reference_dataset": None}, "dualselect.*reference_dataset"),
+        ({"method": "dualselct"}, "did you mean 'dualselect'"),
+        ({"method_options": {"roh": 1}}, "no option 'roh'; did you mean 'rho'"),
+        ({"packing": True}, "packing.*packing=False"),
+        ({"loss_type": "dft"}, "loss_type"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor"),
+        ({"neftune_noise_alpha": 5.0}, "neftune_noise_alpha"),
+        ({"loss_average": "tokens"}, "did you mean 'token'"),
+        ({"reference_batch_size": 0}, "reference_batch_size"),
+        ({"method": "sft", "padding_free": True, "max_length": None}, "padding_free.*loss_average"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(make_trainer, changes, message):
+    method = changes.pop("method", None)
+    with pytest.raises(ConfigError, match=message):
+        make_trainer(method, **changes)
+
+
+def test_a_pool_smaller_than_k_is_refused_before_training(make_trainer):
+    trainer = make_trainer(DualSelect(reference_top_k=11))
+    with pytest.raises(ConfigError, match=r"reference_top_k is 11.*10 references"):
+        trainer.train()
+    assert not any(trainer.run_folder.iterdir())
+
+
+@pytest.mark.parametrize("role", ["train_dataset", "reference_dataset"])
+def test_an_empty_data_set_is_refused(make_trainer, samples, role):
+    with pytest.raises(DataError, match="empty"):
+        make_trainer(**{role: samples(40, 1).select([])})
+
+
+def test_samples_without_a_supervised_token_are_skipped_and_named(make_trainer, samples, caplog):
+    from datasets import concatenate_datasets
+
+    long = samples(1, 9).map(lambda row: chat("many " * 200, "seven", "endless"))
+    trainer = make_trainer(
+        train_dataset=concatenate_datasets([samples(8, 1), long]),
+        reference_dataset=concatenate_datasets([long, samples(8, 1)]),
+        max_length=64,
+    )
+    assert len(trainer.train_dataset) == 8
+    assert len(trainer.run.references) == 8
+    assert trainer.run.references.ids[0] == "s0"
+    with pytest.raises(DataError, match="max_length=8"):
+        make_trainer(max_length=8)
+
+
+@pytest.mark.parametrize("average", ["sample", "token"])
+@pytest.mark.parametrize("name", ["dualselect", "sft"])
+def test_a_sample_with_a_loss_that_is_not_finite_is_dropped_not_the_run(
+    make_trainer, samples, make_tiny_model, tiny_tokenizer, trained_weights, name, average
+):
+    """A token whose embedding is NaN spoils all losses of its own sample, and of no other."""
+    model = make_tiny_model()
+    poisoned = tiny_tokenizer("~")["input_ids"][0]
+    with torch.no_grad():
+        model.model.embed_tokens.weight[poisoned] = torch.nan
+    # As an input, not as a target: the head is apart.
+    task = samples(16, 1).map(lambda row: chat("red~" if row["id"] == "s3" else "red blue", "green", row["id"]))
+    method = DualSelect(task_warmup_steps=1) if name == "dualselect" else SFT()
+    trainer = make_trainer(
+        method, model=model, train_dataset=task, max_steps=4, loss_average=average, gradient_accumulation_steps=1
+    )
+    trainer.train()
+    assert trainer.state.global_step == 4
+    assert torch.isfinite(trained_weights(trainer)).all()
+    dropped = [
+        event["dualselect/dropped_samples"]
+        for event in trainer.state.log_history
+        if "dualselect/dropped_samples" in event
+    ]
+    assert sum(dropped) == 1
+    if name == "dualselect":
+        rows = SelectionLog.read(trainer.run_folder)[0].to_pylist()
+        assert [row["id"] for row in rows if row["dropped_reason"]] == ["s3"]
+        assert {row["dropped_reason"] for row in rows} == {None, "non-finite"}
+        assert all(event["loss"] > 0 for event in trainer.state.log_history if "loss" in event)
+
+
+def test_references_that_are_not_finite_are_never_chosen(
+    make_trainer, samples, make_tiny_model, tiny_tokenizer, trained_weights
+):
+    model = make_tiny_model()
+    with torch.no_grad():
+        model.model.embed_tokens.weight[tiny_tokenizer("~")["input_ids"][0]] = torch.nan
+    pool = samples(10, 2).map(lambda row: chat("red~" if row["id"] == "s3" else "red blue", "green", row["id"]))
+    trainer = make_trainer(
+        DualSelect(task_warmup_steps=1, reference_fraction=1.0), model=model, reference_dataset=pool, max_steps=3
+    )
+    trainer.train()
+    assert torch.isfinite(trained_weights(trainer)).all()
+    rows = SelectionLog.read(trainer.run_folder)[1].to_pylist()
+    assert [row["id"] for row in rows if not row["kept"]] == ["s3"]
+
+
+def test_a_refresh_without_a_gradient_says_so_and_goes_on(make_trainer, caplog, monkeypatch):
+    said = []
+    trainer = make_trainer(DualSelect(task_warmup_steps=0, preservation_loss="kl"), max_steps=3)
+    monkeypatch.setattr(trainer.run, "say", said.append)
+    trainer.train()
+    assert "no gradient yet" in said[0]
+    assert trainer.method.direction is not None  # once the weights have moved there is one

@@ -1,0 +1,121 @@
+"""A run that was killed and resumed equals an unbroken one bit for bit: weights, logs and selections."""
+
+import json
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from dualselect.errors import ResumeError
+from dualselect.methods import DualSelect, Random, SafeGrad
+from dualselect.training.metrics import read_metrics
+from dualselect.training.selection_log import SelectionLog
+
+# 40 samples in updates of 8: an epoch is five updates; the checkpoint of every second update is kept.
+CHECKPOINTS = {"save_strategy": "steps", "save_steps": 2, "max_steps": 12}
+
+
+class CrashError(Exception):
+    """Stands for a crash."""
+
+
+class KillAfter(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise CrashError
+
+
+def run_to_the_end(make_trainer, folder, method, **changes):
+    trainer = make_trainer(method, output_dir=folder, **CHECKPOINTS, **changes)
+    trainer.train()
+    return trainer
+
+
+def run_killed_and_resumed(make_trainer, folder, method, killed_at, **changes):
+    first = make_trainer(method, output_dir=folder, callbacks=[KillAfter(killed_at)], **CHECKPOINTS, **changes)
+    with pytest.raises(CrashError):
+        first.train()
+    torch.manual_seed(99)  # a new process does not start where the old one's generator stood
+    second = make_trainer(method, output_dir=folder, **CHECKPOINTS, **changes)
+    second.train(resume_from_checkpoint=True)
+    return second
+
+
+def logged(trainer):
+    events = [
+        {k: v for k, v in event.items() if "runtime" not in k and "per_second" not in k}
+        for event in read_metrics(trainer.run_folder / "metrics.jsonl")
+    ]
+    return [event for event in events if "train_loss" not in event]
+
+
+@pytest.mark.parametrize(
+    ("method", "killed_at"),
+    [
+        pytest.param(DualSelect(task_warmup_steps=4), 3, id="in warm-up"),
+        pytest.param(DualSelect(task_warmup_steps=4), 5, id="just after the first refresh"),
+        pytest.param(DualSelect(task_warmup_steps=2, refresh="steps", refresh_every=3), 7, id="mid-epoch"),
+        pytest.param(DualSelect(task_warmup_steps=2, refresh="drift", refresh_drift=0.99), 9, id="drift"),
+        pytest.param(DualSelect(task_warmup_steps=2, preservation_loss="kl", selection="soft"), 7, id="kl, soft"),
+        pytest.param(Random(), 7, id="random"),
+        pytest.param(SafeGrad(safe_batch_size=4), 7, id="safegrad"),
+    ],
+)
+def test_resumed_equals_unbroken(make_trainer, trained_weights, tmp_path, lora, method, killed_at):
+    dropout = lora(lora_dropout=0.2)  # so that the random state matters
+    unbroken = run_to_the_end(make_trainer, tmp_path / "unbroken", method, peft_config=dropout)
+    resumed = run_killed_and_resumed(make_trainer, tmp_path / "resumed", method, killed_at, peft_config=dropout)
+    assert torch.equal(trained_weights(resumed), trained_weights(unbroken))
+    assert logged(resumed) == logged(unbroken)
+    for ours, theirs in zip(SelectionLog.read(resumed.run_folder), SelectionLog.read(unbroken.run_folder), strict=True):
+        assert ours.equals(theirs)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"method": DualSelect(task_warmup_steps=2, rho=0.9)}, "method options"),
+        ({"method": Random()}, "method"),
+        ({"loss_average": "token"}, "loss_average"),
+        ({"task": (40, 7)}, "data"),
+        ({"references": (10, 7)}, "data"),
+    ],
+    ids=["options", "method", "average", "task", "references"],
+)
+def test_another_run_s_checkpoint_is_refused(make_trainer, samples, tmp_path, change, named):
+    method = DualSelect(task_warmup_steps=2)
+    settings = CHECKPOINTS | {"max_steps": 2, "output_dir": tmp_path / "run"}
+    make_trainer(method, **settings).train()
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    for role in ("task", "references"):
+        if role in change:
+            name = "train_dataset" if role == "task" else "reference_dataset"
+            change = {name: samples(*change[role]).remove_columns("id")}
+    other = make_trainer(change.pop("method", method), **(settings | {"max_steps": 4}), **change)
+    with pytest.raises(ResumeError, match=named):
+        other.train(resume_from_checkpoint=True)
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_checkpoint_without_the_method_s_state_is_refused(make_trainer, tmp_path):
+    settings = CHECKPOINTS | {"max_steps": 2, "output_dir": tmp_path / "run"}
+    make_trainer(**settings).train()
+    (tmp_path / "run" / "checkpoint-2" / "dualselect_state.safetensors").unlink()
+    with pytest.raises(ResumeError, match=r"checkpoint-2.*dualselect_state"):
+        make_trainer(**settings).train(resume_from_checkpoint=True)
+
+
+def test_a_checkpoint_holds_no_pickle_of_ours(make_trainer, tmp_path):
+    make_trainer(
+        **CHECKPOINTS | {"max_steps": 2, "output_dir": tmp_path / "run"}, method=DualSelect(task_warmup_steps=1)
+    ).train()
+    folder = tmp_path / "run" / "checkpoint-2"
+    assert json.loads((folder / "dualselect_state.json").read_text())["values"]["refreshed_at"] == {
+        "epoch": 0,
+        "step": 1,
+    }
+    ours = {path.suffix for path in folder.glob("dualselect*")}
+    assert ours == {".json", ".safetensors"}

@@ -1,0 +1,141 @@
+"""What a run leaves behind."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+
+from dualselect.methods import DualSelect
+from dualselect.training.files import replacing
+from dualselect.training.metrics import read_metrics
+from dualselect.training.provenance import data_hash, weights_hash
+from dualselect.training.selection_log import SelectionLog
+
+METHOD = DualSelect(task_warmup_steps=2, task_token_fraction=0.6, refresh="steps", refresh_every=3)
+
+
+@pytest.fixture
+def run(make_trainer, samples):
+    trainer = make_trainer(METHOD, eval_dataset={"task": samples(4, 5), "probe": samples(4, 6)}, hub_token="hf_secret")
+    trainer.train()
+    return trainer
+
+
+def test_the_log_holds_every_candidate_kept_or_not(run):
+    tasks, references = (table.to_pylist() for table in SelectionLog.read(run.run_folder))
+    assert len(tasks) == 8 * 8
+    assert [row["id"] for row in tasks if row["step"] < 5].count("task0") == 1  # an epoch shows each sample once
+    assert {row["kept"] for row in tasks if row["step"] < 2} == {True}
+    assert {row["kept"] for row in tasks if row["step"] >= 2} == {True, False}
+    assert all(row["kept"] == (row["weight"] > 0) for row in tasks + references)
+    assert [(row["step"], row["id"]) for row in references] == [(s, f"reference{j}") for s in (2, 5) for j in range(10)]
+    assert [sum(row["kept"] for row in references if row["step"] == s) for s in (2, 5)] == [1, 1]
+    shares = [sum(r["tokens"] for r in tasks if r["step"] > 1 and (r["kept"] or k)) for k in (False, True)]
+    assert 0.6 <= shares[0] / shares[1] < 0.75
+
+
+def test_metrics_hold_evaluation_at_step_0_by_name_and_the_method_s(run):
+    events = read_metrics(run.run_folder / "metrics.jsonl")
+    assert [next(iter(set(e) & {"eval_task_loss", "eval_probe_loss"})) for e in events[:2]] == [
+        "eval_task_loss",
+        "eval_probe_loss",
+    ]
+    assert [event["step"] for event in events[:2]] == [0, 0]
+    steps = [event for event in events if "loss" in event]
+    assert [event["step"] for event in steps] == list(range(1, 9))
+    assert {"dualselect/kept_tokens", "dualselect/cosine", "dualselect/task_reference_cosine"} <= set(steps[-1])
+    assert [event["step"] for event in steps if "dualselect/refreshes" in event] == [3, 6]
+
+
+def test_config_holds_every_setting_but_no_secret(run):
+    text = (run.run_folder / "config.yaml").read_text()
+    config = yaml.safe_load(text)
+    assert "hf_secret" not in text
+    assert config["method"] == "dualselect"
+    assert config["task_token_fraction"] == 0.6
+    assert config["learning_rate"] == 1e-2
+    assert config["score_scaling"] == run.method.score_scaling  # resolved by the preset
+    assert config["lr_scheduler_type"] == "linear"
+
+
+def test_provenance_names_data_model_versions_and_seeds(run, samples, make_tiny_model):
+    content = json.loads((run.run_folder / "provenance.json").read_text())
+    assert content["data"]["task"] == {"rows": 40, "sha256": data_hash(samples(40, 1, "task"))}
+    assert set(content["data"]) == {"task", "references", "evaluation task", "evaluation probe"}
+    assert content["packages"]["torch"] == torch.__version__
+    assert content["seeds"] == {"seed": 3, "data_seed": None}
+    assert content["hardware"]["processes"] == 1
+
+
+def test_the_model_s_hash_depends_on_the_base_weights_alone(make_trainer, make_tiny_model, run):
+    assert weights_hash(run.model) == weights_hash(make_trainer().model)
+    assert weights_hash(run.model) != weights_hash(make_trainer(model=make_tiny_model(1)).model)
+
+
+def test_a_new_run_replaces_what_an_old_one_logged(make_trainer, run):
+    again = make_trainer("sft", max_steps=1, output_dir=run.run_folder)
+    again.train()
+    assert SelectionLog.read(run.run_folder)[0].num_rows == 0
+    assert {event["step"] for event in read_metrics(run.run_folder / "metrics.jsonl")} == {1}
+
+
+def _candidates(count, value=0.5):
+    column = [value] * count
+    return {"loss": column, "cosine": column, "score": column, "weight": column, "kept": [True] * count}
+
+
+def test_parts_grow_and_are_named_by_their_steps(tmp_path):
+    log = SelectionLog(tmp_path)
+    for step in range(3):
+        log.add_tasks(step, 0.0, ["a", "b"], **_candidates(2), tokens=[3, 4], dropped_reason=[None, "non-finite"])
+        log.flush()
+    assert [path.name for path in (tmp_path / "selection").iterdir()] == ["task-00000000-00000002.parquet"]
+    assert SelectionLog.read(tmp_path)[0]["dropped_reason"].to_pylist() == [None, "non-finite"] * 3
+
+
+def test_truncation_forgets_later_steps_only(tmp_path, monkeypatch):
+    monkeypatch.setattr("dualselect.training.selection_log.ROWS_PER_PART", 4)
+    log = SelectionLog(tmp_path)
+    for step in range(7):
+        log.add_tasks(step, 0.0, ["a", "b"], **_candidates(2), tokens=[3, 4], dropped_reason=[None, None])
+        log.add_references(step, ["r"], **_candidates(1))
+        log.flush()
+    SelectionLog(tmp_path).truncate(5)
+    tasks, references = SelectionLog.read(tmp_path)
+    assert tasks["step"].to_pylist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert references["step"].to_pylist() == [0, 1, 2, 3, 4]
+    SelectionLog(tmp_path).truncate(0)
+    assert not list((tmp_path / "selection").iterdir())
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "x.parquet"
+    path.write_text("old")
+
+    def fail() -> None:
+        with replacing(path) as draft:
+            draft.write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk"):
+        fail()
+    assert [p.name for p in tmp_path.iterdir()] == ["x.parquet"]
+    assert path.read_text() == "old"
+
+
+def test_metrics_cut_off_by_a_crash_are_read_up_to_there(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    assert read_metrics(path) == [{"step": 1, "loss": 2.0}]
+
+
+def test_logged_parquet_has_a_fixed_schema(run):
+    schema = pq.read_schema(next((run.run_folder / "selection").glob("task-*")))
+    assert {name: str(schema.field(name).type) for name in ("step", "id", "loss", "kept")} == {
+        "step": "int32",
+        "id": "string",
+        "loss": "float",
+        "kept": "bool",
+    }
