@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from datasets import concatenate_datasets
 
 from dualselect.errors import ConfigError, DataError
 from dualselect.methods import SFT, DualSelect
@@ -50,14 +51,32 @@ def test_an_empty_data_set_is_refused(make_trainer, samples, role):
         make_trainer(**{role: samples(40, 1).select([])})
 
 
-def test_samples_without_a_supervised_token_are_skipped_and_named(make_trainer, samples, caplog):
-    from datasets import concatenate_datasets
+def test_prompts_shared_by_two_sets_are_refused_dropped_or_ignored(make_trainer, samples):
+    task, shared, safe, probe = samples(8, 1), samples(2, 1, "again"), samples(8, 2, "safe"), samples(4, 3, "probe")
+    data = {
+        "train_dataset": task,
+        "reference_dataset": concatenate_datasets([shared, safe]),
+        "eval_dataset": {"probe": concatenate_datasets([safe.select([0]), probe])},
+    }
+    with pytest.raises(DataError, match=r"task and references share 2 prompts, the first: task 's0'.*'again0'"):
+        make_trainer(**data)
+    dropped = make_trainer(**data, prompt_overlap="drop")
+    assert dropped.run.references.ids == safe["id"][:]
+    assert len(dropped.train_dataset) == 8
+    assert len(dropped.eval_dataset["probe"]) == 4
+    with pytest.raises(DataError, match="references and evaluation probe share 1 prompt, "):
+        make_trainer(**data, prompt_overlap="ignore")
+    ignored = make_trainer(**data | {"eval_dataset": probe}, prompt_overlap="ignore")
+    assert len(ignored.run.references) == 10
 
+
+def test_samples_without_a_supervised_token_are_skipped_and_named(make_trainer, samples, caplog):
     long = samples(1, 9).map(lambda row: chat("many " * 200, "seven", "endless"))
     trainer = make_trainer(
         train_dataset=concatenate_datasets([samples(8, 1), long]),
-        reference_dataset=concatenate_datasets([long, samples(8, 1)]),
+        reference_dataset=concatenate_datasets([long, samples(8, 2)]),
         max_length=64,
+        prompt_overlap="ignore",
     )
     assert len(trainer.train_dataset) == 8
     assert len(trainer.run.references) == 8

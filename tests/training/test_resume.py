@@ -81,7 +81,7 @@ def test_resumed_equals_unbroken(make_trainer, trained_weights, tmp_path, lora, 
         ({"method": Random()}, "method"),
         ({"loss_average": "token"}, "loss_average"),
         ({"task": (40, 7)}, "data"),
-        ({"references": (10, 7)}, "data"),
+        ({"references": (10, 8)}, "data"),
     ],
     ids=["options", "method", "average", "task", "references"],
 )

@@ -1,6 +1,7 @@
 """`dualselect train`: fine-tune a model by any method, from a YAML file and flags."""
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ def train(settings: "Settings") -> None:
     Raises:
         ConfigError: Settings that do not go together, or an output folder that holds a run already.
         DataError: Data that can't be used, or prompts that stand in two sets.
+        ResumeError: The checkpoint belongs to another run.
     """
     from trl import get_peft_config, get_quantization_config
 
@@ -61,6 +63,7 @@ def train(settings: "Settings") -> None:
         peft_config=get_peft_config(model),
         quantization_config=get_quantization_config(model),
     )
+    trainer.extra_settings = asdict(settings.model) | asdict(settings.data)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(training.output_dir)
     print(f"Saved in {training.output_dir}")

@@ -1,7 +1,7 @@
 """Prompts that stand in two sets, or twice in one."""
 
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from itertools import combinations
@@ -54,11 +54,12 @@ def check_disjoint(sets: Mapping[str, Dataset]) -> list[Overlap]:
     """Return every prompt that two of the named sets share, by pairs of sets in the order of their names given.
 
     Args:
-        sets: Data sets with a column `prompt`; `id` and `row` name the samples where they are there.
+        sets: Data sets; `id` and `row` name the samples where they are there. Those without a column
+            `prompt` or `messages`, and streamed ones, are left out.
     """
-    by_prompt = {name: _by_prompt(dataset) for name, dataset in sets.items()}
+    by_prompt = {name: _by_prompt(dataset) for name, dataset in sets.items() if _has_prompts(dataset)}
     overlaps = []
-    for first, second in combinations(sets, 2):
+    for first, second in combinations(by_prompt, 2):
         for key, samples in by_prompt[first].items():
             if key in by_prompt[second]:
                 sides = samples, by_prompt[second][key]
@@ -86,9 +87,19 @@ def find_duplicates(dataset: Dataset) -> list[tuple[str, ...]]:
     return [tuple(name for name, _ in samples) for samples in _by_prompt(dataset).values() if len(samples) > 1]
 
 
+def _has_prompts(dataset: Any) -> bool:
+    return isinstance(dataset, Dataset) and not {"prompt", "messages"}.isdisjoint(dataset.column_names)
+
+
+def _prompts(dataset: Dataset) -> Iterable[Any]:
+    if "prompt" in dataset.column_names:
+        return dataset["prompt"]
+    return (turns[:-1] if turns[-1]["role"] == "assistant" else turns for turns in dataset["messages"])
+
+
 def _by_prompt(dataset: Dataset) -> dict[str, list[tuple[str, int]]]:
     found: dict[str, list[tuple[str, int]]] = {}
-    for prompt, sample in zip(dataset["prompt"], _names(dataset), strict=True):
+    for prompt, sample in zip(_prompts(dataset), _names(dataset), strict=True):
         found.setdefault(prompt_key(prompt), []).append(sample)
     return found
 

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from trl import SFTConfig
 
+from dualselect.data import POLICIES
 from dualselect.errors import ConfigError, nearest
 
 LOSS_AVERAGES = ("sample", "token")
-OVERLAPS = ("error", "drop", "ignore")
 
 
 @dataclass
@@ -43,9 +43,9 @@ class DualSelectConfig(SFTConfig):
     prompt_overlap: str = field(
         default="error",
         metadata={
-            "help": "What to do when a prompt stands both in the task data and among the references: stop with an "
-            "error, drop it from the references, or ignore it.",
-            "choices": list(OVERLAPS),
+            "help": "When a prompt stands in two sets: stop with an 'error'; 'drop' it from the references if it is a "
+            "task, from evaluation if it is either; or 'ignore' it between task and references.",
+            "choices": list(POLICIES),
         },
     )
     eval_on_start: bool = field(
@@ -56,7 +56,7 @@ class DualSelectConfig(SFTConfig):
         # TRL trains in bf16 by default, which transformers only takes on a CPU that was asked for.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         super().__post_init__()
-        for option, choices in (("loss_average", LOSS_AVERAGES), ("prompt_overlap", OVERLAPS)):
+        for option, choices in (("loss_average", LOSS_AVERAGES), ("prompt_overlap", POLICIES)):
             value = getattr(self, option)
             if value not in choices:
                 raise ConfigError(f"unknown {option} '{value}'{nearest(value, choices)}")

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, fields, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from datasets import Dataset
@@ -21,6 +21,7 @@ from transformers.utils import logging
 from trl import SFTTrainer
 
 from dualselect import methods
+from dualselect.data import REFERENCES, TASK, evaluation_role, keep_apart
 from dualselect.errors import ConfigError, DataError
 from dualselect.evaluation import generate_answers
 from dualselect.gradients import capture, per_sample_nll, safe_cosine, sequence_lengths, trainable_parameters
@@ -37,6 +38,8 @@ from dualselect.training.state import load_state, save_state
 from dualselect.training.window import AccumulationWindow
 
 _logger = logging.get_logger(__name__)
+
+Evaluation: TypeAlias = "Dataset | dict[str, Dataset] | None"
 
 
 class DualSelectTrainer(SFTTrainer):
@@ -62,7 +65,7 @@ class DualSelectTrainer(SFTTrainer):
         model: Any,
         args: DualSelectConfig | None = None,
         train_dataset: Dataset | None = None,
-        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        eval_dataset: Evaluation = None,
         reference_dataset: Dataset | None = None,
         method: str | Method | None = None,
         **kwargs: Any,
@@ -84,17 +87,21 @@ class DualSelectTrainer(SFTTrainer):
             args.eval_on_start = False
         if len(train_dataset) == 0:
             raise DataError("the task data set is empty: give at least one sample")
+        if reference_dataset is not None and len(reference_dataset) == 0:
+            raise DataError("the reference pool is empty: give at least one reference")
+        sets = _by_role(train_dataset, reference_dataset, eval_dataset)
+        self._raw_data = keep_apart(sets, args.prompt_overlap)
+        train_dataset, eval_dataset = self._raw_data[TASK], _like(eval_dataset, self._raw_data)
         indexed, self.sample_ids = identify(train_dataset)
         self._window = AccumulationWindow()
         self._samples_in_window = 0
         self._unwritten: list[tuple[int, float, Scores, Tensor, Tensor]] = []
         self._uncounted_tokens = torch.zeros((), dtype=torch.long)
         super().__init__(model=model, args=args, train_dataset=indexed, eval_dataset=eval_dataset, **kwargs)
-        self._raw_data = {"task": train_dataset, **_named(eval_dataset)}
         self._report_dropped("task", self.sample_ids, self.train_dataset)
         self.data_collator = IndexCollator(self.data_collator)
         params = trainable_parameters(self.model)
-        references = None if reference_dataset is None else self._reference_pool(reference_dataset, params)
+        references = self._reference_pool(self._raw_data[REFERENCES], params) if self.method.needs_references else None
         self.run = TrainerRun(self, params, references)
         self.run_folder = Path(args.output_dir)
         self.selection_log = SelectionLog(self.run_folder)
@@ -104,9 +111,6 @@ class DualSelectTrainer(SFTTrainer):
         self.add_callback(_MethodMoments(self))
 
     def _reference_pool(self, dataset: Dataset, params: Mapping[str, nn.Parameter]) -> ReferencePool:
-        if len(dataset) == 0:
-            raise DataError("the reference pool is empty: give at least one reference")
-        self._raw_data["references"] = dataset
         with self.accelerator.main_process_first():
             dataset = answered(dataset, Path(self.args.output_dir), *self._answering())
         indexed, ids = identify(dataset)
@@ -421,10 +425,16 @@ def _resolve_method(method: str | Method | None, args: DualSelectConfig) -> Meth
     return methods.get(method or args.method).from_options(args.method_options)
 
 
-def _named(dataset: Dataset | dict[str, Dataset] | None) -> dict[str, Dataset]:
-    """Return the evaluation sets by the roles under which provenance.json lists them."""
-    if dataset is None:
-        return {}
-    if isinstance(dataset, dict):
-        return {f"evaluation {name}": data for name, data in dataset.items()}
-    return {"evaluation": dataset}
+def _by_role(task: Dataset, references: Dataset | None, evaluation: Evaluation) -> dict[str, Dataset]:
+    """Return all data by role, as they are kept apart and as provenance.json lists them."""
+    sets = {TASK: task} if references is None else {TASK: task, REFERENCES: references}
+    if isinstance(evaluation, dict):
+        return sets | {evaluation_role(name): dataset for name, dataset in evaluation.items()}
+    return sets if evaluation is None else sets | {"evaluation": evaluation}
+
+
+def _like(evaluation: Evaluation, by_role: Mapping[str, Dataset]) -> Evaluation:
+    """Return the evaluation sets that stand in `by_role`, in the form in which `evaluation` was given."""
+    if isinstance(evaluation, dict):
+        return {name: by_role[evaluation_role(name)] for name in evaluation}
+    return by_role.get("evaluation")
