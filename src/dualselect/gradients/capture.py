@@ -141,7 +141,7 @@ class PerSampleGradients:
         leading = x.shape[0]
         if self._batch_size is None:
             self._batch_size = leading
-        if leading != (self._batch_size if self._lengths is None else 1):
+        if leading != self._batch_size and not self._is_joined(x):
             raise UnsupportedModuleError(
                 f"module '{name}' was called with a leading dimension of {leading} in a batch of {self._batch_size} "
                 "samples, so its gradient cannot be told apart by sample: freeze it or leave it out of the targets"
@@ -175,9 +175,13 @@ class PerSampleGradients:
         for name, columns in zip(names, self._buffer.split(sizes, dim=1), strict=True):
             self._blocks[name] = columns.unflatten(1, self.params[name].shape)
 
+    def _is_joined(self, values: Tensor) -> bool:
+        """Whether these are the tokens of all samples in one row; our own losses hand on others by sample."""
+        return self._lengths is not None and values.shape[:2] == (1, sum(self._lengths))
+
     def _by_sample(self, values: Tensor) -> Tensor:
         """Bring a padding-free row `(1, N, ...)` into `(B, T, ...)`, padded with zeros."""
-        if self._lengths is None:
+        if self._lengths is None or not self._is_joined(values):
             return values
         return nn.utils.rnn.pad_sequence(values[0].split(self._lengths), batch_first=True)
 

@@ -68,6 +68,7 @@ def quickstart(settings: QuickstartSettings) -> dict[str, Any]:
 def _methods(settings: QuickstartSettings) -> dict[str, dict[str, Any]]:
     options = {
         "rho": settings.rho,
+        "preservation_loss": settings.preservation_loss,
         "task_token_fraction": settings.task_token_fraction,
         "reference_fraction": settings.reference_fraction,
         "task_warmup_steps": settings.task_warmup_steps,

@@ -1,0 +1,107 @@
+"""What training would make of a data set, found out with the tokenizer alone."""
+
+import copy
+import tempfile
+from dataclasses import dataclass
+from itertools import groupby
+from statistics import median
+from typing import Any
+
+from datasets import Dataset
+from transformers import LlamaConfig, LlamaForCausalLM
+from trl import SFTTrainer
+
+from dualselect.data import find_duplicates
+from dualselect.training.config import DualSelectConfig
+from dualselect.training.samples import INDEX_COLUMN, identify
+
+_IGNORED = -100
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """Token statistics of a data set: over its samples, the smallest, the median and the largest, and their sum."""
+
+    smallest: int
+    median: float
+    largest: int
+    total: int
+
+    @classmethod
+    def of(cls, counts: list[int]) -> "TokenCounts":
+        """Return the statistics of at least one count."""
+        return cls(min(counts), median(counts), max(counts), sum(counts))
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A data set as training would see it.
+
+    Attributes:
+        samples: Samples with an answer; those without one are counted in `prompt_only`.
+        prompt_only: Samples whose answer the starting model would give.
+        dropped: Ids of the samples without a supervised token within `max_length`, which training skips.
+        cut: Samples that fill `max_length`, whose ends are lost unless they fit exactly.
+        tokens: Tokens a sample, None where none is left.
+        supervised: Supervised tokens a sample, None where none is left.
+        duplicates: Ids of samples with the same prompt, a tuple for every prompt that recurs.
+        example: The first usable sample as text, in parts, each with whether its tokens are supervised.
+    """
+
+    samples: int
+    prompt_only: int
+    dropped: list[str]
+    cut: int
+    tokens: TokenCounts | None
+    supervised: TokenCounts | None
+    duplicates: list[tuple[str, ...]]
+    example: list[tuple[str, bool]]
+
+
+def inspect(dataset: Dataset, args: DualSelectConfig, tokenizer: Any) -> Inspection:
+    """Return what training under `args` would make of a data set with `prompt` and `completion`."""
+    answered = dataset.filter(lambda completion: completion is not None, input_columns="completion")
+    prepared, ids = _prepared(answered, args, tokenizer) if len(answered) else (answered, [])
+    kept = set(prepared[INDEX_COLUMN]) if ids else set()
+    lengths = [len(row) for row in prepared["input_ids"]] if kept else []
+    supervised = [sum(label != _IGNORED for label in row) for row in prepared["labels"]] if kept else []
+    return Inspection(
+        samples=len(answered),
+        prompt_only=len(dataset) - len(answered),
+        dropped=[name for index, name in enumerate(ids) if index not in kept],
+        cut=sum(length == args.max_length for length in lengths),
+        tokens=TokenCounts.of(lengths) if kept else None,
+        supervised=TokenCounts.of(supervised) if kept else None,
+        duplicates=find_duplicates(dataset),
+        example=_parts(prepared[0], tokenizer) if kept else [],
+    )
+
+
+def _prepared(dataset: Dataset, args: DualSelectConfig, tokenizer: Any) -> tuple[Dataset, list[str]]:
+    """Return the data set as TRL's trainer prepares it, and the ids by index.
+
+    The trainer itself does it, so that nothing can differ; the model it asks for is a stand-in of next to no weights.
+    """
+    indexed, ids = identify(dataset)
+    args = copy.copy(args)
+    args.eval_strategy, args.eval_on_start, args.report_to = "no", False, []
+    shape = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=2,
+        intermediate_size=2,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        args.output_dir = folder
+        trainer = SFTTrainer(
+            model=LlamaForCausalLM(shape), args=args, train_dataset=indexed, processing_class=tokenizer
+        )
+    return trainer.train_dataset, ids
+
+
+def _parts(sample: dict[str, Any], tokenizer: Any) -> list[tuple[str, bool]]:
+    tokens = zip(sample["input_ids"], sample["labels"], strict=True)
+    runs = groupby(tokens, key=lambda token: token[1] != _IGNORED)
+    return [(tokenizer.decode([token for token, _ in run]), is_supervised) for is_supervised, run in runs]
