@@ -1,0 +1,83 @@
+"""The registry and the contract that other packages rely on."""
+
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from typing import ClassVar
+
+import pytest
+
+from dualselect import methods
+from dualselect.errors import ConfigError
+from dualselect.methods import Method
+from dualselect.methods import registry as module
+
+
+@dataclass
+class Other(Method):
+    """A method of another package."""
+
+    name: ClassVar[str] = "other"
+
+    strength: float = 1.0
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """Return a function that makes entry points, by name, and forgets what was found before."""
+
+    def register(**values):
+        entries = [EntryPoint(name, value, methods.registry.ENTRY_POINT_GROUP) for name, value in values.items()]
+        monkeypatch.setattr(module, "entry_points", lambda group: entries)
+        module.available.cache_clear()
+
+    yield register
+    module.available.cache_clear()
+
+
+def test_the_built_in_methods_are_there():
+    assert list(methods.available()) == ["sft", "random", "safegrad", "dualselect"]
+    assert methods.get("dualselect") is methods.DualSelect
+
+
+def test_a_method_of_another_package_joins_by_entry_point(registered, monkeypatch):
+    monkeypatch.setattr(module, "Other", Other, raising=False)
+    registered(other="dualselect.methods.registry:Other")
+    assert methods.get("other") is Other
+    assert methods.get("other").from_options({"strength": 2.0}).strength == 2.0
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"thing": "dualselect.errors:ConfigError"}, "'thing' .* is not a Method"),
+        ({"sft": "dualselect.methods:Random"}, "two methods are called 'sft'"),
+    ],
+)
+def test_an_entry_point_that_is_none_is_refused(registered, entries, message):
+    registered(**entries)
+    with pytest.raises(ConfigError, match=message):
+        methods.available()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("dualselct", "did you mean 'dualselect'"), ("zzz", "one of|choose|sft")]
+)
+def test_an_unknown_method_is_refused_with_the_nearest(name, message):
+    with pytest.raises(ConfigError, match=message):
+        methods.get(name)
+
+
+def test_an_unknown_option_is_refused_with_the_nearest():
+    with pytest.raises(ConfigError, match=r"no option 'roh'; did you mean 'rho'"):
+        methods.DualSelect.from_options({"roh": 1.0})
+    with pytest.raises(ConfigError, match="it has none"):
+        methods.SFT.from_options({"rho": 1.0})
+
+
+def test_every_option_is_explained():
+    from dataclasses import fields
+
+    for method in methods.available().values():
+        assert method.__doc__
+        for option in fields(method):
+            assert option.metadata["help"].endswith(".")
