@@ -7,16 +7,22 @@ from dualselect.errors import DataError
 
 
 def hub_records(source: str, split: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of the split of a hub data set, named `owner/name` or `owner/name:configuration`.
+    """Yield the rows of the split of a hub data set.
+
+    Args:
+        source: `owner/name`, `owner/name:configuration`, or `owner/name/folder` for the files of a folder of it.
+        split: Its split.
 
     Raises:
         DataError: The hub cannot be reached, or has no such data set, configuration or split.
     """
     import datasets
 
-    name, _, configuration = source.partition(":")
+    path, _, configuration = source.partition(":")
+    owner, *rest = path.split("/", 2)
+    name, folder = "/".join([owner, *rest[:1]]), "/".join(rest[1:])
     try:
-        yield from datasets.load_dataset(name, configuration or None, split=split)
+        yield from datasets.load_dataset(name, configuration or None, data_dir=folder or None, split=split)
     except ConnectionError as error:
         raise DataError(
             f"{source}: is no local file or folder, and the hub cannot be reached (offline); download the data first "

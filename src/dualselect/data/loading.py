@@ -50,8 +50,8 @@ def load_samples(
     """Return the samples of a source, the same for the same content whatever its form and kind of file.
 
     Args:
-        source: A .jsonl, .json, .csv or .parquet file, a folder of them, or a hub id (`owner/name`, or
-            `owner/name:configuration`).
+        source: A .jsonl, .json, .csv or .parquet file, a folder of them, or a hub id (`owner/name`,
+            `owner/name:configuration` or `owner/name/folder`).
         split: The split, for hub ids and for folders whose files are named after splits.
         limit: Samples to draw, without replacement; None takes all. Which ones are drawn depends on `seed` and
             their ids, not on their order; they keep the order of the source.

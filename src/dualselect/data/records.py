@@ -56,7 +56,7 @@ def read_records(source: str, split: str = "train") -> Iterator[Record]:
 
 
 def _is_path(source: str) -> bool:
-    hub_id = re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?(:[\w.-]+)?", source)
+    hub_id = re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)*(:[\w.-]+)?", source)
     return hub_id is None or Path(source).suffix.lower() in _READERS
 
 

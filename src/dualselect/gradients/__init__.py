@@ -4,13 +4,17 @@ from dualselect.gradients.capture import PerSampleGradients, capture
 from dualselect.gradients.direction import Direction, Layout, Parameters, safe_cosine, trainable_parameters
 from dualselect.gradients.losses import PerSampleLoss, StartingPoint, per_sample_kl, per_sample_nll, sequence_lengths
 from dualselect.gradients.rules import register_rule
+from dualselect.gradients.terms import Dense, Outer, Rows
 
 __all__ = [
+    "Dense",
     "Direction",
     "Layout",
+    "Outer",
     "Parameters",
     "PerSampleGradients",
     "PerSampleLoss",
+    "Rows",
     "StartingPoint",
     "capture",
     "per_sample_kl",
