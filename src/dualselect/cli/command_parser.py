@@ -34,8 +34,10 @@ class CommandParser(argparse.ArgumentParser):
         """Raise a ConfigError with argparse's message."""
         raise ConfigError(f"{message}; see `{self.prog} --help`")
 
-    def flags_of(self, command: str) -> list[str]:
-        """Return the flags of a command of this parser."""
+    def flags_of(self, command: str | None) -> list[str]:
+        """Return the flags of a command of this parser, or its own for None."""
+        if command is None:
+            return list(self._option_string_actions)
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
                 return list(action.choices[command]._option_string_actions)

@@ -58,11 +58,11 @@ def _run(argv: list[str]) -> int:
         raise ConfigError(f"unknown command '{argv[0]}'{nearest(argv[0], COMMANDS)}")
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
+    if rest:
+        known, command = parser.flags_of(args.command), f"dualselect {args.command or ''}".strip()
+        raise unknown_argument(rest[0], known, f"{command} --help")
     if args.command is None:
         parser.print_help()
         return 0
-    if rest:
-        known = parser.flags_of(args.command)
-        raise unknown_argument(rest[0], known, f"dualselect {args.command} --help")
     code: int = args.run(args)
     return code

@@ -77,6 +77,9 @@ class SettingsParser(TrlParser):
             _flags_of(ModelArguments, "more about the model", but=_MODEL),
             _flags_of(DualSelectConfig, "more about training", but=_LOSSES + _TRAINING + _ELSEWHERE),
         ]
+        # Before TRL's parser sees the fields, since it strips None from their types.
+        settings = [option for group in (*shown, *rare) for option in fields(group)]
+        may_be_none = {option.name for option in settings if type(None) in get_args(option.type)}
         super().__init__(
             [*shown, *rare],
             prog=f"dualselect {command}",
@@ -87,14 +90,16 @@ class SettingsParser(TrlParser):
             add_help=False,
             allow_abbrev=False,
         )
-        settings = [option for group in (*shown, *rare) for option in fields(group)]
         self._rare = {option.name for group in rare for option in fields(group)}
-        self._may_be_none = {option.name for option in settings if type(None) in get_args(option.type)}
+        self._may_be_none = may_be_none
         self._defaults_shown = {action: action.default for action in self._actions}
         for action in self._actions:
             action.default = argparse.SUPPRESS
-            if getattr(action.type, "__name__", "") == "dict":
+            kind = getattr(action.type, "__name__", "")
+            if kind == "dict":
                 action.type = json.loads
+            elif kind == "string_to_bool" and action.nargs is None:
+                action.nargs, action.const = "?", True  # switches that may be unset stand alone too
 
     @property
     def flags(self) -> list[str]:
@@ -117,7 +122,7 @@ class SettingsParser(TrlParser):
             if action.dest not in self._may_be_none:
                 raise ConfigError(f"{entry.place}: '{name}' has no value; give one or leave the line out")
             return {action.dest: None}
-        if isinstance(value, dict) or (isinstance(value, list) and action.nargs != "+"):
+        if value == [] or isinstance(value, dict) or (isinstance(value, list) and action.nargs != "+"):
             return {action.dest: value}
         words = [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={value}"]
         try:

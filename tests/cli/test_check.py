@@ -1,0 +1,61 @@
+"""`dualselect check` tells what training would do, and trains nothing."""
+
+import json
+
+
+def test_a_sound_run_is_shown_and_nothing_is_written(dualselect, config, data):
+    before = sorted(data.iterdir())
+    shown = dualselect("check", "--config", config)
+    assert shown.code == 0, shown.err
+    assert "ready to train" in shown.out
+    assert "prompt-completion: prompt + completion" in shown.out
+    assert "16 records" in shown.out
+    assert sorted(data.iterdir()) == before
+
+
+def test_the_example_marks_what_is_learned(dualselect, config):
+    shown = dualselect("check", "--config", config)
+    assert "user: count 0?<end>\nassistant: ⟦count<end>\n⟧" in shown.out
+
+
+def test_counts_are_those_of_training(dualselect, config, tiny_tokenizer, data):
+    """Supervised are the answer, its end and the newline that the template adds."""
+    rows = [json.loads(line) for line in (data / "task.jsonl").read_text().splitlines()]
+    counts = [len(tiny_tokenizer(row["completion"] + "<end>\n")["input_ids"]) for row in rows]
+    shown = dualselect("check", "--config", config)
+    line = next(line for line in shown.out.splitlines() if line.startswith("supervised"))
+    assert f"{min(counts)} to {max(counts)} a sample" in line
+    assert f"{sum(counts)} in all" in line
+
+
+def test_duplicates_overlaps_and_skipped_samples_are_named(dualselect, config, data):
+    with (data / "task.jsonl").open("a") as file:
+        for name, prompt in (("twin", "count 1?"), ("shared", "no 2?"), ("long", "many " * 99)):
+            file.write(json.dumps({"id": name, "prompt": prompt, "completion": "yes"}) + "\n")
+    shown = dualselect("check", "--config", config, "--max_length", "48")
+    assert shown.code == 2
+    assert "duplicates  1 prompts stand more than once: count1 = twin" in shown.out
+    assert "skipped     1 samples without a supervised token within max_length=48: long" in shown.out
+    assert "task 'shared' (row 18) and references 'no2' (row 3)" in shown.out
+    assert "would stop" in shown.out
+    assert dualselect("check", "--config", config, "--prompt_overlap", "drop").code == 0
+
+
+def test_a_set_of_which_nothing_is_left_would_stop(dualselect, config):
+    shown = dualselect("check", "--config", config, "--max_length", "4")
+    assert shown.code == 2
+    assert "task: no sample has a supervised token" in shown.out
+
+
+def test_references_without_answers_are_counted(dualselect, config, data):
+    (data / "safe.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
+    shown = dualselect("check", "--config", config)
+    assert shown.code == 0, shown.err
+    assert "prompt-only 2 samples" in shown.out
+
+
+def test_a_bad_line_is_one_line(dualselect, config, data):
+    (data / "safe.jsonl").write_text('{"prompt": "a", "completion": 3}\n')
+    shown = dualselect("check", "--config", config)
+    assert shown.code == 2
+    assert "safe.jsonl:1: field 'completion' is a number" in shown.err

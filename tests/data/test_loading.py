@@ -1,0 +1,198 @@
+"""Every form and kind of file gives the same samples; what can't be used is named by file, line and field."""
+
+import re
+
+import pytest
+from datasets import Dataset
+
+from dualselect.data import load_samples, load_with_form
+from dualselect.errors import DataError
+
+QUESTION, ANSWER = "How many legs, all told?", "Eight.\nA spider has eight."
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def assistant(text):
+    return {"role": "assistant", "content": text}
+
+
+FORMS = {
+    "prompt-completion": {"prompt": QUESTION, "completion": ANSWER},
+    "prompt-completion as messages": {"prompt": [user(QUESTION)], "completion": [assistant(ANSWER)]},
+    "messages": {"messages": [user(QUESTION), assistant(ANSWER)]},
+    "preference": {"prompt": QUESTION, "chosen": ANSWER, "rejected": "No."},
+    "preference as messages": {"prompt": [user(QUESTION)], "chosen": [assistant(ANSWER)], "rejected": [assistant("-")]},
+    "preference as whole conversations": {"chosen": [user(QUESTION), assistant(ANSWER)], "rejected": [user("-")]},
+    "preference as transcripts": {"chosen": f"\n\nHuman: {QUESTION}\n\nAssistant: {ANSWER}", "rejected": ""},
+    "instruction": {"instruction": QUESTION, "output": ANSWER},
+    "instruction with empty input": {"instruction": QUESTION, "input": "", "output": ANSWER},
+    "question-answer": {"question": QUESTION, "answer": ANSWER},
+    "query-response": {"query": QUESTION, "response": ANSWER},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_sample_and_id(write, form):
+    loaded = load_with_form(write("data.jsonl", [FORMS[form]]))
+    assert loaded.form.name == re.split(r" (?:as|with) ", form)[0]
+    (sample,) = loaded.dataset
+    assert sample["prompt"] == [user(QUESTION)]
+    assert sample["completion"] == [assistant(ANSWER)]
+    assert sample["id"] == load_samples(write("other.jsonl", [FORMS["messages"]]))["id"][0]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])
+def test_every_kind_of_file_gives_the_same_samples(write, kind):
+    records = [{"prompt": f'Q{n}, "quoted",\nnew line é', "completion": f"A{n}", "category": "c"} for n in range(5)]
+    expected = load_samples(write("reference.jsonl", records)).remove_columns(["row", "source"])
+    found = load_samples(write(f"data.{kind}", records))
+    assert found.remove_columns(["row", "source"]).to_list() == expected.to_list()
+    assert found["category"][0] == "c"
+
+
+def test_a_folder_is_its_files_in_order_or_those_of_the_split(write, tmp_path):
+    for name, text in (("b.jsonl", "second"), ("a.json", "first")):
+        write(f"plain/{name}", [{"prompt": text, "completion": "x"}])
+    assert [turns[0]["content"] for turns in load_samples(str(tmp_path / "plain"))["prompt"]] == ["first", "second"]
+    for name in ("train-00.jsonl", "train-01.jsonl", "test.jsonl"):
+        write(f"split/{name}", [{"prompt": name, "completion": "x"}])
+    assert len(load_samples(str(tmp_path / "split"))) == 2
+    assert len(load_samples(str(tmp_path / "split"), split="test")) == 1
+    with pytest.raises(DataError, match="split 'dev'; there are files for test, train"):
+        load_samples(str(tmp_path / "split"), split="dev")
+
+
+def test_an_instruction_with_input_asks_both(write):
+    record = {"instruction": "Translate.", "input": "Hund", "output": "dog"}
+    (sample,) = load_samples(write("data.jsonl", [record]))
+    assert sample["prompt"][0]["content"] == "Translate.\n\nHund"
+
+
+def test_a_longer_conversation_ends_in_its_last_answer(write):
+    turns = [{"role": "system", "content": "Be kind."}, user("a"), assistant("b"), user("c"), assistant("d")]
+    (sample,) = load_samples(write("data.jsonl", [{"messages": turns}]))
+    assert sample["prompt"] == turns[:-1]
+    assert sample["completion"] == turns[-1:]
+
+
+def test_own_ids_are_kept_and_others_come_from_the_content(write):
+    own = load_samples(write("own.jsonl", [{"id": 7, "prompt": "a", "completion": "b"}]))
+    assert own["id"][:] == ["7"]
+    rows = [{"prompt": "a", "completion": text} for text in ("b", "c", "b")]
+    first = load_samples(write("first.jsonl", rows))["id"][:]
+    moved = load_samples(write("moved.jsonl", rows[::-1]))["id"][:]
+    assert len(set(first)) == 3
+    assert set(first) == set(moved)
+    assert first[2] == f"{first[0]}-2"
+
+
+def test_a_limit_draws_by_seed_and_id_whatever_the_order(write):
+    rows = [{"prompt": f"q{n}", "completion": "a"} for n in range(50)]
+    straight = load_samples(write("a.jsonl", rows), limit=10, seed=1)
+    backwards = load_samples(write("b.jsonl", rows[::-1]), limit=10, seed=1)
+    assert len(straight) == 10
+    assert set(straight["id"]) == set(backwards["id"])
+    assert set(straight["id"]) != set(load_samples(write("a.jsonl", rows), limit=10, seed=2)["id"])
+    assert straight["row"][:] == sorted(straight["row"])
+    assert len(load_samples(write("a.jsonl", rows), limit=99)) == 50
+
+
+def test_references_alone_may_lack_the_answer(write):
+    source = write("data.jsonl", [{"prompt": "a"}, {"prompt": "b", "completion": "c"}])
+    assert load_samples(source, role="references")["completion"][:] == [None, [assistant("c")]]
+    with pytest.raises(DataError, match=r"data\.jsonl:1: field 'completion' is missing"):
+        load_samples(source)
+
+
+GOOD = '{"prompt": "a", "completion": "b"}\n'
+
+BAD = {
+    "not JSON": (GOOD + '{"prompt": \n', r"bad\.jsonl:2: not valid JSON"),
+    "no record": (GOOD + "[1]\n", r"bad\.jsonl:2: holds a list instead of a record"),
+    "missing field": (GOOD + '{"prompt": "a"}\n', r"bad\.jsonl:2: field 'completion' is missing"),
+    "null field": (GOOD + '{"prompt": "a", "completion": null}\n', r"bad\.jsonl:2: field 'completion' is null"),
+    "wrong type": (GOOD + '{"prompt": 3, "completion": "b"}\n', r"bad\.jsonl:2: field 'prompt' is a number"),
+    "empty text": (GOOD + '{"prompt": " ", "completion": "b"}\n', r"bad\.jsonl:2: field 'prompt' is empty"),
+    "unknown form": (
+        '{"text": "a", "label": 1}\n',
+        r"bad\.jsonl:1: unknown form \(found text, label\).*prompt",
+    ),
+    "mixed forms": (GOOD + '{"question": "a", "answer": "b"}\n', r"bad\.jsonl:2: .*'question-answer' among"),
+    "bad role": ('{"messages": [{"role": "robot", "content": "a"}]}\n', r"messages\[0\]\.role' is 'robot'; use one of"),
+    "no content": ('{"messages": [{"role": "user"}]}\n', r"messages\[0\]\.content' is missing"),
+    "answer first": ('{"messages": [{"role": "assistant", "content": "a"}]}\n', r"answer without a prompt"),
+    "same id twice": (
+        '{"id": "x", "prompt": "a", "completion": "b"}\n{"id": "x", "prompt": "c", "completion": "d"}\n',
+        r"bad\.jsonl:2: field 'id' is 'x', as in .*bad\.jsonl:1",
+    ),
+    "not UTF-8": (GOOD.encode() + b'{"prompt": "\xff", "completion": "b"}\n', r"bad\.jsonl:2: not UTF-8"),
+    "nothing": ("", r"bad\.jsonl: holds no records"),
+    "blank lines": ("\n\n", r"bad\.jsonl: holds no records"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_used_is_named_by_file_line_and_field(write, case):
+    content, message = BAD[case]
+    with pytest.raises(DataError, match=message) as caught:
+        load_samples(write("bad.jsonl", content))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("bad.json", '[{"prompt": "a", "completion": "b"},\n{"prompt": }]', r"bad\.json:2: not valid JSON"),
+        ("bad.json", '[{"prompt": "a", "completion": "b"}\n{"prompt": "a"}]', r"bad\.json:2: .*after record 1"),
+        ("bad.json", '"text"', r"begins with '\"'"),
+        ("bad.csv", "prompt,completion\na,b,c\n", r"bad\.csv:2: has 3 cells where the header has 2"),
+        ("bad.csv", "prompt,prompt\na,b\n", r"bad\.csv:1: two columns have the same name"),
+        ("bad.csv", 'prompt,completion\n"a\nb",c\nd,\n', r"bad\.csv:4: field 'completion' is null"),
+        ("bad.parquet", "no parquet", r"bad\.parquet: not a Parquet file"),
+        ("bad.txt", "text", r"unknown kind of file '\.txt'; use \.jsonl, \.json, \.csv or \.parquet"),
+    ],
+)
+def test_other_kinds_name_the_place_too(write, name, content, message):
+    with pytest.raises(DataError, match=message):
+        load_samples(write(name, content))
+
+
+def test_a_missing_file_is_told_with_its_nearest_neighbour(write, tmp_path):
+    write("training.jsonl", GOOD)
+    with pytest.raises(DataError, match=r"no such file or folder; did you mean 'training\.jsonl'"):
+        load_samples(str(tmp_path / "trainin.jsonl"))
+
+
+def test_errors_name_the_role(tmp_path):
+    with pytest.raises(DataError, match=r"^probe: "):
+        load_samples(str(tmp_path / "none.jsonl"), role="probe")
+
+
+def test_the_hub_is_asked_for_what_is_no_file(monkeypatch):
+    asked = []
+
+    def load_dataset(name, configuration, data_dir, split):
+        asked.append((name, configuration, data_dir, split))
+        return Dataset.from_list([{"question": "q", "answer": "a"}])
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    for source in ("openai/gsm8k:main", "owner/name", "owner/name/folder/deep", "squad"):
+        assert len(load_samples(source, split="test")) == 1
+    assert asked == [
+        ("openai/gsm8k", "main", None, "test"),
+        ("owner/name", None, None, "test"),
+        ("owner/name", None, "folder/deep", "test"),
+        ("squad", None, None, "test"),
+    ]
+
+
+def test_a_hub_that_cannot_be_reached_is_told_in_a_line(monkeypatch):
+    def load_dataset(*_, **__):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    with pytest.raises(DataError, match="owner/name: is no local file or folder, and the hub cannot be reached"):
+        load_samples("owner/name")
