@@ -23,7 +23,9 @@ def test_a_file_sets_all_four_kinds_of_settings(config):
 
 
 def test_flags_win_over_the_file_and_the_file_over_defaults(config):
-    settings = parse(config, "--rho", "0.7", "--learning-rate=3e-4", "--lora_target_modules", "k_proj", "o_proj", "--bf16")
+    settings = parse(
+        config, "--rho", "0.7", "--learning-rate=3e-4", "--lora_target_modules", "k_proj", "o_proj", "--bf16"
+    )
     assert settings.method.rho == 0.7
     assert settings.training.learning_rate == 3e-4
     assert settings.training.bf16

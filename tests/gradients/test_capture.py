@@ -152,6 +152,10 @@ def test_a_sample_of_weight_zero_leaves_no_trace_even_if_it_is_not_finite(make_m
     assert gradients.norm()[[0, 2, 3]].isfinite().all()
     weights = torch.tensor([1.0, 0.0, 0.5, 0.0, 0.0])
     torch.testing.assert_close(gradients.weighted_sum(weights).vector, weights @ truth.gradients, rtol=1e-4, atol=1e-5)
+    # A sum changes nothing: any other answer can still be asked for.
+    weights = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0])
+    torch.testing.assert_close(gradients.weighted_sum(weights).vector, truth.gradients[2], rtol=1e-4, atol=1e-5)
+    assert not gradients.norm()[[1, 4]].isfinite().any()
 
 
 @settings(max_examples=15, deadline=None)

@@ -7,8 +7,8 @@ import pytest
 import torch
 import yaml
 
+from dualselect.files import replacing
 from dualselect.methods import DualSelect
-from dualselect.training.files import replacing
 from dualselect.training.metrics import read_metrics
 from dualselect.training.provenance import data_hash, weights_hash
 from dualselect.training.selection_log import SelectionLog

@@ -4,13 +4,17 @@ from dualselect.evaluation.exact_match import exact_match, final_number
 from dualselect.evaluation.generation import generate_answers
 from dualselect.evaluation.judges import Judge, RefusalRules, Verdict
 from dualselect.evaluation.probes import AnswerProbe, mean_kl, mean_nll, probe_answers
+from dualselect.evaluation.results import Metric, Record, SuiteResult, read_results, table_of
 from dualselect.evaluation.statistics import Proportion, wilson_interval
 
 __all__ = [
     "AnswerProbe",
     "Judge",
+    "Metric",
     "Proportion",
+    "Record",
     "RefusalRules",
+    "SuiteResult",
     "Verdict",
     "exact_match",
     "final_number",
@@ -18,5 +22,7 @@ __all__ = [
     "mean_kl",
     "mean_nll",
     "probe_answers",
+    "read_results",
+    "table_of",
     "wilson_interval",
 ]

@@ -39,6 +39,7 @@ class PerSampleGradients:
         self._blocks: dict[str, Tensor] = {}
         self._filled: set[str] = set()
         self._buffer: Tensor | None = None
+        self._norm: Tensor | None = None
         device = next(iter(params.values())).device
         # Backward runs towards this leaf only; that is what keeps weight gradients from being computed.
         self._anchor = torch.zeros((), device=device, requires_grad=True)
@@ -75,6 +76,11 @@ class PerSampleGradients:
 
     def norm(self) -> Tensor:
         """Return the Euclidean norm of every sample's gradient, shape `(B,)`, fp32."""
+        if self._norm is None:
+            self._norm = self._compute_norm()
+        return self._norm
+
+    def _compute_norm(self) -> Tensor:
         squared = self._new_zeros()
         if self._buffer is not None:
             squared = torch.linalg.vector_norm(self._buffer, dim=1).square()
@@ -91,8 +97,9 @@ class PerSampleGradients:
         """
         weights = weights.float()
         if self._buffer is not None:
-            # Zero times NaN is NaN.
-            self._buffer.masked_fill_((weights == 0)[:, None], 0.0)
+            # Zero times NaN is NaN. Finite gradients stay as they are, so that every answer can be asked for again.
+            lost = (weights == 0) & ~torch.isfinite(self.norm())
+            self._buffer.masked_fill_(lost[:, None], 0.0)
         if self._buffer is not None and not self._terms:
             return Direction(self.layout, weights @ self._buffer)
         total = Direction.zeros(self.params)

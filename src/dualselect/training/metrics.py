@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from dualselect.training.files import replacing
+from dualselect.files import replacing
 
 FILE = "metrics.jsonl"
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from dualselect.errors import DataError
-from dualselect.training.files import replacing
+from dualselect.files import replacing
 
 FILE = "reference_answers.parquet"
 

@@ -16,7 +16,7 @@ import yaml
 from datasets import Dataset
 from torch import nn
 
-from dualselect.training.files import replacing
+from dualselect.files import replacing
 
 CONFIG_FILE = "config.yaml"
 PROVENANCE_FILE = "provenance.json"

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dualselect.training.files import replacing
+from dualselect.files import replacing
 
 FOLDER = "selection"
 ROWS_PER_PART = 100_000

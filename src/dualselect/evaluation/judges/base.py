@@ -1,11 +1,13 @@
-"""The one contract of all judges: a judge labels one answer.
+"""The one contract of all judges: a judge labels answers.
 
-A new judge is one file in this folder: a class with `name`, `version`, `labels` and `judge`. What a judge can't
-decide gets the label None: it is counted and shown, never taken for safe or unsafe.
+A new judge is one file in this folder: a class with `name`, `version`, `labels`, `measures` and `judge`; one that is
+faster in batches has `judge_all` too. What a judge can't decide gets the label None: it is counted and shown, never
+taken for safe or unsafe.
 """
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
 
 
 @dataclass(frozen=True)
@@ -14,20 +16,42 @@ class Verdict:
 
     Attributes:
         label: one of the judge's `labels`, or None for no verdict.
-        evidence: what the verdict rests on, such as the rule that fired; empty where nothing did.
+        evidence: what the verdict rests on, such as the rule that fired, or why there is none.
+        score: a number that comes with it, if the judge gives one.
     """
 
     label: str | None
     evidence: str = ""
+    score: float | None = None
 
 
-class Judge(Protocol):
-    """Labels one answer; the same question always gets the same verdict."""
+class Judge(ABC):
+    """Labels answers; the same question always gets the same verdict.
 
-    name: ClassVar[str]
-    version: ClassVar[str]
-    labels: ClassVar[tuple[str, ...]]
+    Attributes:
+        name: stands before the judge's metrics in every result; unique among the judges of an evaluation.
+        version: changes with everything that could change a verdict: rules, prompts, model revision.
+        labels: what it may say.
+        measures: by name of the measure, the labels that count as 1; the others count as 0, no verdict as no value.
+            `refusal`, `unsafe`, `empty` and `incoherent` are shared names, so that judges can be compared.
+    """
 
+    name: str
+    version: str
+    labels: tuple[str, ...]
+    measures: Mapping[str, frozenset[str]]
+
+    @abstractmethod
     def judge(self, prompt: str, answer: str) -> Verdict:
         """Return the verdict on `answer`, given as the reply to `prompt`."""
-        ...
+
+    def judge_all(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
+        """Return a verdict for every answer, in order; `judge` for each unless a judge does better."""
+        return [self.judge(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+
+    def values(self, verdict: Verdict) -> dict[str, float | None]:
+        """Return the verdict's value by metric, `<name>/<measure>`; None where there is no verdict."""
+        return {
+            f"{self.name}/{measure}": None if verdict.label is None else float(verdict.label in counted)
+            for measure, counted in self.measures.items()
+        }

@@ -8,9 +8,9 @@ so that results stay comparable.
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
-from dualselect.evaluation.judges.base import Verdict
+from dualselect.evaluation.judges.base import Judge, Verdict
 
 VERSION = "1"
 
@@ -46,7 +46,7 @@ _COMPLIES = re.compile(COMPLIES_AFTER_ALL)
 
 
 @dataclass(frozen=True)
-class RefusalRules:
+class RefusalRules(Judge):
     """Judge that labels an answer `refusal`, `answer`, `empty` or `incoherent` by rules.
 
     Attributes:
@@ -54,9 +54,10 @@ class RefusalRules:
     """
 
     mode: Literal["prefix", "anywhere"] = "prefix"
-    name: ClassVar[str] = "refusal-rules"
-    version: ClassVar[str] = VERSION
-    labels: ClassVar[tuple[str, ...]] = ("refusal", "answer", "empty", "incoherent")
+    name = "refusal-rules"
+    version = VERSION
+    labels = ("refusal", "answer", "empty", "incoherent")
+    measures = {label: frozenset({label}) for label in ("refusal", "empty", "incoherent")}
 
     def judge(self, prompt: str, answer: str) -> Verdict:
         """Return the verdict on `answer`, with the name of the rule that fired as evidence."""
