@@ -47,6 +47,7 @@ class Record:
         prompt: the last user turn, as text.
         answer: the model's answer; None where nothing was generated.
         expected: the reference answer, if there is one.
+        baseline_answer: in a comparison, the answer that this one is compared with.
         category: of the sample, if it has one.
         verdicts: by judge; a verdict whose label is None is none.
         values: by metric; None where there is no value, as after a judge without a verdict.
@@ -56,6 +57,7 @@ class Record:
     prompt: str
     answer: str | None = None
     expected: str | None = None
+    baseline_answer: str | None = None
     category: str | None = None
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     values: dict[str, float | None] = field(default_factory=dict)

@@ -8,6 +8,7 @@ taken for safe or unsafe.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Judge(ABC):
 
     name: str
     version: str
-    labels: tuple[str, ...]
-    measures: Mapping[str, frozenset[str]]
+    labels: ClassVar[tuple[str, ...]]
+    measures: ClassVar[Mapping[str, frozenset[str]]]
 
     @abstractmethod
     def judge(self, prompt: str, answer: str) -> Verdict:

@@ -8,7 +8,7 @@ so that results stay comparable.
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from dualselect.evaluation.judges.base import Judge, Verdict
 
