@@ -56,8 +56,10 @@ class RefusalRules(Judge):
     mode: Literal["prefix", "anywhere"] = "prefix"
     name = "refusal-rules"
     version = VERSION
-    labels = ("refusal", "answer", "empty", "incoherent")
-    measures = {label: frozenset({label}) for label in ("refusal", "empty", "incoherent")}
+    labels: ClassVar[tuple[str, ...]] = ("refusal", "answer", "empty", "incoherent")
+    measures: ClassVar[dict[str, frozenset[str]]] = {
+        label: frozenset({label}) for label in ("refusal", "empty", "incoherent")
+    }
 
     def judge(self, prompt: str, answer: str) -> Verdict:
         """Return the verdict on `answer`, with the name of the rule that fired as evidence."""
