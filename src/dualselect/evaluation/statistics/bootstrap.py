@@ -1,120 +1,23 @@
-"""Intervals for what was measured, and for differences between what was measured on the same prompts.
+"""Bootstrap intervals for means, and for differences between what was measured on the same prompts.
 
-Sources: E. B. Wilson, 'Probable inference' (1927); B. Efron, 'Better bootstrap confidence intervals' (1987);
-A. B. Owen, 'The pigeonhole bootstrap' (2007), which resamples both factors of a crossed design; S. Holm, 'A simple
-sequentially rejective multiple test procedure' (1979).
+Sources: B. Efron, 'Better bootstrap confidence intervals' (1987); A. B. Owen, 'The pigeonhole bootstrap' (2007), which
+resamples both factors of a crossed design.
 """
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dualselect.evaluation.statistics.estimates import Estimate, wilson_interval
+
 Array = NDArray[np.float64]
 
-NO_DIFFERENCE = "no difference shown"
 RESAMPLES = 10_000
 
 _NORMAL = NormalDist()
 _CELLS_AT_ONCE = 2_000_000  # of resampled weights, 16 MB each
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A measured value with what it takes to judge it.
-
-    Attributes:
-        value: the estimate.
-        low: lower end of its interval.
-        high: upper end of its interval.
-        n: prompts that it rests on.
-        seeds: training seeds that it rests on.
-        is_difference: whether it compares two models, so that an interval that holds zero shows nothing.
-        p_value: two-sided, of no difference; None where none was computed.
-        missing: pairs left out since one of the two had no value.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-    seeds: int = 1
-    is_difference: bool = False
-    p_value: float | None = None
-    missing: int = 0
-
-    @property
-    def holds_zero(self) -> bool:
-        """Whether zero lies in the interval; also where there is no interval."""
-        return not (self.low > 0 or self.high < 0)
-
-    def render(self, *, scale: float = 1.0, digits: int = 3) -> str:
-        """Return value, interval, n and seeds as text, such as `+4.2 [+1.0, +7.3] (n=200, seeds=3)`.
-
-        Args:
-            scale: factor of value and interval; 100 gives percent.
-            digits: decimal places.
-        """
-        sign = "+" if self.is_difference else ""
-        value, low, high = (f"{scale * number:{sign}.{digits}f}" for number in (self.value, self.low, self.high))
-        remarks = [f"n={self.n}", f"seeds={self.seeds}"]
-        if self.missing:
-            remarks.append(f"{self.missing} without a value")
-        if self.is_difference and self.holds_zero:
-            remarks.append(NO_DIFFERENCE)
-        return f"{value} [{low}, {high}] ({', '.join(remarks)})"
-
-    def __str__(self) -> str:
-        return self.render()
-
-
-def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the Wilson score interval (low, high) of a proportion; it has a width at 0% and 100% too.
-
-    With no observations at all the interval is (0, 1).
-
-    Raises:
-        ValueError: `successes` lies outside 0..`total`, or `confidence` outside (0, 1).
-    """
-    if not 0 <= successes <= total or not 0 < confidence < 1:
-        raise ValueError(f"wilson_interval({successes}, {total}, {confidence}) is not defined")
-    if total == 0:
-        return 0.0, 1.0
-    z2 = _NORMAL.inv_cdf((1 + confidence) / 2) ** 2
-    rate = successes / total
-    centre = (rate + z2 / (2 * total)) / (1 + z2 / total)
-    half = math.sqrt(z2 * (rate * (1 - rate) / total + z2 / (4 * total**2))) / (1 + z2 / total)
-    # Rounding must not put the bound a hair past the rate at the ends, where the two are equal.
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    high = 1.0 if successes == total else min(1.0, centre + half)
-    return low, high
-
-
-@dataclass(frozen=True)
-class Proportion:
-    """A count out of a total."""
-
-    successes: int
-    total: int
-
-    @property
-    def rate(self) -> float:
-        """The share in [0, 1], NaN where nothing was counted."""
-        return self.successes / self.total if self.total else math.nan
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95% Wilson interval (low, high)."""
-        return wilson_interval(self.successes, self.total)
-
-    @property
-    def estimate(self) -> Estimate:
-        """The share with its interval, for one seed."""
-        return Estimate(self.rate, *self.interval, n=self.total)
 
 
 def bootstrap_mean(
@@ -180,21 +83,6 @@ def paired_bootstrap(
     if in_unit and np.nanmin(table) == np.nanmax(table):
         return _widened(estimate, confidence)
     return estimate
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return Holm's adjusted p-values, in the order given; reject at level α where one is at most α.
-
-    Raises:
-        ValueError: a p-value lies outside [0, 1].
-    """
-    if not all(0 <= value <= 1 for value in p_values):
-        raise ValueError(f"p-values lie in [0, 1], not {list(p_values)}")
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
 
 
 def _table(values: Any) -> tuple[Array, int]:
