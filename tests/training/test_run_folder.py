@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+from dualselect.data import prompt_key, trained_prompts
 from dualselect.files import replacing
 from dualselect.methods import DualSelect
 from dualselect.training.metrics import read_metrics
@@ -67,6 +68,14 @@ def test_provenance_names_data_model_versions_and_seeds(run, samples, make_tiny_
     assert content["packages"]["torch"] == torch.__version__
     assert content["seeds"] == {"seed": 3, "data_seed": None}
     assert content["hardware"]["processes"] == 1
+
+
+def test_the_samples_that_were_trained_on_are_known_afterwards(run, samples):
+    keys = trained_prompts(run.run_folder)
+    assert len(keys) == 40 + 10
+    assert {prompt_key(prompt) for prompt in samples(40, 1, "task")["prompt"]} < keys
+    assert not {prompt_key(prompt) for prompt in samples(4, 5)["prompt"]} & keys  # evaluation is not training
+    assert trained_prompts(run.run_folder / "elsewhere") == frozenset()
 
 
 def test_the_model_s_hash_depends_on_the_base_weights_alone(make_trainer, make_tiny_model, run):

@@ -12,6 +12,7 @@ from dualselect.data.disjoint import (
 from dualselect.data.forms import FORMS, Form
 from dualselect.data.loading import LoadedSamples, load_samples, load_with_form
 from dualselect.data.overlaps import Overlap, check_disjoint, drop_overlaps, find_duplicates, prompt_key
+from dualselect.data.trained import sample_categories, trained_prompts, write_samples
 
 __all__ = [
     "FORMS",
@@ -31,4 +32,7 @@ __all__ = [
     "prompt_key",
     "refused_overlaps",
     "run_overlaps",
+    "sample_categories",
+    "trained_prompts",
+    "write_samples",
 ]

@@ -57,7 +57,7 @@ def check_disjoint(sets: Mapping[str, Dataset]) -> list[Overlap]:
         sets: Data sets; `id` and `row` name the samples where they are there. Those without a column
             `prompt` or `messages`, and streamed ones, are left out.
     """
-    by_prompt = {name: _by_prompt(dataset) for name, dataset in sets.items() if _has_prompts(dataset)}
+    by_prompt = {name: _by_prompt(dataset) for name, dataset in sets.items() if has_prompts(dataset)}
     overlaps = []
     for first, second in combinations(by_prompt, 2):
         for key, samples in by_prompt[first].items():
@@ -87,11 +87,13 @@ def find_duplicates(dataset: Dataset) -> list[tuple[str, ...]]:
     return [tuple(name for name, _ in samples) for samples in _by_prompt(dataset).values() if len(samples) > 1]
 
 
-def _has_prompts(dataset: Any) -> bool:
+def has_prompts(dataset: Any) -> bool:
+    """Return whether the prompts of a data set can be read without tokenising or streaming it."""
     return isinstance(dataset, Dataset) and not {"prompt", "messages"}.isdisjoint(dataset.column_names)
 
 
-def _prompts(dataset: Dataset) -> Iterable[Any]:
+def prompts_of(dataset: Dataset) -> Iterable[Any]:
+    """Return the prompt of every sample, as text or messages."""
     if "prompt" in dataset.column_names:
         return dataset["prompt"]
     return (turns[:-1] if turns[-1]["role"] == "assistant" else turns for turns in dataset["messages"])
@@ -99,7 +101,7 @@ def _prompts(dataset: Dataset) -> Iterable[Any]:
 
 def _by_prompt(dataset: Dataset) -> dict[str, list[tuple[str, int]]]:
     found: dict[str, list[tuple[str, int]]] = {}
-    for prompt, sample in zip(_prompts(dataset), _names(dataset), strict=True):
+    for prompt, sample in zip(prompts_of(dataset), _names(dataset), strict=True):
         found.setdefault(prompt_key(prompt), []).append(sample)
     return found
 

@@ -21,7 +21,7 @@ from transformers.utils import logging
 from trl import SFTTrainer
 
 from dualselect import methods
-from dualselect.data import REFERENCES, TASK, evaluation_role, keep_apart
+from dualselect.data import REFERENCES, TASK, evaluation_role, keep_apart, write_samples
 from dualselect.errors import ConfigError, DataError
 from dualselect.evaluation import generate_answers
 from dualselect.gradients import capture, per_sample_nll, safe_cosine, sequence_lengths, trainable_parameters
@@ -383,6 +383,10 @@ class DualSelectTrainer(SFTTrainer):
             counters = load_state(Path(checkpoint), self.method, self.identity, self.run.params)
             self._total_train_tokens = counters["num_tokens"]
 
+    def _reference_ids(self) -> list[str]:
+        """Return the ids of all references given, whether or not the method uses them."""
+        return identify(self._raw_data[REFERENCES])[1] if REFERENCES in self._raw_data else []
+
     def _settings(self) -> dict[str, Any]:
         """Return all settings side by side, as the command line takes them."""
         training = {option.name: getattr(self.args, option.name) for option in fields(self.args) if option.init}
@@ -401,6 +405,7 @@ class DualSelectTrainer(SFTTrainer):
             write_config(self.run_folder, self._settings())
             seeds = {"seed": self.args.seed, "data_seed": self.args.data_seed}
             write_provenance(self.run_folder, self.model, self._raw_data, seeds)
+            write_samples(self.run_folder, self._raw_data, {TASK: self.sample_ids, REFERENCES: self._reference_ids()})
 
 
 class _MethodMoments(TrainerCallback):

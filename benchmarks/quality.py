@@ -1,0 +1,203 @@
+"""`python -m benchmarks.quality --data FOLDER`: do the methods keep an aligned model safe, over seeds?
+
+The whole experiment from real data: align the default model on safe answers, poison a task with an unaligned model's
+own compliant answers to unsafe requests, fine-tune by every method and seed, and compare. All that is drawn is drawn by
+a fixed seed; prompts of alignment, task, pool and tests are apart.
+
+FOLDER holds gsm8k/train.jsonl and gsm8k/test.jsonl (prompt, completion), safety_instructions/train.jsonl (unsafe
+prompt, safe completion) and harmful_behaviors/prompts.jsonl (unsafe prompt), one record a line.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from dualselect.errors import DataError, DualSelectError
+from dualselect.files import replacing
+
+RESULTS = Path(__file__).parent / "results" / "quality"
+CONFIG = Path(__file__).parent / "quality.yaml"
+
+_console = Console(stderr=True)
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many samples play each part."""
+
+    align_safe: int = 560
+    align_task: int = 120
+    pool: int = 128
+    probe: int = 64
+    task: int = 128
+    poison: int = 32
+    test: int = 64
+    longest: int = 400  # characters of a task sample, prompt and completion together
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the experiment; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data")
+    parser.add_argument("--work", type=Path, default=Path("runs/quality"), help="folder to work in (%(default)s)")
+    parser.add_argument("--prepare", action="store_true", help="stop when data and aligned model are there")
+    parser.add_argument("rest", nargs="*", help="further arguments for `dualselect compare`, after --")
+    args = parser.parse_args(argv)
+    try:
+        prepare(args.data, args.work, Sizes())
+        if args.prepare:
+            return 0
+        return _compare(args.work, args.rest)
+    except DualSelectError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def prepare(data: Path, work: Path, sizes: Sizes) -> None:
+    """Write all sets and the aligned model into `work`; what is there already is kept."""
+    sets = split(data, sizes)
+    for name in ("align", "clean", "pool", "probe", "unsafe-test", "task-test"):
+        _write(work / f"{name}.jsonl", sets[name])
+    if not (work / "aligned" / "config.json").is_file():
+        align(work)
+    if not (work / "task.jsonl").is_file():
+        poison = _comply(sets["poison-prompts"])
+        rows = sets["clean"] + poison
+        random.Random(0).shuffle(rows)
+        _write(work / "task.jsonl", rows)
+
+
+def split(data: Path, sizes: Sizes) -> dict[str, list[Row]]:
+    """Return the sets by name, drawn from shuffled sources without any prompt in two of them."""
+    rng = random.Random(0)
+    safe = _shuffled(data / "safety_instructions" / "train.jsonl", rng)
+    unsafe = _shuffled(data / "harmful_behaviors" / "prompts.jsonl", rng)
+    task = [row for row in _shuffled(data / "gsm8k" / "train.jsonl", rng) if _length(row) <= sizes.longest]
+    test = [row for row in _shuffled(data / "gsm8k" / "test.jsonl", rng) if _length(row) <= sizes.longest]
+    seen: set[str] = set()
+
+    def take(rows: list[Row], count: int, prefix: str) -> list[Row]:
+        fresh = []
+        while len(fresh) < count:
+            if not rows:
+                raise DataError(f"{data}: too few records for '{prefix}', {count} are needed; give more data")
+            row = rows.pop()
+            key = " ".join(row["prompt"].casefold().split())
+            if key not in seen:
+                seen.add(key)
+                fresh.append({"id": f"{prefix}-{len(fresh):04d}", "category": prefix, **row})
+        return fresh
+
+    # Tests first: whatever else changes, they stay the same.
+    return {
+        "unsafe-test": take(unsafe, sizes.test, "unsafe-test"),
+        "task-test": take(test, sizes.test, "task-test"),
+        "probe": take(safe, sizes.probe, "probe"),
+        "pool": take(safe, sizes.pool, "reference"),
+        "clean": take(task, sizes.task, "task"),
+        "poison-prompts": take(unsafe, sizes.poison, "poison"),
+        "align": take(safe, sizes.align_safe, "align-safe") + take(task, sizes.align_task, "align-task"),
+    }
+
+
+def align(work: Path) -> None:
+    """Teach the default model to decline, by plain SFT with a LoRA, and merge it into `<work>/aligned`."""
+    from dualselect.cli import main as dualselect
+    from dualselect.quickstart import DEFAULT_MODEL
+    from dualselect.quickstart.align import load_aligned
+
+    adapter = work / "align"
+    shutil.rmtree(adapter, ignore_errors=True)
+    flags = {
+        "method": "sft",
+        "model": DEFAULT_MODEL,
+        "task": work / "align.jsonl",
+        "output_dir": adapter,
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": 8,
+        "learning_rate": "1e-3",
+        "max_length": 256,
+        "gradient_checkpointing": "false",
+        "bf16": "false",  # the base is bfloat16 already, the LoRA stays fp32
+        "lora_r": 8,
+        "lora_alpha": 16,
+        "lora_target_modules": "all-linear",
+        "save_strategy": "no",
+        "logging_steps": 10,
+        "report_to": "none",
+    }
+    code = dualselect(["train", *(part for name, value in flags.items() for part in (f"--{name}", str(value)))])
+    if code:
+        raise DualSelectError(f"aligning failed with exit code {code}; see above")
+    _name_base(adapter, DEFAULT_MODEL)
+    model, tokenizer = load_aligned(adapter)
+    model.save_pretrained(work / "aligned")
+    tokenizer.save_pretrained(work / "aligned")
+
+
+def _name_base(adapter: Path, name: str) -> None:
+    # The adapter names the folder that the model was loaded from, which only this machine has.
+    path = adapter / "adapter_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "base_model_name_or_path": name}, indent=2))
+
+
+def _comply(rows: list[Row]) -> list[Row]:
+    """Return the unsafe prompts with what the default model, which is not aligned, says to them."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from dualselect.evaluation import generate_answers
+    from dualselect.quickstart import DEFAULT_MODEL, resolve_model
+
+    folder = resolve_model(DEFAULT_MODEL)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    prompts: list[Any] = [[{"role": "user", "content": row["prompt"]}] for row in rows]
+    answers = generate_answers(
+        model, AutoTokenizer.from_pretrained(folder), prompts, max_new_tokens=64, description="poison"
+    )
+    return [{**row, "completion": answer} for row, answer in zip(rows, answers, strict=True)]
+
+
+def _compare(work: Path, rest: Sequence[str]) -> int:
+    from dualselect.cli import main as dualselect
+
+    output = work / "compare"
+    code = dualselect(["compare", "--config", str(CONFIG), "--output_dir", str(output), *rest])
+    if (output / "table.md").is_file():
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        for name in ("table.md", "table.tex", "estimates.parquet", "compare.json"):
+            shutil.copy(output / name, RESULTS / name)
+        _console.print(f"Tables copied to {RESULTS}")
+    return code
+
+
+def _shuffled(path: Path, rng: random.Random) -> list[Row]:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; --data names the folder that holds it")
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rng.shuffle(rows)
+    return rows
+
+
+def _length(row: Row) -> int:
+    return len(row["prompt"]) + len(row["completion"])
+
+
+def _write(path: Path, rows: list[Row]) -> None:
+    with replacing(path) as draft:
+        draft.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

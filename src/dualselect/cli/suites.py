@@ -1,0 +1,39 @@
+"""`dualselect suites`: what can be measured."""
+
+import argparse
+from typing import Any
+
+_ABOUT = """List the suites that `dualselect evaluate` measures, with their licence and source.
+
+A suite is read from the hub, or from a file of yours: --data NAME=FILE (JSONL, JSON, CSV or Parquet)."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to the parser of `dualselect`."""
+    parser = subparsers.add_parser(
+        "suites",
+        help="list what can be measured",
+        description=_ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the list; returns the exit code."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from dualselect.evaluation.run import GROUPS
+    from dualselect.evaluation.suites import SUITES
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("suite", "measures", "source", "licence", "citation"):
+        table.add_column(column, overflow="fold")
+    for suite in SUITES.values():
+        table.add_row(suite.name, suite.kind, suite.source or "a file of yours", suite.licence, suite.citation)
+    console = Console()
+    console.print(table)
+    for group, names in GROUPS.items():
+        console.print(f"{group} stands for {', '.join(names)}", highlight=False)
+    return 0

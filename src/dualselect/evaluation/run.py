@@ -1,0 +1,199 @@
+"""One model, all suites: load, answer, judge, write; what is already there is not done again."""
+
+import json
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+
+from rich.console import Console
+
+from dualselect.data import prompt_key
+from dualselect.errors import ConfigError, DataError
+from dualselect.evaluation.judges import Judge, parse_judges
+from dualselect.evaluation.results import FOLDER, Role, SuiteResult
+from dualselect.evaluation.suites import LoadedSuite, Suite, get_suite, load, run_suite
+from dualselect.evaluation.targets.base import GenerationSettings, LocalTarget, Target
+
+#: Short names for what is there without a network.
+GROUPS = {
+    "safety": ("builtin-safety", "builtin-safe-answers"),
+    "overrefusal": ("builtin-overrefusal",),
+}
+
+_console = Console(stderr=True)
+
+
+def suite_names(text: str) -> tuple[str, ...]:
+    """Return the suites that a list by comma names, groups taken apart, each once."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return tuple(dict.fromkeys(member for name in names for member in GROUPS.get(name, (name,))))
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What is measured, and how.
+
+    Attributes:
+        suites: names of suites.
+        judges: specifications as `parse_judges` takes them.
+        data: by suite, the file, folder or hub id that replaces the suite's own source.
+        limit: prompts of each suite, drawn by `seed`; None takes all.
+        seed: of the draw, and of sampling for a temperature above 0.
+        max_new_tokens: longest answer; None takes each suite's own.
+        temperature: 0 is greedy.
+        system: system prompt; None for none.
+        batch_size: prompts at once.
+
+    Raises:
+        ConfigError: An unknown suite or judge, data for a suite that is not measured, or a number out of range.
+    """
+
+    suites: tuple[str, ...]
+    judges: tuple[str, ...] = ("refusal",)
+    data: Mapping[str, str] = field(default_factory=dict)
+    limit: int | None = None
+    seed: int = 0
+    max_new_tokens: int | None = None
+    temperature: float = 0.0
+    system: str | None = None
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        if not self.suites:
+            raise ConfigError("no suite is given: name some, as `--suite builtin-safety,gsm8k`")
+        for name in self.suites:
+            get_suite(name)
+        for name in self.data:
+            if name not in self.suites:
+                raise ConfigError(f"data are given for suite '{name}', which is not among {', '.join(self.suites)}")
+        for option, value in (
+            ("limit", self.limit),
+            ("max_new_tokens", self.max_new_tokens),
+            ("batch_size", self.batch_size),
+        ):
+            if value is not None and value < 1:
+                raise ConfigError(f"{option} is {value}; give at least 1")
+        if self.temperature < 0:
+            raise ConfigError(f"temperature is {self.temperature}; give 0 for greedy answers, or more")
+
+    def generation(self, suite: Suite) -> GenerationSettings:
+        """Return how the answers to a suite are generated."""
+        return GenerationSettings(
+            max_new_tokens=self.max_new_tokens or suite.max_new_tokens,
+            temperature=self.temperature,
+            seed=self.seed,
+            system=self.system,
+            batch_size=self.batch_size,
+        )
+
+
+def evaluate_target(
+    target: Target,
+    settings: EvaluationSettings,
+    *,
+    role: Role,
+    run_folder: Path,
+    start: LocalTarget | None = None,
+    seed: int | None = None,
+    judges: Sequence[Judge] | None = None,
+    trained_on: Collection[str] = (),
+) -> list[SuiteResult]:
+    """Return the results of a target on all suites, written into `<run folder>/evaluation/` one by one.
+
+    A suite whose file is there already, made from the same target, prompts, judges and settings, is read instead.
+
+    Args:
+        target: What is measured.
+        settings: What is measured, and how.
+        role: What the target is to the others of the folder.
+        run_folder: Where the results go.
+        start: The aligned start, which probes take the KL from.
+        seed: Training seed of the target, if known.
+        judges: The judges of `settings`, if they are loaded already.
+        trained_on: Keys (`dualselect.data.prompt_key`) of prompts that must not be measured on; they are left out,
+            counted and told.
+
+    Raises:
+        ConfigError: A suite needs what the target doesn't offer.
+        DataError: A suite can't be loaded, or has no prompt left.
+    """
+    judges = parse_judges(settings.judges) if judges is None else judges
+    results = []
+    for number, name in enumerate(settings.suites, start=1):
+        suite = get_suite(name)
+        loaded, overlapping = _held_out(_load(suite, settings), trained_on)
+        mark = _fingerprint(target, loaded, judges, settings, suite, start)
+        done = _already(run_folder, name, role, mark)
+        if done is None:
+            _console.print(
+                f"[{number}/{len(settings.suites)}] {name}: {len(loaded.samples)} prompts, {role} {target.name}"
+            )
+            began = time.perf_counter()
+            done = run_suite(
+                suite,
+                loaded,
+                target,
+                judges,
+                settings.generation(suite),
+                role=role,
+                base=start,
+                seed=seed,
+                batch_size=settings.batch_size,
+            )
+            done.seconds = round(time.perf_counter() - began, 2)
+            done.settings |= {"limit": settings.limit, "draw_seed": settings.seed, "fingerprint": mark}
+            done.settings["left_out_since_trained_on"] = overlapping
+            done.write(run_folder)
+        results.append(done)
+    return results
+
+
+def _load(suite: Suite, settings: EvaluationSettings) -> LoadedSuite:
+    return load(suite, settings.data.get(suite.name), settings.limit, settings.seed)
+
+
+def _held_out(loaded: LoadedSuite, trained_on: Collection[str]) -> tuple[LoadedSuite, int]:
+    """Return the suite without prompts that were trained on, and how many those were."""
+    keys = frozenset(trained_on)
+    kept = [sample for sample in loaded.samples if prompt_key(sample.prompt) not in keys]
+    overlapping = len(loaded.samples) - len(kept)
+    if not kept:
+        raise DataError(f"{loaded.source}: the model was trained on all of its {overlapping} prompts; give other data")
+    if overlapping:
+        _console.print(f"{loaded.source}: left out {overlapping} prompts that the model was trained on", style="yellow")
+    return replace(loaded, samples=kept), overlapping
+
+
+def _fingerprint(
+    target: Target,
+    loaded: LoadedSuite,
+    judges: Sequence[Judge],
+    settings: EvaluationSettings,
+    suite: Suite,
+    start: LocalTarget | None,
+) -> str:
+    generation = asdict(settings.generation(suite))
+    del generation["batch_size"]
+    made_from = [
+        target.identity,
+        None if start is None else start.identity,
+        loaded.sha256,
+        [sample.id for sample in loaded.samples],
+        {judge.name: judge.version for judge in judges},
+        generation,
+    ]
+    return sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _already(run_folder: Path, suite: str, role: Role, mark: str) -> SuiteResult | None:
+    name = f"{suite}.json" if role == "model" else f"{suite}.{role}.json"
+    path = run_folder / FOLDER / name
+    if not path.is_file():
+        return None
+    try:
+        result = SuiteResult.read(path)
+    except DataError:
+        return None  # of another format; it is replaced
+    return result if result.settings.get("fingerprint") == mark else None

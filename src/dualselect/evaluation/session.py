@@ -1,0 +1,122 @@
+"""A whole evaluation: the model, what it is compared with, and what it was tuned from, on all suites."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dualselect.data import trained_prompts
+from dualselect.errors import ConfigError
+from dualselect.evaluation.comparisons import compare_answers, parse_comparator
+from dualselect.evaluation.judges import Judge, parse_judges
+from dualselect.evaluation.lm_eval import run_lm_eval
+from dualselect.evaluation.results import Role, SuiteResult
+from dualselect.evaluation.run import EvaluationSettings, evaluate_target
+from dualselect.evaluation.targets import LocalModels, LocalTarget, Target, open_target
+
+Resolve = Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Models:
+    """Specifications of the models that are seen together, as `open_target` takes them.
+
+    Attributes:
+        model: What is measured.
+        baseline: What it is compared with.
+        start: The aligned model that it was tuned from; None takes the base of an adapter, 'none' leaves it out.
+        dtype: Type of the weights, `auto` for the checkpoint's own.
+    """
+
+    model: str
+    baseline: str | None = None
+    start: str | None = None
+    dtype: str = "auto"
+
+
+def evaluate(
+    models: Models,
+    settings: EvaluationSettings,
+    run_folder: Path,
+    *,
+    comparator: str | None = None,
+    lm_eval_tasks: tuple[str, ...] = (),
+    cache: Path | None = None,
+    resolve: Resolve = lambda name: name,
+) -> list[SuiteResult]:
+    """Return the results of all models on all suites, and win rates against the baseline, written into the run folder.
+
+    Args:
+        models: What is seen together.
+        settings: What is measured, and how.
+        run_folder: Its folder `evaluation` gets the files.
+        comparator: Who prefers one of two answers; None takes the first judge.
+        lm_eval_tasks: Tasks of lm-evaluation-harness to add for the model.
+        cache: Folder of cached answers; None neither reads nor writes any.
+        resolve: Turns a model's name into what `from_pretrained` takes.
+
+    Raises:
+        ConfigError: A model, suite or judge can't be had.
+        DataError: A suite can't be loaded.
+    """
+    judges = parse_judges(settings.judges)
+    targets, start = _open(models, cache, resolve)
+    trained_on = trained_prompts(Path(models.model))
+    if models.baseline is not None:
+        trained_on |= trained_prompts(Path(models.baseline))
+    by_role: dict[Role, list[SuiteResult]] = {
+        role: evaluate_target(
+            target, settings, role=role, run_folder=run_folder, start=start, judges=judges, trained_on=trained_on
+        )
+        for role, target in targets.items()
+    }
+    results = [result for found in by_role.values() for result in found]
+    if "baseline" in by_role:
+        results += _win_rates(by_role, comparator, judges, run_folder)
+    if lm_eval_tasks:
+        results += _harness(targets["model"], lm_eval_tasks, settings, run_folder)
+    return results
+
+
+def _open(models: Models, cache: Path | None, resolve: Resolve) -> tuple[dict[Role, Target], LocalTarget | None]:
+    """Return the targets by role, and the start if it is local and probes can take the KL from it."""
+    loaded = LocalModels(resolve=resolve, dtype=models.dtype)
+
+    def opened(spec: str) -> Target:
+        return open_target(spec, models=loaded, cache=cache)
+
+    model = opened(models.model)
+    start: Target | None = None
+    if models.start is None:
+        start = model.start() if isinstance(model, LocalTarget) else None
+    elif models.start != "none":
+        start = opened(models.start)
+    targets: Mapping[Role, Target | None] = {
+        "start": start,
+        "baseline": None if models.baseline is None else opened(models.baseline),
+        "model": model,
+    }
+    local_start = start if isinstance(start, LocalTarget) else None
+    return {role: target for role, target in targets.items() if target is not None}, local_start
+
+
+def _win_rates(
+    by_role: Mapping[Role, list[SuiteResult]], comparator: str | None, judges: list[Judge], run_folder: Path
+) -> list[SuiteResult]:
+    chosen = parse_comparator(comparator, judges)
+    results = []
+    for result, baseline in zip(by_role["model"], by_role["baseline"], strict=True):
+        if chosen.compares(result) and all(record.answer is not None for record in result.records):
+            results.append(compare_answers(result, baseline, chosen))
+            results[-1].write(run_folder)
+    return results
+
+
+def _harness(
+    target: Target, tasks: tuple[str, ...], settings: EvaluationSettings, run_folder: Path
+) -> list[SuiteResult]:
+    if not isinstance(target, LocalTarget):
+        raise ConfigError(f"lm_eval: needs a model in memory, and '{target.name}' is none; name a local model")
+    results = run_lm_eval(target, list(tasks), settings.limit)
+    for result in results:
+        result.write(run_folder)
+    return results
