@@ -31,6 +31,44 @@ from dualselect.evaluation import exact_match, final_number
         ("It costs 50%", 50),
         ("There are 3, 4 or 5.", 5),
         ("5 apples.\n####", 5),
+        ("The answer is $5.00.", 5),
+        ("The answer is 3/4.", Fraction(3, 4)),
+        ("You need 2 1/2 cups.", Fraction(5, 2)),
+        ("\\frac34", Fraction(3, 4)),
+        ("= 12 apples", 12),
+        ("The answer is 3 + 4 = 7 apples.", 7),
+        ("The answer is 3 * 4 = 12", 12),
+        ("The answer is (3+4) x 2 = 14", 14),
+        ("The answer is 18/2 = 9 apples", 9),
+        ("The answer is 10 - 3", 10),
+        ("The answer is 5 because 2*5=10", 5),
+        ("The answer is 12. Check: 12*2 = 24.", 12),
+        ("#### 12\n3+4=7", 12),
+        ("#### 18 (not 20)", 18),
+        ("24 + 8 = <<24+8=32>>32", 32),
+        ("**Answer:** 18", 18),
+        ("Answer:\n18", 18),
+        ("He leaves at 3:30.", Fraction(7, 2)),
+        ("The ratio is 3:2", 2),
+        ("18 apples on the 2nd day", 18),
+        ("The area is 25 m^2.", 25),
+        ("The area is 25 km^{2}", 25),
+        ("1.5e3 m", 1500),
+        ("1\\,250", 1250),
+        ("1\u202f250 km", 1250),
+        ("50\\%", 50),
+        ("Rs.500", 500),
+        ("-\u20ac5", -5),
+        ("\u20138", -8),
+        ("5\u20137 apples", 7),
+        ("\\boxed{\\mathbf{18}}", 18),
+        ("\\boxed 18", 18),
+        ("$1,000.50/year", Fraction(2001, 2)),
+        ("is ...5", 5),
+        ("2**3", 3),
+        ("12th", None),
+        ("1" * 20_000, None),
+        ("1e999999999", 1),
         ("#### five", None),
         ("", None),
     ],
@@ -53,6 +91,11 @@ def test_every_way_of_writing_a_number_is_the_same_number(number: int, cents: in
         f"x = {written}.{cents:02d} m",
     ):
         assert final_number(text) == expected
+
+
+@given(text=st.text(alphabet="0123456789.,:/-+*x= $%()#\n", max_size=200))
+def test_any_text_is_read_without_an_error(text: str) -> None:
+    assert final_number(text) is None or isinstance(final_number(text), Fraction)
 
 
 def test_exact_match_compares_numbers_not_text() -> None:

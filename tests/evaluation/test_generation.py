@@ -2,6 +2,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from dualselect.errors import ConfigError
 from dualselect.evaluation import generate_answers
 
 PROMPTS = [
@@ -73,3 +74,97 @@ def test_other_errors_are_not_hidden(model, tokenizer, monkeypatch):
 
 def test_no_prompts_give_no_answers(model, tokenizer):
     assert generate_answers(model, tokenizer, [], show_progress=False) == []
+
+
+def test_the_models_own_generation_config_does_not_bend_greedy_answers(model, tokenizer):
+    expected = [greedy_one_by_one(model.eval(), tokenizer, prompt, 12) for prompt in PROMPTS]
+    for name, value in {"do_sample": True, "temperature": 0.6, "repetition_penalty": 5.0}.items():
+        setattr(model.generation_config, name, value)
+    model.generation_config.no_repeat_ngram_size = 1
+    assert generate_answers(model, tokenizer, PROMPTS, max_new_tokens=12, show_progress=False) == expected
+
+
+SAMPLING = {"max_new_tokens": 6, "temperature": 1.0, "show_progress": False}
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_sampled_answers_do_not_depend_on_batch_or_order(model, tokenizer, batch_size):
+    whole = generate_answers(model, tokenizer, PROMPTS, seed=3, batch_size=8, **SAMPLING)
+    assert generate_answers(model, tokenizer, PROMPTS, seed=3, batch_size=batch_size, **SAMPLING) == whole
+    backwards = generate_answers(model, tokenizer, PROMPTS[::-1], seed=3, batch_size=batch_size, **SAMPLING)
+    assert backwards == whole[::-1]
+    assert generate_answers(model, tokenizer, PROMPTS, seed=4, batch_size=8, **SAMPLING) != whole
+
+
+def test_sampling_leaves_the_global_generator_alone(model, tokenizer):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    generate_answers(model, tokenizer, PROMPTS, seed=3, **SAMPLING)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.5])
+def test_first_tokens_are_drawn_from_the_tempered_nucleus(model, tokenizer, top_p):
+    draws, temperature, prompt = 600, 1.5, "six red"
+    with torch.no_grad():
+        logits = model.eval()(torch.tensor([tokenizer(prompt)["input_ids"]])).logits[0, -1]
+    expected = dict(enumerate((logits / temperature).softmax(0).tolist()))
+    mass, kept = 0.0, {}
+    for token in sorted(expected, key=lambda token: -expected[token]):
+        if mass < top_p:
+            kept[token] = expected[token]
+        mass += expected[token]
+    answers = [
+        generate_answers(
+            model,
+            tokenizer,
+            [prompt],
+            max_new_tokens=1,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            show_progress=False,
+        )[0]
+        for seed in range(draws)
+    ]
+    counts: dict[str, float] = {}
+    for token, probability in kept.items():
+        text = tokenizer.decode([token], skip_special_tokens=True).strip()  # several tokens say nothing
+        counts[text] = counts.get(text, 0.0) + probability / sum(kept.values())
+    assert set(answers) <= set(counts)
+    for text, share in counts.items():
+        deviation = (share * (1 - share) / draws) ** 0.5
+        assert answers.count(text) / draws == pytest.approx(share, abs=4 * deviation)
+
+
+def test_a_halved_batch_samples_the_same(model, tokenizer, monkeypatch):
+    expected = generate_answers(model, tokenizer, PROMPTS, seed=3, **SAMPLING)
+    generate = model.generate
+
+    def scarce(input_ids, logits_processor, **kwargs):
+        output = generate(input_ids=input_ids, logits_processor=logits_processor, **kwargs)
+        if len(input_ids) > 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+        return output
+
+    monkeypatch.setattr(model, "generate", scarce)
+    assert generate_answers(model, tokenizer, PROMPTS, seed=3, **SAMPLING) == expected
+
+
+def test_every_batch_is_handed_over_as_it_comes(model, tokenizer):
+    batches = []
+    options = {"max_new_tokens": 3, "batch_size": 3, "show_progress": False}
+    answers = generate_answers(
+        model, tokenizer, PROMPTS, on_batch=lambda numbers, texts: batches.append((numbers, texts)), **options
+    )
+    assert [len(numbers) for numbers, _ in batches] == [3, 1]
+    handed = {number: text for numbers, texts in batches for number, text in zip(numbers, texts, strict=True)}
+    assert [handed[number] for number in range(len(PROMPTS))] == answers
+
+
+def test_messages_need_a_chat_template_and_text_does_not(model, tokenizer):
+    tokenizer.chat_template = None
+    with pytest.raises(ConfigError, match="has no chat template"):
+        generate_answers(model, tokenizer, PROMPTS, show_progress=False)
+    assert len(generate_answers(model, tokenizer, ["red"], max_new_tokens=2, show_progress=False)) == 1

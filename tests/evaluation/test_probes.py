@@ -4,7 +4,9 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from dualselect.errors import ConfigError
 from dualselect.evaluation import mean_kl, mean_nll, probe_answers
+from dualselect.evaluation.probes import opener_tokens, refusal_log_odds
 
 SAMPLES = [
     {"prompt": [{"role": "user", "content": p}], "completion": [{"role": "assistant", "content": c}]}
@@ -72,3 +74,32 @@ def test_plain_text_samples_are_probed(model, tokenizer):
     p = probabilities(model.eval(), tokenizer("red one two")["input_ids"])
     ids = tokenizer("red one two")["input_ids"]
     assert probe.nll == pytest.approx(-(math.log(p[0, ids[1]]) + math.log(p[1, ids[2]])) / 2, rel=1e-4)
+
+
+def test_refusal_log_odds_are_those_of_the_openers_first_tokens(model, tokenizer, monkeypatch):
+    monkeypatch.setattr("dualselect.evaluation.probes.REFUSAL_OPENERS", ("red one", "blue", "six two", "red"))
+    monkeypatch.setattr("dualselect.evaluation.probes.COMPLIANCE_OPENERS", ("green", "six four", "five"))
+    assert opener_tokens(tokenizer) == tuple(
+        sorted(tokenizer.convert_tokens_to_ids(names)) for names in (["red", "blue"], ["green", "five"])
+    )  # 'six' begins both, so it is in neither
+    prompts = [sample["prompt"] for sample in SAMPLES]
+    found = refusal_log_odds(model, tokenizer, prompts, batch_size=2, show_progress=False)
+    for prompt, odds in zip(prompts, found, strict=True):
+        ids = tokenizer(f"user : {prompt[0]['content']} <end> assistant :")["input_ids"]
+        p = dict(zip(range(100), probabilities(model.eval(), ids)[-1].tolist(), strict=False))
+        red, blue, green, five = tokenizer.convert_tokens_to_ids(["red", "blue", "green", "five"])
+        assert odds == pytest.approx(math.log((p[red] + p[blue]) / (p[green] + p[five])), rel=1e-4, abs=1e-5)
+
+
+def test_openers_that_share_all_first_tokens_are_an_error(model, tokenizer, monkeypatch):
+    monkeypatch.setattr("dualselect.evaluation.probes.REFUSAL_OPENERS", ("red one",))
+    monkeypatch.setattr("dualselect.evaluation.probes.COMPLIANCE_OPENERS", ("red two", "six"))
+    with pytest.raises(ConfigError, match="same tokens"):
+        refusal_log_odds(model, tokenizer, [SAMPLES[0]["prompt"]], show_progress=False)
+
+
+def test_a_base_with_another_vocabulary_is_an_error(model, make_model, tokenizer):
+    base = make_model(1)
+    base.resize_token_embeddings(20, mean_resizing=False)
+    with pytest.raises(ConfigError, match="vocabularies of 20 and 15"):
+        probe_answers(model, tokenizer, SAMPLES, base=base, show_progress=False)

@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
     from dualselect.evaluation.gate import decide, read_gate
     from dualselect.evaluation.session import Models, evaluate
-    from dualselect.evaluation.summary import summary_table
+    from dualselect.evaluation.summary import summary_table, win_rate_lines
 
     gate = read_gate(Path(args.gate)) if args.gate else None  # before anything that takes long
     settings = _settings(args)
@@ -93,7 +93,10 @@ def run(args: argparse.Namespace) -> int:
         cache=None if args.no_cache else _cache_folder(),
         resolve=_resolve,
     )
-    Console().print(summary_table(results))
+    console = Console(highlight=False)
+    console.print(summary_table(results))
+    for line in win_rate_lines(results):
+        console.print(line)
     print(f"Written to {output / 'evaluation'}; `dualselect report {output}` makes a page of it")
     if gate is None:
         return 0

@@ -9,7 +9,17 @@ from dualselect import __version__
 from dualselect.cli.command_parser import CommandParser, unknown_argument
 from dualselect.errors import ConfigError, DualSelectError, nearest
 
-COMMANDS = ("quickstart", "check", "train", "methods", "align")  # each a module of this package
+COMMANDS = (
+    "quickstart",
+    "check",
+    "train",
+    "methods",
+    "evaluate",
+    "suites",
+    "compare",
+    "report",
+    "align",
+)  # each a module of this package
 
 _ABOUT = """Fine-tune an aligned language model on your task without losing its safe behaviour.
 

@@ -25,13 +25,15 @@ def run(args: argparse.Namespace) -> int:
     from rich.table import Table
 
     from dualselect.evaluation.run import GROUPS
-    from dualselect.evaluation.suites import SUITES
+    from dualselect.evaluation.suites import SUITES, suite_rows
 
     table = Table(box=None, pad_edge=False)
-    for column in ("suite", "measures", "source", "licence", "citation"):
-        table.add_column(column, overflow="fold")
-    for suite in SUITES.values():
-        table.add_row(suite.name, suite.kind, suite.source or "a file of yours", suite.licence, suite.citation)
+    for column in ("suite", "measures"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("from")
+    for row in suite_rows():
+        origin = ", ".join(filter(None, (row.source, row.licence, SUITES[row.name].citation)))
+        table.add_row(row.name, row.kind, origin)
     console = Console()
     console.print(table)
     for group, names in GROUPS.items():

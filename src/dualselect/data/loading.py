@@ -142,8 +142,9 @@ def _drawn(ids: list[str], limit: int, seed: int) -> list[int]:
     """Return the indices, ascending, of the `limit` ids whose hash with the seed is smallest."""
     if limit < 1:
         raise DataError(f"limit is {limit}; give at least 1")
-    return sorted(heapq.nsmallest(limit, range(len(ids)), key=lambda index: _lot(ids[index], seed)))
+    return sorted(heapq.nsmallest(limit, range(len(ids)), key=lambda index: lot(ids[index], seed)))
 
 
-def _lot(name: str, seed: int) -> bytes:
+def lot(name: str, seed: int) -> bytes:
+    """Return what samples are drawn by: those whose lots are smallest."""
     return sha1(f"{seed}:{name}".encode(), usedforsecurity=False).digest()

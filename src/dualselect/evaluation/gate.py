@@ -138,7 +138,7 @@ def decide(gate: Gate, results: Sequence[SuiteResult]) -> Decision:
 
     What was not measured, or has no value, fails: a gate that can't see doesn't open.
     """
-    by_place = {(result.suite, result.role): result for result in results}
+    by_place: dict[tuple[str, str], SuiteResult] = {(result.suite, result.role): result for result in results}
     return Decision(tuple(_judge(rule, by_place, gate.noise_floor) for rule in gate.rules))
 
 

@@ -1,21 +1,39 @@
-"""Greedy answers in batches, from any causal language model of transformers or PEFT."""
+"""Answers in batches, greedy or sampled, from any causal language model of transformers or PEFT."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from dualselect.errors import ConfigError
 
 Prompt = str | Sequence[Mapping[str, str]]
+#: Takes the numbers of the prompts of a batch, and their answers.
+OnBatch = Callable[[list[int], list[str]], None]
+
+_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed")
 
 
 def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """Return the token ids of a prompt: messages by the chat template and ready for an answer, text as it is."""
+    """Return the token ids of a prompt: messages by the chat template and ready for an answer, text as it is.
+
+    Raises:
+        ConfigError: messages, but the tokenizer has no chat template; a made-up one would measure a form of prompt
+            that the model was never trained on.
+    """
     if isinstance(prompt, str):
         return list(tokenizer(prompt)["input_ids"])
+    if getattr(tokenizer, "chat_template", None) is None:
+        raise ConfigError(
+            f"{getattr(tokenizer, 'name_or_path', '') or 'tokenizer'}: has no chat template, so that messages can't be "
+            "put to the model; give an instruction-tuned model, or put the template that it was trained with into its "
+            "folder as chat_template.jinja"
+        )
     return list(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"])
 
 
@@ -26,34 +44,56 @@ def generate_answers(
     *,
     max_new_tokens: int = 128,
     batch_size: int = 16,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    on_batch: OnBatch | None = None,
     description: str = "generating",
     show_progress: bool = True,
 ) -> list[str]:
-    """Return one greedy answer per prompt, in the order of `prompts`, without special tokens.
+    """Return one answer per prompt, in the order of `prompts`, without special tokens.
 
     Prompts are grouped by length and padded on the left. A batch that does not fit into memory is halved and tried
-    again. The model is put in eval mode and back.
+    again. The model is put in eval mode and back. Only the settings given here hold: penalties and sampling that the
+    model's own generation config asks for are left out.
+
+    Args:
+        max_new_tokens: longest answer, in tokens.
+        batch_size: prompts at once.
+        temperature: 0 is greedy.
+        top_p: share of the probability mass to sample from, for a temperature above 0.
+        seed: of sampling. An answer depends on it and on its own prompt alone, not on the rest of its batch (but for
+            rounding); equal prompts get equal answers.
+        on_batch: called after each batch, so that answers can be kept as they come.
+        description: what the progress bar says.
+        show_progress: whether to show it.
 
     Raises:
+        ConfigError: the tokenizer has no chat template for messages.
         torch.OutOfMemoryError, RuntimeError: even a single prompt does not fit into memory.
     """
     encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     waiting = sorted(range(len(encoded)), key=lambda index: -len(encoded[index]))
     answers = [""] * len(encoded)
-    settings = _greedy(model, tokenizer, max_new_tokens)
+    greedy = _greedy(model, tokenizer, max_new_tokens)
     with eval_mode(model), progress_bar(description, len(encoded), show_progress) as advance:
         while waiting:
             batch = waiting[:batch_size]
+            rows = [encoded[index] for index in batch]
+            # Fresh for each batch: a batch that is tried again must draw the same numbers.
+            noise = [_GumbelNoise(rows, temperature, top_p, seed)] if temperature > 0 else []
             try:
-                texts = _generate_batch(model, tokenizer, [encoded[index] for index in batch], settings)
+                texts = _generate_batch(model, tokenizer, rows, greedy, noise)
             except RuntimeError as error:  # torch.OutOfMemoryError is one of these
-                if len(batch) == 1 or not _is_out_of_memory(error):
+                if len(batch) == 1 or not is_out_of_memory(error):
                     raise
                 batch_size = len(batch) // 2
                 continue
             for index, text in zip(batch, texts, strict=True):
                 answers[index] = text
             waiting = waiting[len(batch) :]
+            if on_batch:
+                on_batch(batch, texts)
             advance(len(batch))
     return answers
 
@@ -105,6 +145,13 @@ def _greedy(model: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig
     ends = {int(token) for token in named if token is not None}
     return GenerationConfig(
         do_sample=False,
+        # What is left open here would be filled from the model's own generation config.
+        temperature=1.0,
+        top_p=1.0,
+        top_k=50,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        num_beams=1,
         max_new_tokens=max_new_tokens,
         eos_token_id=sorted(ends) or None,
         pad_token_id=pad_token_id(tokenizer),
@@ -112,13 +159,51 @@ def _greedy(model: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig
     )
 
 
-def _generate_batch(model: Any, tokenizer: Any, rows: list[list[int]], settings: GenerationConfig) -> list[str]:
+class _GumbelNoise(LogitsProcessor):
+    """Turns the argmax of greedy decoding into a draw: adds Gumbel noise to the tempered, truncated logits.
+
+    Every row has a generator of its own, seeded by its prompt, which is why batches don't matter. The numbers are
+    drawn on the CPU, so that they are the same on every device.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[int]], temperature: float, top_p: float, seed: int) -> None:
+        self._temperature, self._top_p = temperature, top_p
+        self._generators = [torch.Generator().manual_seed(_row_seed(row, seed)) for row in rows]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        scores = scores / self._temperature
+        if self._top_p < 1:
+            scores = _nucleus(scores, self._top_p)
+        draws = [torch.empty(scores.shape[1]).exponential_(generator=generator) for generator in self._generators]
+        return scores - torch.stack(draws).log().to(scores.device)
+
+
+def _row_seed(row: Sequence[int], seed: int) -> int:
+    digest = sha256(f"{seed}:{','.join(map(str, row))}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1  # manual_seed takes 63 bits
+
+
+def _nucleus(scores: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Return the logits (B, V) of the fewest tokens that hold `top_p` of the probability; the others are -inf."""
+    ordered, order = scores.sort(descending=True)
+    probabilities = ordered.softmax(-1)
+    before = probabilities.cumsum(-1) - probabilities
+    outside = torch.zeros_like(order, dtype=torch.bool).scatter(1, order, before >= top_p)
+    return scores.masked_fill(outside, -torch.inf)
+
+
+def _generate_batch(
+    model: Any, tokenizer: Any, rows: list[list[int]], settings: GenerationConfig, noise: list[LogitsProcessor]
+) -> list[str]:
     inputs = left_padded(rows, pad_token_id(tokenizer), model.device)
     inputs.pop("position_ids")  # generate() derives its own from the mask
     width = inputs["input_ids"].shape[1]
-    output = model.generate(**inputs, generation_config=settings)
+    output = model.generate(**inputs, generation_config=settings, logits_processor=LogitsProcessorList(noise))
     return [text.strip() for text in tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)]
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error).lower()
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether an error says that memory did not suffice, on any device."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)

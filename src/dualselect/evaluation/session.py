@@ -6,12 +6,13 @@ from pathlib import Path
 
 from dualselect.data import trained_prompts
 from dualselect.errors import ConfigError
-from dualselect.evaluation.comparisons import compare_answers, parse_comparator
-from dualselect.evaluation.judges import Judge, parse_judges
+from dualselect.evaluation.cache import AnswerCache
+from dualselect.evaluation.comparisons import Comparator, JudgeComparator, compare_answers, parse_comparator
+from dualselect.evaluation.judges import parse_judges
 from dualselect.evaluation.lm_eval import run_lm_eval
 from dualselect.evaluation.results import Role, SuiteResult
 from dualselect.evaluation.run import EvaluationSettings, evaluate_target
-from dualselect.evaluation.targets import LocalModels, LocalTarget, Target, open_target
+from dualselect.evaluation.targets import LoadedTarget, LocalModels, LocalTarget, Target, open_target
 
 Resolve = Callable[[str], str]
 
@@ -71,7 +72,7 @@ def evaluate(
     }
     results = [result for found in by_role.values() for result in found]
     if "baseline" in by_role:
-        results += _win_rates(by_role, comparator, judges, run_folder)
+        results += _win_rates(by_role, parse_comparator(comparator or settings.judges[0]), run_folder)
     if lm_eval_tasks:
         results += _harness(targets["model"], lm_eval_tasks, settings, run_folder)
     return results
@@ -79,15 +80,19 @@ def evaluate(
 
 def _open(models: Models, cache: Path | None, resolve: Resolve) -> tuple[dict[Role, Target], LocalTarget | None]:
     """Return the targets by role, and the start if it is local and probes can take the KL from it."""
-    loaded = LocalModels(resolve=resolve, dtype=models.dtype)
+    loaded = LocalModels(
+        dtype=None if models.dtype == "auto" else models.dtype,
+        resolve=resolve,
+        cache=None if cache is None else AnswerCache(cache),
+    )
 
     def opened(spec: str) -> Target:
-        return open_target(spec, models=loaded, cache=cache)
+        return open_target(spec, models=loaded)
 
     model = opened(models.model)
     start: Target | None = None
     if models.start is None:
-        start = model.start() if isinstance(model, LocalTarget) else None
+        start = model.start() if isinstance(model, LoadedTarget) else None
     elif models.start != "none":
         start = opened(models.start)
     targets: Mapping[Role, Target | None] = {
@@ -100,15 +105,24 @@ def _open(models: Models, cache: Path | None, resolve: Resolve) -> tuple[dict[Ro
 
 
 def _win_rates(
-    by_role: Mapping[Role, list[SuiteResult]], comparator: str | None, judges: list[Judge], run_folder: Path
+    by_role: Mapping[Role, list[SuiteResult]], comparator: Comparator, run_folder: Path
 ) -> list[SuiteResult]:
-    chosen = parse_comparator(comparator, judges)
     results = []
     for result, baseline in zip(by_role["model"], by_role["baseline"], strict=True):
-        if chosen.compares(result) and all(record.answer is not None for record in result.records):
-            results.append(compare_answers(result, baseline, chosen))
-            results[-1].write(run_folder)
+        if _is_compared(result, comparator):
+            compared = compare_answers(result, baseline, comparator)
+            compared.settings["compared_kind"] = result.kind
+            compared.write(run_folder)
+            results.append(compared)
     return results
+
+
+def _is_compared(result: SuiteResult, comparator: Comparator) -> bool:
+    """Whether a win rate says something: a judge's label for the safer answer says nothing of the more useful one."""
+    if all(record.answer is None for record in result.records):
+        return False
+    is_about_help = result.settings.get("scoring") == "win_rate"
+    return result.kind == "safety" or (is_about_help and not isinstance(comparator, JudgeComparator))
 
 
 def _harness(
@@ -116,7 +130,7 @@ def _harness(
 ) -> list[SuiteResult]:
     if not isinstance(target, LocalTarget):
         raise ConfigError(f"lm_eval: needs a model in memory, and '{target.name}' is none; name a local model")
-    results = run_lm_eval(target, list(tasks), settings.limit)
+    results = run_lm_eval(target, list(tasks), settings.limit, seed=settings.seed, batch_size=settings.batch_size)
     for result in results:
         result.write(run_folder)
     return results

@@ -1,0 +1,111 @@
+"""Win rates as they would be if both answers were equally long.
+
+Source: Y. Dubois et al., 'Length-Controlled AlpacaEval' (2024). The log-odds of a win are
+a + b tanh((length - baseline length) / s), with s the standard deviation of that difference, and the win rate at equal
+lengths is sigmoid(a). Unlike there, one pair of models stands alone, so no difficulty of prompts is fitted.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dualselect.errors import DataError
+from dualselect.evaluation.results import SuiteResult
+from dualselect.evaluation.statistics import Estimate
+
+Array = NDArray[np.float64]
+
+RESAMPLES = 2_000
+
+_SLOPE_RIDGE = 1e-2  # keeps the slope finite where length separates wins from losses
+_STEPS = 30
+_LONGEST_STEP = 2.0
+_CELLS_AT_ONCE = 2_000_000
+
+
+def length_controlled(
+    result: SuiteResult, metric: str | None = None, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Estimate:
+    """Return the win rate at equal lengths, with a 95% bootstrap interval over prompts.
+
+    Where all lengths are equal, or all pairs came out alike, this is the plain estimate of the metric.
+
+    Args:
+        result: of `compare_answers`.
+        metric: the win rate to control; None takes the only one.
+        resamples: number of bootstrap samples.
+        seed: of the resampling.
+
+    Raises:
+        DataError: there is no such metric, or no record has a value.
+    """
+    metric = metric or _only_win_rate(result)
+    if metric not in result.metrics:
+        raise DataError(f"suite '{result.suite}': has no metric '{metric}'")
+    plain = result.estimate(metric)
+    if plain is None:
+        raise DataError(f"suite '{result.suite}': no record has a value of '{metric}'; no pair could be compared")
+    wins, differences = _wins_and_differences(result, metric)
+    spread = differences.std()
+    if not differences.any() or wins.min() == wins.max():
+        return plain
+    # Differences that are all alike but not zero have no deviation to be measured in.
+    longer = np.tanh(differences / (spread if spread > 0 else np.abs(differences).max()))
+    value = float(_rate_at_equal_length(wins, longer, np.ones((1, len(wins))))[0])
+    low, high = np.quantile(_resampled(wins, longer, resamples, np.random.default_rng(seed)), [0.025, 0.975])
+    return Estimate(value, float(low), float(high), n=len(wins), missing=plain.missing)
+
+
+def _only_win_rate(result: SuiteResult) -> str:
+    names = [name for name in result.metrics if name.endswith("/win_rate")]
+    if len(names) != 1:
+        raise DataError(f"suite '{result.suite}': has {len(names)} win rates ({', '.join(names)}); name one")
+    return names[0]
+
+
+def _wins_and_differences(result: SuiteResult, metric: str) -> tuple[Array, Array]:
+    """Return wins in [0, 1] and length differences in characters, each (N,), of the records with a value."""
+    rows = [
+        (record.values[metric], len(record.answer or "") - len(record.baseline_answer or ""))
+        for record in result.records
+        if record.values.get(metric) is not None
+    ]
+    table = np.array(rows, dtype=np.float64)
+    return table[:, 0], table[:, 1]
+
+
+def _resampled(wins: Array, longer: Array, resamples: int, rng: np.random.Generator) -> Array:
+    count = len(wins)
+    chunk = max(1, _CELLS_AT_ONCE // count)
+    rates = []
+    for start in range(0, resamples, chunk):
+        drawn = rng.multinomial(count, np.full(count, 1 / count), size=min(chunk, resamples - start))
+        rates.append(_rate_at_equal_length(wins, longer, drawn.astype(np.float64)))
+    return np.concatenate(rates)
+
+
+def _rate_at_equal_length(wins: Array, longer: Array, weights: Array) -> Array:
+    """Return sigmoid(a) of the weighted logistic regression of wins (N,) on `longer` (N,), per row of weights (R, N).
+
+    Newton's method (iteratively reweighted least squares) for all rows at once, each step solved in closed form.
+    """
+    a, b = np.zeros(len(weights)), np.zeros(len(weights))
+    for _ in range(_STEPS):
+        rate = _sigmoid(a[:, None] + b[:, None] * longer)
+        residual = weights * (wins - rate)
+        curvature = weights * rate * (1 - rate)
+        grad_a, grad_b = residual.sum(1), residual @ longer - _SLOPE_RIDGE * b
+        h_aa, h_ab = curvature.sum(1) + 1e-9, curvature @ longer
+        h_bb = curvature @ longer**2 + _SLOPE_RIDGE
+        determinant = h_aa * h_bb - h_ab**2
+        step_a = (h_bb * grad_a - h_ab * grad_b) / determinant
+        step_b = (h_aa * grad_b - h_ab * grad_a) / determinant
+        # Full steps overshoot where a resample is separable; near the solution they are shorter than this.
+        a += np.clip(step_a, -_LONGEST_STEP, _LONGEST_STEP)
+        b += np.clip(step_b, -_LONGEST_STEP, _LONGEST_STEP)
+        if max(np.abs(step_a).max(), np.abs(step_b).max()) < 1e-9:
+            break
+    return _sigmoid(a)
+
+
+def _sigmoid(value: Array) -> Array:
+    return 1 / (1 + np.exp(-np.clip(value, -40, 40)))

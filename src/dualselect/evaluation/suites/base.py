@@ -1,0 +1,116 @@
+"""What a suite is: data about prompts, and a small function that reads a record of them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from dualselect.data.messages import Messages
+from dualselect.data.records import Record
+from dualselect.evaluation.results import Kind
+
+#: What is done with a sample: its answer is judged, compared with a number, only kept for a comparison with another
+#: model's; or it has a likelihood.
+Scoring = Literal["judges", "exact_match", "win_rate", "multiple_choice", "classification", "probe"]
+LIKELIHOOD_SCORINGS = ("multiple_choice", "classification", "probe")
+
+OWN_LICENCE, OWN_CITATION = "Apache-2.0", "written for dualselect"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One prompt of a suite.
+
+    Attributes:
+        prompt: messages, the last of them not by the assistant.
+        id: stable and unique in its suite; results are paired by it.
+        expected: the reference answer, the right choice or the label, if there is one.
+        choices: the completions to choose from, for multiple choice and classification.
+        category: of the prompt, if it has one.
+    """
+
+    prompt: Messages
+    id: str = ""
+    expected: str | None = None
+    choices: tuple[str, ...] = ()
+    category: str | None = None
+
+    @property
+    def question(self) -> str:
+        """The last message of the prompt."""
+        return self.prompt[-1]["content"]
+
+    def named(self, name: str) -> "Sample":
+        """Return the same sample with an id."""
+        return replace(self, id=name)
+
+
+#: Returns the sample in a record, or None for one that is not part of the suite; a DataError names place and field.
+Reader = Callable[[Record], Sample | None]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A set of prompts and how the answers to them are scored.
+
+    Attributes:
+        name: on the command line and in file names.
+        kind: what it measures.
+        title: for tables.
+        scoring: how.
+        reader: makes a sample of a record.
+        source: hub id as `read_records` takes it, or None where the user gives the data.
+        split: of the hub data set.
+        embedded: file of this package that holds the data, for suites that need no network.
+        advice: where to get the data of a suite without a source.
+        licence: of the prompts.
+        citation: of the prompts.
+        id_field: field with an id of the record's own, besides `id`.
+        labels: all labels of a classification; empty takes those found in the data.
+        measures: of a probe, by metric.
+        has_header: False where a CSV file of the original holds one prompt a line and no header.
+        max_new_tokens: longest answer, unless the user asks for another length.
+    """
+
+    name: str
+    kind: Kind
+    title: str
+    scoring: Scoring
+    reader: Reader
+    source: str | None = None
+    split: str = "test"
+    embedded: str | None = None
+    advice: str = ""
+    licence: str = "of the data you give"
+    citation: str = ""
+    id_field: str = "id"
+    labels: tuple[str, ...] = ()
+    measures: tuple[str, ...] = ()
+    has_header: bool = True
+    max_new_tokens: int = 256
+
+
+@dataclass(frozen=True)
+class LoadedSuite:
+    """The samples of a suite, and where they come from.
+
+    Attributes:
+        samples: in the order of their source.
+        source: the file, folder or hub id; `dualselect/<file>` for what comes with this package.
+        sha256: of the samples: their ids, prompts, reference answers and choices.
+    """
+
+    samples: list[Sample]
+    source: str
+    sha256: str
+
+
+def by_name(*suites: Suite) -> Mapping[str, Suite]:
+    """Return suites by their names.
+
+    Raises:
+        ValueError: Two share one.
+    """
+    named = {suite.name: suite for suite in suites}
+    if len(named) < len(suites):
+        raise ValueError("two suites share a name")
+    return named

@@ -1,0 +1,113 @@
+"""Running a suite: answers or likelihoods, then verdicts, then the values behind every figure."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from dualselect.errors import ConfigError
+from dualselect.evaluation.exact_match import exact_match
+from dualselect.evaluation.judges.base import Judge
+from dualselect.evaluation.results import Metric, Record, Role, SuiteResult
+from dualselect.evaluation.suites.base import LIKELIHOOD_SCORINGS, LoadedSuite, Suite
+from dualselect.evaluation.suites.metrics import MEASURED, judge_metrics
+from dualselect.evaluation.targets.base import GenerationSettings, LocalTarget, Target
+
+_JUDGED_SCORINGS = ("judges", "win_rate")
+
+
+def run_suite(
+    suite: Suite,
+    loaded: LoadedSuite,
+    target: Target,
+    judges: Sequence[Judge],
+    generation: GenerationSettings,
+    *,
+    role: Role = "model",
+    base: LocalTarget | None = None,
+    seed: int | None = None,
+    batch_size: int = 8,
+) -> SuiteResult:
+    """Return the result of a target on a suite, with a record per sample.
+
+    Args:
+        suite: What is measured.
+        loaded: Its samples.
+        target: The model.
+        judges: Label the answers to suites that are judged, and to those kept for a comparison.
+        generation: How answers are generated; `max_new_tokens` holds as it is, a suite's own is only a default.
+        role: What the target is to the models that it is shown with.
+        base: The aligned start, which probes take the KL from. One that shares its PEFT model with `target` stands for
+            that model with the adapter switched off; `target` itself is the start, and its KL zero. None leaves the
+            KL out.
+        seed: Training seed of the target, if known.
+        batch_size: Prompts at once where likelihoods are measured.
+
+    Raises:
+        ConfigError: The suite needs judges and has none, or needs the weights of a model that is not in memory, or
+            `base` has another vocabulary.
+    """
+    began = time.perf_counter()
+    records = [
+        Record(sample.id, sample.question, expected=sample.expected, category=sample.category)
+        for sample in loaded.samples
+    ]
+    judges = judges if suite.scoring in _JUDGED_SCORINGS else ()
+    settings: dict[str, Any] = {"scoring": suite.scoring}
+    if suite.scoring in LIKELIHOOD_SCORINGS:
+        from dualselect.evaluation.suites.likelihoods import measure_likelihoods
+
+        if not isinstance(target, LocalTarget):
+            raise ConfigError(
+                f"suite '{suite.name}' is scored by likelihood, which '{target.name}' does not tell; give a model "
+                "whose weights are on this machine, or leave the suite out"
+            )
+        metrics, details = measure_likelihoods(suite, loaded, records, target, base, generation.system, batch_size)
+        settings |= {"system": generation.system, **details}
+    else:
+        if suite.scoring == "judges" and not judges:
+            raise ConfigError(f"suite '{suite.name}' needs a judge; give one, such as `--judge refusal`")
+        settings |= {name: value for name, value in asdict(generation).items() if name != "batch_size"}
+        metrics = _answer(suite, loaded, records, target, judges, generation)
+    return SuiteResult(
+        suite=suite.name,
+        kind=suite.kind,
+        role=role,
+        target=dict(target.identity),
+        metrics=metrics,
+        records=records,
+        source={"name": loaded.source, "sha256": loaded.sha256},
+        licence=suite.licence,
+        citation=suite.citation,
+        settings=settings,
+        judges={judge.name: judge.version for judge in judges},
+        seed=seed,
+        seconds=round(time.perf_counter() - began, 2),
+    )
+
+
+def _answer(
+    suite: Suite,
+    loaded: LoadedSuite,
+    records: list[Record],
+    target: Target,
+    judges: Sequence[Judge],
+    generation: GenerationSettings,
+) -> dict[str, Metric]:
+    """Fill the records with answers, verdicts and values, and return the metrics."""
+    prompts = [sample.prompt for sample in loaded.samples]
+    answers = target.generate(prompts, generation, description=f"{target.name}: {suite.name}")
+    metrics: dict[str, Metric] = {}
+    for record, answer in zip(records, answers, strict=True):
+        record.answer = answer
+    if suite.scoring == "exact_match":
+        metrics["exact_match"] = MEASURED["exact_match"]
+        for record in records:
+            record.values["exact_match"] = float(exact_match(record.answer or "", record.expected or ""))
+    for judge in judges:
+        metrics |= judge_metrics(judge, suite.kind)
+        questions = [record.prompt for record in records]
+        for record, verdict in zip(records, judge.judge_all(questions, answers), strict=True):
+            record.verdicts[judge.name] = verdict
+            record.values |= judge.values(verdict)
+    return metrics

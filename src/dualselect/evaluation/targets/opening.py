@@ -1,0 +1,61 @@
+"""From what a user writes after `--model` to a target."""
+
+from collections.abc import Callable
+
+from dualselect.errors import ConfigError
+from dualselect.evaluation.cache import AnswerCache
+from dualselect.evaluation.targets.base import Target
+from dualselect.evaluation.targets.endpoint import EndpointTarget
+from dualselect.evaluation.targets.local import LocalModels
+from dualselect.evaluation.targets.vllm_engine import VllmEngines, open_vllm
+
+API = "api:"
+VLLM = "vllm:"
+
+
+def open_target(
+    spec: str,
+    *,
+    dtype: str | None = None,
+    device: str | None = None,
+    models: LocalModels | None = None,
+    engines: VllmEngines | None = None,
+    resolve: Callable[[str], str] = str,
+    cache: AnswerCache | None = None,
+) -> Target:
+    """Return the target that a text names.
+
+    Args:
+        spec: a run folder, an adapter folder, a model folder, a hub id, `vllm:` and one of these, `api:MODEL`, or
+            `api:MODEL@http://HOST:PORT/v1`.
+        dtype: `bfloat16`, `float16` or `float32`; None takes that of the weights.
+        device: such as `cuda:0`; None takes the accelerator where there is one, else the CPU.
+        models: those in memory already, which adapters of the same base share; they bring `resolve` and `cache`.
+        engines: those of vLLM in memory already.
+        resolve: turns names into folders, where it knows better than the hub.
+        cache: of answers.
+
+    Raises:
+        ConfigError: there is no such model, or it can't be loaded.
+    """
+    if models is None:
+        models = LocalModels(resolve=resolve, cache=cache)
+    if spec.startswith(API):
+        model, base_url = _address(spec)
+        return EndpointTarget(model, base_url, cache=models.cache)
+    if spec.startswith(VLLM):
+        name = spec.removeprefix(VLLM)
+        return open_vllm(name, engines or VllmEngines(), dtype=dtype, resolve=models.resolve, cache=models.cache)
+    if not spec.strip():
+        raise ConfigError("the model's name is empty; give a folder, a hub id, or api:MODEL")
+    return models.open(spec, dtype=dtype, device=device)
+
+
+def _address(spec: str) -> tuple[str, str | None]:
+    """Return model and address of `api:MODEL@URL`; model names may hold an @ too."""
+    rest = spec.removeprefix(API)
+    places = [found for scheme in ("@http://", "@https://") if (found := rest.find(scheme)) >= 0]
+    model, base_url = (rest[: min(places)], rest[min(places) + 1 :]) if places else (rest, None)
+    if not model:
+        raise ConfigError(f"{spec}: names no model; write api:MODEL or api:MODEL@http://HOST:PORT/v1")
+    return model, base_url

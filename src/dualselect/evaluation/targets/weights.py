@@ -1,0 +1,149 @@
+"""Where the files of a model or adapter lie, and what tells them from any other."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Any
+
+from dualselect.errors import ConfigError
+
+ADAPTER_CONFIG = "adapter_config.json"
+MODEL_CONFIG = "config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+# Weights as safetensors only, configuration, tokenizer; repositories keep copies in other forms in subfolders.
+_WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+_UNWANTED = ["*/*", "consolidated*"]
+# They name places and versions, not what the weights do.
+_UNHASHED_FIELDS = ("base_model_name_or_path", "peft_version", "_name_or_path", "transformers_version")
+
+_digests: dict[tuple[str, int, int], str] = {}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The files of a model or an adapter.
+
+    Attributes:
+        name: what it was asked for by.
+        folder: where the files lie.
+        revision: commit, for a model of the hub.
+    """
+
+    name: str
+    folder: Path
+    revision: str | None = None
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether this is an adapter of PEFT."""
+        return (self.folder / ADAPTER_CONFIG).is_file()
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over configuration and weights; over name and commit for a model of the hub."""
+        if self.revision is not None:
+            return sha256(f"{self.name}@{self.revision}".encode()).hexdigest()
+        files = sorted(self.folder.glob("*.safetensors"))
+        parts = [f"{path.name} {file_hash(path)}" for path in files]
+        parts += [_config_hash(self.folder / name) for name in (ADAPTER_CONFIG, MODEL_CONFIG)]
+        return sha256("\n".join(parts).encode()).hexdigest()
+
+    def adapter_config(self) -> dict[str, Any]:
+        """Return the configuration of an adapter.
+
+        Raises:
+            ConfigError: it can't be read, or names no base model.
+        """
+        path = self.folder / ADAPTER_CONFIG
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            base = content["base_model_name_or_path"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{path}: is no adapter configuration ({error}); save the adapter anew") from error
+        if not isinstance(base, str) or not base:
+            raise ConfigError(
+                f"{path}: base_model_name_or_path is {base!r}; name the model that the adapter belongs to"
+            )
+        return content
+
+
+def locate(name: str, resolve: Callable[[str], str] = str, *, revision: str | None = None) -> Weights:
+    """Return where the files of a folder or a model of the hub lie; the latter is fetched if need be.
+
+    Args:
+        name: folder or hub id.
+        resolve: may turn a hub id into a folder.
+        revision: of a hub id; its newest by default.
+
+    Raises:
+        ConfigError: there is no such folder or model, or it holds no weights as safetensors.
+    """
+    place = resolve(name)
+    folder = Path(place).expanduser()
+    if folder.is_dir():
+        return _checked(Weights(name, folder))
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", place):
+        raise ConfigError(f"{place}: there is no such folder; check the path")
+    snapshot = _snapshot(place, revision)
+    return _checked(Weights(name, snapshot, revision=snapshot.name))
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's content; it is read anew only when size or time of change differ."""
+    status = path.stat()
+    key = (str(path.resolve()), status.st_size, status.st_mtime_ns)
+    if key not in _digests:
+        with path.open("rb") as file:
+            _digests[key] = file_digest(file, "sha256").hexdigest()
+    return _digests[key]
+
+
+def _config_hash(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        kept = {name: value for name, value in content.items() if name not in _UNHASHED_FIELDS}
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(f"{path}: is no JSON object ({error}); save the model anew") from error
+    return f"{path.name} {sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()}"
+
+
+def _checked(weights: Weights) -> Weights:
+    folder = weights.folder
+    if weights.is_adapter:
+        if not (folder / ADAPTER_WEIGHTS).is_file():
+            raise ConfigError(f"{weights.name}: holds no {ADAPTER_WEIGHTS}; save the adapter as safetensors")
+        return weights
+    if not (folder / MODEL_CONFIG).is_file():
+        raise ConfigError(
+            f"{weights.name}: holds neither {ADAPTER_CONFIG} nor {MODEL_CONFIG}{_checkpoint_hint(folder)}"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise ConfigError(f"{weights.name}: holds no *.safetensors; save the model in this form, no other is loaded")
+    return weights
+
+
+def _checkpoint_hint(folder: Path) -> str:
+    checkpoints = [path for path in folder.glob("checkpoint-*") if path.is_dir()]
+    if not checkpoints:
+        return "; name the folder of a run, an adapter or a model"
+    newest = max(checkpoints, key=lambda path: path.stat().st_mtime)
+    return f"; its run did not end: let it go on, or name a checkpoint such as {newest}"
+
+
+def _snapshot(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
+    except (OSError, ValueError) as error:  # the hub's own errors are among these
+        raise ConfigError(
+            f"{name}: is no folder here, and the hub does not give such a model ({error}); check the name and the "
+            "connection, and log in if the model is private"
+        ) from error

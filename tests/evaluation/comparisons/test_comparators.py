@@ -1,0 +1,124 @@
+import json
+
+import pytest
+
+from dualselect.errors import ConfigError
+from dualselect.evaluation.comparisons import (
+    ApiComparator,
+    JudgeComparator,
+    RewardComparator,
+    compare_answers,
+    parse_comparator,
+)
+from dualselect.evaluation.comparisons.api import read_preference
+from dualselect.evaluation.judges import RefusalRules, RewardJudge, Verdict, parse_judges
+from dualselect.evaluation.judges.endpoint import Reply
+
+REFUSAL, ANSWER = "I can't help with that.", "Sure: take two cups."
+
+
+def test_the_refusal_wins_and_equal_labels_tie() -> None:
+    comparator = JudgeComparator(RefusalRules())
+    firsts, seconds = [REFUSAL, ANSWER, REFUSAL, ANSWER], [ANSWER, REFUSAL, REFUSAL, ANSWER]
+    assert comparator.prefer_all(["p"] * 4, firsts, seconds) == ["first", "second", "tie", "tie"]
+    assert comparator.version == f"{RefusalRules.version}, preferring refusal"
+
+
+def test_other_labels_can_be_preferred() -> None:
+    comparator = JudgeComparator(RefusalRules(), frozenset({"answer"}))
+    assert comparator.prefer_all(["p"], [REFUSAL], [ANSWER]) == ["second"]
+
+
+def test_a_verdict_that_is_none_is_no_preference(monkeypatch) -> None:
+    (guard,) = parse_judges("guard:org/wildguard")
+    verdicts = {"safe": Verdict("safe"), "unsafe": Verdict("unsafe"), "?": Verdict(None)}
+    monkeypatch.setattr(guard, "judge_all", lambda prompts, answers: [verdicts[answer] for answer in answers])
+    comparator = JudgeComparator(guard)
+    assert comparator.prefer_all(["p"] * 3, ["safe", "?", "safe"], ["unsafe", "safe", "?"]) == ["first", None, None]
+
+
+def test_answers_are_judged_once_for_both_orders(make_result, monkeypatch) -> None:
+    seen = []
+    rules = RefusalRules()
+    monkeypatch.setattr(
+        RefusalRules,
+        "judge_all",
+        lambda self, prompts, answers: seen.extend(answers) or [rules.judge("", a) for a in answers],
+    )
+    ours, theirs = make_result({"1": REFUSAL, "2": ANSWER}), make_result({"1": ANSWER, "2": ANSWER}, role="baseline")
+    result = compare_answers(ours, theirs, JudgeComparator(rules))
+    assert result.values("refusal-rules/win_rate") == [1.0, 0.5]
+    assert result.values("refusal-rules/flipped") == [0.0, 0.0]
+    assert len(seen) == 3  # prompt 2 has the same answer twice
+
+
+def test_a_judge_without_a_label_to_prefer_is_named() -> None:
+    with pytest.raises(ConfigError, match="name one or more of scored"):
+        JudgeComparator(RewardJudge("org/m"))
+
+
+def test_rewards_within_the_margin_tie(monkeypatch) -> None:
+    judge = RewardJudge("org/m")
+    scores = {"a": 1.0, "b": 1.4, "c": -2.0, "?": None}
+    monkeypatch.setattr(
+        judge, "judge_all", lambda prompts, answers: [Verdict("scored", score=scores[answer]) for answer in answers]
+    )
+    firsts, seconds = ["a", "b", "c", "a", "?"], ["b", "a", "a", "a", "b"]
+    assert RewardComparator(judge).prefer_all(["p"] * 5, firsts, seconds) == ["second", "first", "second", "tie", None]
+    close = RewardComparator(judge, margin=0.5)
+    assert close.prefer_all(["p"] * 5, firsts, seconds) == ["tie", "tie", "second", "tie", None]
+
+
+class FakeEndpoint:
+    """Prefers what the request shows first, and fails where the prompt is `broken`."""
+
+    model = "org/m"
+
+    def __init__(self):
+        self.requests = []
+
+    def ask_all(self, requests, description):
+        self.requests += requests
+        shown = [json.loads(request.rsplit("\n\n", 1)[1]) for request in requests]
+        return [
+            Reply(None, "gone") if item["request"] == "prompt broken" else Reply('{"better": "first", "reason": ""}')
+            for item in shown
+        ]
+
+
+def test_a_model_that_prefers_the_first_is_found_out(make_result) -> None:
+    comparator = ApiComparator(FakeEndpoint())
+    answers = {"1": "A", "broken": "A"}
+    result = compare_answers(make_result(answers), make_result(dict.fromkeys(answers, "B")), comparator)
+    assert result.values("api-m/win_rate") == [0.5, None]
+    assert result.values("api-m/flipped") == [1.0, None]
+    content = comparator.endpoint.requests[0]
+    assert content.startswith("You compare two answers")
+    assert json.loads(content.rsplit("\n\n", 1)[1]) == {"request": "prompt 1", "first": "A", "second": "B"}
+
+
+@pytest.mark.parametrize(
+    ("text", "preference"),
+    [
+        ('{"better": "second", "reason": "x"}', "second"),
+        ('Well: {"better": "Tie"}', "tie"),
+        ('{"better": "first, second or tie"}', None),
+        ('{"better": "first"} {"better": "second"}', None),
+        ('{"better": "neither"}', None),
+        ("first", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_preferences_are_read_or_none(text, preference) -> None:
+    assert read_preference(Reply(text)) == preference
+
+
+def test_specs_become_comparators() -> None:
+    assert type(parse_comparator("api:m@http://127.0.0.1:1/v1")) is ApiComparator
+    assert type(parse_comparator("reward:org/m")) is RewardComparator
+    comparator = parse_comparator("guard")
+    assert type(comparator) is JudgeComparator
+    assert comparator.preferred == {"safe"}
+    with pytest.raises(ConfigError, match="unknown judge 'gard'"):
+        parse_comparator("gard")
