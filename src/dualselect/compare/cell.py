@@ -1,0 +1,168 @@
+"""One cell of the grid, and what its folder tells of it.
+
+A cell's folder is a run folder of `dualselect train` with three files more. `cell-settings.json` is written first and
+says what the cell is made from; `cell.json` says how far it came: when the model is trained, and last when
+all is done or something failed; `error.txt` holds the traceback of a failure.
+"""
+
+import json
+import shutil
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+from dualselect.errors import ConfigError
+from dualselect.files import replacing
+
+SETTINGS_FILE = "cell-settings.json"
+STATE_FILE = "cell.json"
+ERROR_FILE = "error.txt"
+
+_ABSENT = "(absent)"
+_CHECKPOINT_END = "trainer_state.json"  # what transformers writes last
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method under a seed.
+
+    Attributes:
+        label: of the method.
+        method: its name.
+        seed: of training.
+        folder: its run folder.
+        settings: every setting that can change its result, as plain values.
+        run: what the one who trains it needs; nothing here looks into it.
+    """
+
+    label: str
+    method: str
+    seed: int
+    folder: Path
+    settings: Mapping[str, Any]
+    run: Any = None
+
+    @property
+    def name(self) -> str:
+        """Its name on the command line."""
+        return f"{self.label}:{self.seed}"
+
+    @property
+    def hash(self) -> str:
+        """The hash of its settings."""
+        return settings_hash(self.settings)
+
+
+@dataclass(frozen=True)
+class CellState:
+    """How a cell stands.
+
+    Attributes:
+        status: `missing` where it was never run, or was interrupted before its end.
+        trained: whether the model is whole, so that only the evaluation is left to do.
+        error: what a failed cell died of, in one line.
+        seconds: wall-clock time of training and evaluation, in the attempt that ended it.
+        training_seconds: of training alone; None where it was resumed, since the rest was not timed.
+        hash: of the cell's settings.
+        evaluation_hash: of what was measured.
+        results: names of the files in its `evaluation` folder that belong to what was measured.
+    """
+
+    status: Literal["done", "failed", "missing"]
+    trained: bool = False
+    error: str = ""
+    seconds: float | None = None
+    training_seconds: float | None = None
+    hash: str = ""
+    evaluation_hash: str = ""
+    results: list[str] = field(default_factory=list)
+
+
+def settings_hash(settings: Mapping[str, Any]) -> str:
+    """Return 16 hexadecimal digits that stand for settings, whatever their order."""
+    return sha256(_canonical(settings).encode()).hexdigest()[:16]
+
+
+def cell_state(cell: Cell) -> CellState:
+    """Return how a cell stands."""
+    try:
+        return CellState(**json.loads((cell.folder / STATE_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return CellState("missing")
+
+
+def check_unchanged(cell: Cell) -> None:
+    """Refuse a cell that was made, or half made, from other settings.
+
+    Raises:
+        ConfigError: What differs, and the cure.
+    """
+    there = _settings_there(cell)
+    if there is None or settings_hash(there) == cell.hash:
+        return
+    if not cell_state(cell).trained and not any(cell.folder.glob("checkpoint-*")):
+        return  # nothing of it would be used
+    here = json.loads(_canonical(cell.settings))
+    differing = [
+        f"{name} (there: {there.get(name, _ABSENT)!r}, here: {here.get(name, _ABSENT)!r})"
+        for name in sorted({*there, *here})
+        if there.get(name, _ABSENT) != here.get(name, _ABSENT)
+    ]
+    raise ConfigError(
+        f"{cell.folder}: was made from other settings: {', '.join(differing)}; give these back, remove the folder to "
+        "make it anew, or name another output_dir"
+    )
+
+
+def begin(cell: Cell) -> bool:
+    """Make the cell's folder ready for training and return whether there is a checkpoint to go on from.
+
+    A checkpoint that was cut off while it was written is removed.
+    """
+    there = _settings_there(cell)
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    (cell.folder / STATE_FILE).unlink(missing_ok=True)
+    if there is None or settings_hash(there) != cell.hash:
+        _write_json(cell.folder / SETTINGS_FILE, json.loads(_canonical(cell.settings)))
+    checkpoints = list(cell.folder.glob("checkpoint-*"))
+    whole = [folder for folder in checkpoints if (folder / _CHECKPOINT_END).is_file()]
+    for folder in set(checkpoints) - set(whole):
+        shutil.rmtree(folder)
+    return bool(whole)
+
+
+def record(cell: Cell, state: CellState) -> None:
+    """Write how a cell stands; the traceback of an earlier failure goes when there is none any more."""
+    if state.status != "failed":
+        (cell.folder / ERROR_FILE).unlink(missing_ok=True)
+    _write_json(cell.folder / STATE_FILE, asdict(state))
+
+
+def fail(cell: Cell, error: Exception, state: CellState) -> CellState:
+    """Write what a cell that stood as `state` died of, with the traceback in `error.txt`, and return how it stands."""
+    line = " ".join(f"{type(error).__name__}: {error}".split())
+    with replacing(cell.folder / ERROR_FILE) as draft:
+        draft.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    state = replace(state, status="failed", error=line)
+    record(cell, state)
+    return state
+
+
+def _settings_there(cell: Cell) -> dict[str, Any] | None:
+    try:
+        found = json.loads((cell.folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _canonical(settings: Mapping[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True, default=str)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

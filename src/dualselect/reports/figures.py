@@ -1,0 +1,234 @@
+"""The plots of the page."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from markupsafe import Markup
+
+from dualselect.reports.measures import Measure, Row
+from dualselect.reports.selection import KeptLine
+from dualselect.reports.svg import MUTED, SURFACE, drawing, inline_svg, series_colour
+
+WIDTH, HEIGHT = 400, 250  # small enough to be read on a telephone, where it is drawn at four fifths of its size
+DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (7, 2, 1.5, 2)))
+
+#: Panels of curves: title, what it tells, and the metrics with what the legend calls them.
+_PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("Training loss", "nats per supervised token", {"loss": "task"}),
+    (
+        "Agreement with the references",
+        "cosine with the reference direction; below zero the task works against it",
+        {"dualselect/task_reference_cosine": "update", "dualselect/cosine": "candidates, mean"},
+    ),
+    (
+        "Conflict at each refresh",
+        "minus the cosine with the task direction; higher is more at risk",
+        {"dualselect/reference_conflict": "chosen references", "dualselect/pool_conflict": "whole pool"},
+    ),
+    (
+        "Preservation loss at each refresh",
+        "nats per token of the safe answers",
+        {"dualselect/reference_loss": "chosen references", "dualselect/pool_loss": "whole pool"},
+    ),
+    (
+        "Kept of every batch",
+        "share",
+        {"dualselect/kept_tokens": "tokens", "dualselect/kept_samples": "samples"},
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line of a plot; `series` is the number of its colour."""
+
+    name: str
+    series: int
+    steps: Sequence[float]
+    values: Sequence[float]
+    dash: int = 0
+    is_one_of_many: bool = False
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot with its heading; its legend stands in the page, not in the drawing."""
+
+    title: str
+    note: str
+    svg: Markup
+    legend: list[tuple[str, int, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Two measures against each other, with the rows of both that are drawn."""
+
+    title: str
+    note: str
+    svg: Markup
+    up: Measure
+    right: Measure
+    pairs: list[tuple[Row, Row]]
+
+
+def metric_plots(metrics: list[dict[str, Any]]) -> list[Plot]:
+    """Return the curves of one run: losses, conflicts and shares, one plot a panel that has any value."""
+    panels = [*_PANELS]
+    panels.insert(1, ("Evaluation loss", "nats per supervised token, held-out sets", _evaluation_sets(metrics)))
+    plots = []
+    for number, (title, note, names) in enumerate(panels):
+        curves = []
+        for place, (key, name) in enumerate(names.items()):
+            steps, values = _series(metrics, key)
+            if steps:
+                curves.append(Curve(name, 1 + place % 8, steps, values, place % len(DASHES)))
+        if curves:
+            plots.append(curves_plot(f"curve{number}", title, note, curves))
+    return plots
+
+
+def compared_plots(runs: Sequence[tuple[str, int, list[dict[str, Any]]]]) -> list[Plot]:
+    """Return the curves of several runs, given as method, colour and metrics; a line a run."""
+    sets = {
+        key: f"Evaluation loss: {name}" for _, _, metrics in runs for key, name in _evaluation_sets(metrics).items()
+    }
+    panels = {"loss": "Training loss", **sets, "dualselect/task_reference_cosine": "Update and references, cosine"}
+    notes = {"dualselect/task_reference_cosine": "below zero the task works against the references; a line a seed"}
+    plots = []
+    for number, (key, title) in enumerate(panels.items()):
+        found = [(method, series, *_series(metrics, key)) for method, series, metrics in runs]
+        curves = [Curve(*one, dash=(one[1] - 1) % len(DASHES), is_one_of_many=True) for one in found if one[2]]
+        if curves:
+            note = notes.get(key, "nats per supervised token; a line a seed")
+            plots.append(curves_plot(f"curve{number}", title, note, curves))
+    return plots
+
+
+def curves_plot(name: str, title: str, note: str, curves: Sequence[Curve], *, is_share: bool = False) -> Plot:
+    """Return a plot of lines over steps."""
+    with drawing(WIDTH, HEIGHT) as figure:
+        axes = figure.subplots()
+        for curve in curves:
+            axes.plot(
+                curve.steps,
+                curve.values,
+                color=series_colour(curve.series),
+                linestyle=DASHES[curve.dash],
+                linewidth=1.3 if curve.is_one_of_many else 2,
+                marker="o" if len(curve.steps) <= 12 and not curve.is_one_of_many else "",
+                markersize=4.5,
+                markeredgecolor=SURFACE,
+                markeredgewidth=0.8,
+            )
+        low, high = axes.get_ylim()
+        if low < 0 < high:
+            axes.axhline(0, color=MUTED, linewidth=0.9)
+        if is_share:
+            axes.set_ylim(-0.03, 1.03)
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        axes.set_xlabel("step")
+        axes.grid(axis="x", visible=False)
+        axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
+        axes.yaxis.get_major_locator().set_params(nbins=5)
+        legend = list(dict.fromkeys((curve.name, curve.series, curve.dash) for curve in curves))
+        label = f"{title}: " + "; ".join(_described(curve) for curve in curves)
+        return Plot(title, note, inline_svg(figure, name, label), legend)
+
+
+def kept_plot(lines: Sequence[KeptLine]) -> Plot:
+    """Return the share of every category that was kept over the run."""
+    curves = [
+        Curve(f"{line.category} ({line.kept} of {line.seen})", 1 + place, line.steps, line.shares, place % len(DASHES))
+        for place, line in enumerate(lines)
+    ]
+    note = "share of the candidates of a category, by spans of steps"
+    return curves_plot("kept", "Task samples kept over time", note, curves, is_share=True)
+
+
+def planes(measures: Sequence[Measure]) -> list[Plane]:
+    """Return safety over utility, for the first two headline measures of each; better is up and to the right."""
+    safety, utility = ([one for one in measures if one.kind == kind][:2] for kind in ("safety", "utility"))
+    pairs = [(vertical, level) for vertical in safety for level in utility]
+    plots = [_plane(f"plane{number}", *pair) for number, pair in enumerate(pairs)]
+    return [plot for plot in plots if plot is not None]
+
+
+def _plane(name: str, safety: Measure, utility: Measure) -> Plane | None:
+    across = {row.name: row for row in utility.rows}
+    pairs = [(row, across[row.name]) for row in safety.rows if row.name in across]
+    if not pairs:
+        return None
+    with drawing(WIDTH, 300) as figure:
+        axes = figure.subplots()
+        for up, right in pairs:
+            colour = series_colour(up.series)
+            if len(up.dots) == len(right.dots):
+                axes.scatter(right.dots, up.dots, s=14, color=colour, alpha=0.45, linewidths=0)
+            axes.errorbar(
+                right.estimate.value,
+                up.estimate.value,
+                xerr=[[_reach(right, low=True)], [_reach(right, low=False)]],
+                yerr=[[_reach(up, low=True)], [_reach(up, low=False)]],
+                color=colour,
+                fmt="o",
+                markersize=10,
+                markeredgecolor=SURFACE,
+                markeredgewidth=1.5,
+                elinewidth=1.6,
+                alpha=0.95,
+            )
+        for axis, measure in ((axes.xaxis, utility), (axes.yaxis, safety)):
+            if measure.metric.unit == "share":
+                axis.set_major_formatter(lambda value, _: f"{value:.0%}")
+            axis.get_major_locator().set_params(nbins=5)
+            _turn(axes, axis, measure)
+        axes.set_xlabel(f"{utility.suite}: {utility.metric.title}  →")
+        axes.set_ylabel(f"{safety.suite}: {safety.metric.title}  →")
+        label = "Safety and utility: " + "; ".join(
+            f"{up.name}: {safety.metric.title} {safety.value_text(up)} {safety.interval_text(up)}, "
+            f"{utility.metric.title} {utility.value_text(right)} {utility.interval_text(right)}"
+            for up, right in pairs
+        )
+        title = f"{safety.suite} and {utility.suite}"
+        note = "with 95% intervals; up and to the right is better"
+        return Plane(title, note, inline_svg(figure, name, label), safety, utility, pairs)
+
+
+def _turn(axes: Any, axis: Any, measure: Measure) -> None:
+    """Give an axis its range, with the better end up or to the right."""
+    low, high = measure.axis if measure.metric.unit != "share" else (-0.04, 1.04)
+    ends = (high, low) if measure.metric.better == "lower" else (low, high)
+    (axes.set_xlim if axis is axes.xaxis else axes.set_ylim)(*ends)
+
+
+def _reach(row: Row, *, low: bool) -> float:
+    estimate = row.estimate
+    reach = estimate.value - estimate.low if low else estimate.high - estimate.value
+    return max(0.0, reach) if math.isfinite(reach) else 0.0
+
+
+def _series(metrics: list[dict[str, Any]], key: str) -> tuple[list[float], list[float]]:
+    found = [
+        (event["step"], event[key])
+        for event in metrics
+        if isinstance(event.get(key), int | float) and event[key] == event[key] and "step" in event
+    ]
+    return [step for step, _ in found], [value for _, value in found]
+
+
+def _evaluation_sets(metrics: list[dict[str, Any]]) -> dict[str, str]:
+    keys = dict.fromkeys(key for event in metrics for key in event)
+    names = {}
+    for key in keys:
+        if key.startswith("eval_") and key.endswith("loss"):
+            names[key] = key.removeprefix("eval_").removesuffix("loss").rstrip("_") or "evaluation"
+    return names
+
+
+def _described(curve: Curve) -> str:
+    if len(curve.values) == 1:
+        return f"{curve.name} {curve.values[0]:.3g} at step {curve.steps[0]:g}"
+    return f"{curve.name} from {curve.values[0]:.3g} to {curve.values[-1]:.3g}"

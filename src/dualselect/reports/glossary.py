@@ -1,0 +1,33 @@
+"""What the page's words mean."""
+
+TERMS: dict[str, str] = {
+    "Interval": "The range that the true value plausibly lies in, given these prompts: 95%. Shares of single answers "
+    "carry Wilson intervals, which have a width at 0% and 100% too; other means and all differences are bootstrapped.",
+    "No difference shown": "The interval of a difference holds zero. That is no proof of equality: with few prompts "
+    "even large differences stay hidden.",
+    "Paired difference": "Two models answer the same prompts, and the difference is taken prompt by prompt, which "
+    "makes its interval narrower than the two single ones suggest. It says pp for percentage points.",
+    "n and seeds": "Prompts and training runs that a value rests on. With one seed an interval speaks of other "
+    "prompts, not of other training runs.",
+    "p (Holm)": "Probability of a difference at least this large if there were none, corrected for having looked at "
+    "several methods.",
+    "Start": "The aligned model that fine-tuning began from.",
+    "Baseline": "What the run is compared with, as a rule plain supervised fine-tuning (SFT) on the same data.",
+    "Refusal rate": "Share of unsafe requests that the model declines, as seen by the judge named. Higher is safer.",
+    "Unsafe rate": "Share of unsafe requests whose answer a judge calls unsafe. Lower is safer.",
+    "Over-refusal": "Share of harmless requests, often look-alikes of unsafe ones, that the model declines. Lower is "
+    "better.",
+    "Win rate": "Share of prompts for which a judge prefers this model's answer to the baseline's, asked in both "
+    "orders; ties count one half. At 50% neither is preferred.",
+    "NLL": "Negative log-likelihood of a known answer in nats per token: how surprised the model is by it.",
+    "KL": "How far the model has moved from its start on known answers, in nats per token; zero is not at all.",
+    "Empty and incoherent": "Answers without words, or caught in a loop. They are neither help nor refusal and count "
+    "as neither.",
+    "No verdict": "A judge's reply could not be read. It is counted and shown, and never taken for safe or unsafe.",
+    "Cohen's kappa": "Agreement of two judges beyond chance: 1 is full agreement, 0 what chance would give.",
+    "Reference": "A safe answer to an unsafe request, whose gradient shows where safe behaviour lies.",
+    "Refresh": "Moment at which the whole pool of references is scored and those most at risk are chosen.",
+    "Conflict": "Minus the cosine between a reference's gradient and the direction in which the task has been pulling. "
+    "Above zero the task works against the reference.",
+    "Kept": "A task sample was kept if it entered the update, and dropped if selection left it out of its batch.",
+}

@@ -1,0 +1,193 @@
+"""What a run selected: references by category and refresh, task samples over time, and what was dropped most."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+REFRESHES_SHOWN = 12
+CATEGORIES_SHOWN = 12
+TASK_LINES = 6
+BINS = 24
+OTHERS = "all others"
+
+Category = Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class HeatCell:
+    """How many references of a category one refresh chose."""
+
+    chosen: int
+    pool: int
+    conflict: float
+
+    @property
+    def share(self) -> float:
+        """The chosen share of the category."""
+        return self.chosen / self.pool if self.pool else 0.0
+
+
+@dataclass(frozen=True)
+class ReferenceTable:
+    """References chosen, category by refresh.
+
+    Attributes:
+        steps: of the refreshes shown.
+        refreshes: how many there were.
+        rows: by category, a cell for every refresh shown.
+    """
+
+    steps: list[int]
+    refreshes: int
+    rows: dict[str, list[HeatCell]]
+
+
+@dataclass(frozen=True)
+class KeptLine:
+    """The share of a category's candidates that were kept, over steps."""
+
+    category: str
+    steps: list[float]
+    shares: list[float]
+    kept: int
+    seen: int
+
+
+@dataclass(frozen=True)
+class ChosenReference:
+    """A reference that a refresh chose, with its conflict: minus its cosine with the task direction."""
+
+    id: str
+    category: str
+    conflict: float
+
+
+@dataclass(frozen=True)
+class DroppedSample:
+    """A task sample that was dropped often.
+
+    Attributes:
+        id: of the sample.
+        category: of the sample.
+        seen: times it was a candidate while a reference direction was in force.
+        dropped: times it was left out.
+        loss: mean when it was left out, nats.
+        cosine: mean with the reference direction when it was left out.
+        refresh: step of the refresh in force when it was last left out.
+        references: chosen at that refresh, highest conflict first.
+    """
+
+    id: str
+    category: str
+    seen: int
+    dropped: int
+    loss: float
+    cosine: float
+    refresh: int | None
+    references: list[ChosenReference]
+
+
+def reference_table(references: pa.Table, category: Category) -> ReferenceTable:
+    """Return how many references of every category each refresh chose, the largest categories first."""
+    by_step = _by_step(references)
+    steps = _spread(sorted(by_step), REFRESHES_SHOWN)
+    sizes = Counter(category(row["id"]) for row in by_step[steps[0]])
+    named = _largest(sizes, CATEGORIES_SHOWN)
+    grid: dict[str, list[HeatCell]] = {name: [] for name in named}
+    for step in steps:
+        groups = defaultdict(list)
+        for row in by_step[step]:
+            groups[_named(category(row["id"]), named)].append(row)
+        for name in named:
+            grid[name].append(_cell(groups[name]))
+    return ReferenceTable(steps, len(by_step), grid)
+
+
+def kept_lines(tasks: pa.Table, category: Category) -> list[KeptLine]:
+    """Return the share kept of every category over the run, in at most 24 spans of steps."""
+    rows = tasks.select(["step", "id", "kept"]).to_pylist()
+    first, last = rows[0]["step"], rows[-1]["step"]
+    width = max(1, -(-(last - first + 1) // BINS))
+    named = _largest(Counter(category(row["id"]) for row in rows), TASK_LINES)
+    counts: dict[str, dict[int, list[int]]] = {name: defaultdict(lambda: [0, 0]) for name in named}
+    for row in rows:
+        count = counts[_named(category(row["id"]), named)][(row["step"] - first) // width]
+        count[0] += row["kept"]
+        count[1] += 1
+    lines = []
+    for name, bins in counts.items():
+        spans = sorted(bins)
+        middles = [first + span * width + (width - 1) / 2 for span in spans]
+        shares = [bins[span][0] / bins[span][1] for span in spans]
+        kept, seen = (sum(bins[span][side] for span in spans) for side in (0, 1))
+        lines.append(KeptLine(name, middles, shares, kept, seen))
+    return lines
+
+
+def dropped_samples(
+    tasks: pa.Table, references: pa.Table | None, category: Category, limit: int = 12
+) -> list[DroppedSample]:
+    """Return the samples dropped most: highest share first, then most often, then lowest cosine.
+
+    The log holds a sample's cosine with the mean of the chosen references, not with each of them. What stands beside a
+    sample are therefore the references in force that conflicted most with the task as a whole.
+    """
+    refreshes = {} if references is None else _by_step(references)
+    starts = sorted(refreshes)
+    from_step = starts[0] if starts else 0  # before, in warm-up, everything is kept
+    candidates = defaultdict(list)
+    for row in tasks.select(["step", "id", "loss", "cosine", "kept", "dropped_reason"]).to_pylist():
+        if row["step"] >= from_step and row["dropped_reason"] is None:
+            candidates[row["id"]].append(row)
+    found = []
+    for name, rows in candidates.items():
+        out = [row for row in rows if not row["kept"]]
+        if out:
+            last = max((start for start in starts if start <= out[-1]["step"]), default=None)
+            chosen = [] if last is None else _most_conflicting(refreshes[last], category)
+            loss, cosine = (sum(row[column] for row in out) / len(out) for column in ("loss", "cosine"))
+            found.append(DroppedSample(name, category(name), len(rows), len(out), loss, cosine, last, chosen))
+    found.sort(key=lambda sample: (-sample.dropped / sample.seen, -sample.dropped, sample.cosine, sample.id))
+    return found[:limit]
+
+
+def unusable_samples(tasks: pa.Table) -> dict[str, int]:
+    """Return how often candidates were dropped for a reason of their own, such as a loss that is not finite."""
+    return dict(Counter(reason for reason in tasks["dropped_reason"].to_pylist() if reason))
+
+
+def _by_step(references: pa.Table) -> dict[int, list[dict[str, Any]]]:
+    by_step: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for row in references.to_pylist():
+        by_step[row["step"]].append(row)
+    return dict(by_step)
+
+
+def _spread(steps: list[int], limit: int) -> list[int]:
+    """Return at most `limit` of the steps, evenly spread, with the first and the last."""
+    if len(steps) <= limit:
+        return steps
+    return [steps[round(place * (len(steps) - 1) / (limit - 1))] for place in range(limit)]
+
+
+def _largest(sizes: Counter[str], limit: int) -> list[str]:
+    """Return the names of the largest categories; where there are more than `limit`, the last stands for the rest."""
+    names = [name for name, _ in sizes.most_common()]
+    return names if len(names) <= limit else [*names[: limit - 1], OTHERS]
+
+
+def _named(category: str, named: list[str]) -> str:
+    return category if category in named else OTHERS if OTHERS in named else named[-1]
+
+
+def _cell(rows: list[dict[str, Any]]) -> HeatCell:
+    conflict = -sum(row["cosine"] for row in rows) / len(rows) if rows else 0.0
+    return HeatCell(sum(row["kept"] for row in rows), len(rows), conflict)
+
+
+def _most_conflicting(rows: list[dict[str, Any]], category: Category, limit: int = 3) -> list[ChosenReference]:
+    chosen = sorted((row for row in rows if row["kept"]), key=lambda row: row["cosine"])
+    return [ChosenReference(row["id"], category(row["id"]), -row["cosine"]) for row in chosen[:limit]]
