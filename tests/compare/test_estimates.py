@@ -7,9 +7,10 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from dualselect.compare.estimates import estimate_rows, estimates_table, mean_estimate, p_value
+from dualselect.compare.estimates import estimate_rows, estimates_table
 from dualselect.errors import DataError
 from dualselect.evaluation import Metric
+from dualselect.evaluation.results import mean_estimate
 
 NAME = "rules/refusal"
 NLL = Metric("NLL of safe answers", "lower", "nats")
@@ -87,7 +88,7 @@ def test_a_difference_pairs_prompts_by_id_and_seeds_by_number(make_result):
     assert [difference.estimate.low, difference.estimate.high] == pytest.approx(
         np.quantile(means, [0.025, 0.975]), abs=0.1
     )
-    assert p_value(difference.estimate) == pytest.approx(2 * (means <= 0).mean(), abs=0.02)
+    assert difference.estimate.p_value == pytest.approx(2 * (means <= 0).mean(), abs=0.02)
     assert (difference.estimate.n, difference.seeds) == (3, (0, 1))
     assert not difference.shown
 
@@ -114,7 +115,7 @@ def test_p_values_are_adjusted_over_the_methods_of_a_metric(make_result):
         label: [make_result(list(base + shift + rng.normal(0, 0.8, 40)), metric=NLL)] for label, shift in shifts.items()
     }
     rows = by_method(estimate_rows(results, "sft"))
-    raw = sorted((p_value(rows[label].difference.estimate), label) for label in shifts)
+    raw = sorted((rows[label].difference.estimate.p_value, label) for label in shifts)
     expected, largest = {}, 0.0
     for factor, (p, label) in zip((3, 2, 1), raw, strict=True):
         largest = max(largest, min(1.0, factor * p))

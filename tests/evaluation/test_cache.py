@@ -1,3 +1,4 @@
+import hashlib
 import logging
 import subprocess
 import sys
@@ -23,6 +24,13 @@ def prompts(*texts):
 
 def keys(*texts, settings=SAMPLED):
     return [answer_key(IDENTITY, prompt, settings) for prompt in prompts(*texts)]
+
+
+def write_part(folder, table):
+    draft = folder / "draft"
+    pq.write_table(table, draft)
+    number, digest = len(list(folder.iterdir())), hashlib.sha256(draft.read_bytes()).hexdigest()
+    return draft.rename(folder / f"part-{number}-{digest[:16]}.parquet")
 
 
 def test_what_was_added_is_found_by_whoever_opens_the_folder(tmp_path):
@@ -99,24 +107,19 @@ def test_large_files_are_left_as_they_are(tmp_path, monkeypatch):
     cache.add(IDENTITY, prompts("a"), ["A" * 5000], SAMPLED)
     large = cache.parts()
     monkeypatch.setattr(cache_module, "_SMALL", large[0].stat().st_size)
-    for name in "bc":
-        pq.write_table(pq.read_table(large[0]).slice(0, 0), tmp_path / f"part-{name}.parquet")
+    for _ in range(2):
+        write_part(tmp_path, pq.read_table(large[0]).slice(0, 0))
     cache.compact()
     assert len(cache.parts()) == 2
     assert large[0] in cache.parts()
 
 
-@pytest.mark.parametrize("damage", ["cut", "foreign", "empty"])
+@pytest.mark.parametrize("damage", [lambda whole: whole[: len(whole) // 2], lambda _: b"hello", lambda _: b""])
 def test_a_damaged_file_is_named_once_and_skipped(tmp_path, caplog, damage):
     cache = AnswerCache(tmp_path)
     cache.add(IDENTITY, prompts("a"), ["A" * 300], SAMPLED)
     damaged = cache.parts()[0]
-    content = bytearray(damaged.read_bytes())
-    if damage == "cut":
-        content = content[: len(content) // 2]
-    else:
-        content = bytearray(b"hello" if damage == "foreign" else b"")
-    damaged.write_bytes(content)
+    damaged.write_bytes(damage(damaged.read_bytes()))
     cache.add(IDENTITY, prompts("b"), ["B"], SAMPLED)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
@@ -130,21 +133,22 @@ def test_no_damaged_byte_ever_makes_a_wrong_answer(tmp_path):
     AnswerCache(tmp_path).add(IDENTITY, prompts("a"), ["The quick brown fox."], SAMPLED)
     part = AnswerCache(tmp_path).parts()[0]
     whole, found = part.read_bytes(), []
-    for place in range(4, whole.rindex(b"The quick") + 40):
+    for place in range(0, len(whole), 5):
         damaged = bytearray(whole)
         damaged[place] ^= 1
         part.write_bytes(damaged)
-        found.append(list(AnswerCache(tmp_path).find(keys("a")).values()))
-    assert [] in found
-    assert all(answers in ([], ["The quick brown fox."]) for answers in found)
+        found.append(AnswerCache(tmp_path).find(keys("a")))
+    assert found == [{}] * len(found)
+    part.write_bytes(whole)
+    assert AnswerCache(tmp_path).find(keys("a")) == {keys("a")[0]: "The quick brown fox."}
 
 
 def test_a_file_without_the_columns_is_skipped(tmp_path, caplog):
     cache = AnswerCache(tmp_path)
     cache.add(IDENTITY, prompts("a"), ["A"], SAMPLED)
-    pq.write_table(pq.read_table(cache.parts()[0]).select(["key"]), tmp_path / "part-other.parquet")
+    other = write_part(tmp_path, pq.read_table(cache.parts()[0]).select(["key"]))
     assert list(cache.find(keys("a")).values()) == ["A"]
-    assert "part-other.parquet: is damaged" in caplog.text
+    assert f"{other}: is damaged" in caplog.text
 
 
 def test_files_that_vanish_while_they_are_read_are_looked_for_again(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from dualselect import methods
 from dualselect.cli.config_file import Entry, read_config
 from dualselect.cli.run_data import SetSource, set_sources
 from dualselect.cli.setting_flags import SettingsParser
-from dualselect.cli.settings import Settings, _build, _flattened, _hint, _options_of
+from dualselect.cli.settings import Settings, build_settings, flattened, options_of, setting_hint
 from dualselect.compare.cell import Cell
 from dualselect.compare.evaluating import GridEvaluation, read_evaluation
 from dualselect.compare.grid import Grid, cell_folder
@@ -21,7 +21,7 @@ from dualselect.data.overlaps import has_prompts, prompts_of
 from dualselect.errors import ConfigError, nearest
 from dualselect.methods import SFT
 from dualselect.quickstart import resolve_model
-from dualselect.training.provenance import _plain
+from dualselect.training.provenance import plain
 
 DEFAULT_OUTPUT = "runs/compare"
 
@@ -80,7 +80,7 @@ def read_grid(given: argparse.Namespace, flags: Sequence[str]) -> Grid:
     # Also of methods in the file that a flag left out: the file is made for them.
     in_grid = {choice.name for choice in (*in_file.values(), *choices.values())}
     place = own["methods"].place if own["methods"] else path
-    read = partial(_cell_settings, place=place, shared=_flattened(entries), flags=flags, in_grid=in_grid)
+    read = partial(_cell_settings, place=place, shared=flattened(entries), flags=flags, in_grid=in_grid)
     # Methods inside, so that an unfinished grid can be compared already.
     cells = [
         _cell(label, choices[label], seed, folder, partial(read, place=place)) for seed in seeds for label in labels
@@ -107,7 +107,7 @@ def effective(settings: Settings) -> dict[str, Any]:
     together = training | asdict(settings.model) | asdict(settings.data) | asdict(settings.method)
     return {
         name: value
-        for name, value in _plain(together).items()
+        for name, value in plain(together).items()
         if name not in _WITHOUT_EFFECT and not name.startswith(_PREFIXES_WITHOUT_EFFECT)
     }
 
@@ -166,24 +166,24 @@ def _cell_settings(
     """
     method = methods.get(choice.name)
     parser = SettingsParser(method, _COMMAND, "")
-    of_others = set().union(*(_options_of(name) for name in in_grid))
+    of_others = set().union(*(options_of(name) for name in in_grid))
     values: dict[str, Any] = {}
     for name, entry in shared.items():
         if parser.knows(name):
             values |= parser.parse_value(name, entry)
         elif name not in of_others:
             near = nearest(name, _GRID_KEYS)
-            hint = near if near.startswith("; did you mean") else _hint(name, method, parser)
+            hint = near if near.startswith("; did you mean") else setting_hint(name, method, parser)
             raise ConfigError(f"{entry.place}: unknown setting '{name}'{hint}")
     for name, value in choice.settings.items():
         if name in _SAME_FOR_ALL:
             raise ConfigError(f"{place}: '{name}' can't differ between methods; set it for the whole grid")
         if not parser.knows(name):
-            raise ConfigError(f"{place}: unknown setting '{name}'{_hint(name, method, parser)}")
+            raise ConfigError(f"{place}: unknown setting '{name}'{setting_hint(name, method, parser)}")
         values |= parser.parse_value(name, Entry(value, place))
     from_flags, rest = parser.parse_known_args(list(flags))
     _refuse_unknown(rest, of_others, parser, method)
-    return _build(method, values | vars(from_flags) | dict(of_cell), resume=True)
+    return build_settings(method, values | vars(from_flags) | dict(of_cell), resume=True)
 
 
 def _refuse_unknown(
@@ -196,7 +196,7 @@ def _refuse_unknown(
             name = word.split("=")[0]
             is_value = name.lstrip("-").replace("-", "_") in of_others
             if not is_value:
-                raise ConfigError(f"unknown option '{name}'{_hint(name, method, parser)}")
+                raise ConfigError(f"unknown option '{name}'{setting_hint(name, method, parser)}")
         elif not is_value:
             raise ConfigError(f"unexpected argument '{word}'; see `{parser.prog} --help`")
 

@@ -41,7 +41,7 @@ def parse_settings(argv: Sequence[str], command: str = "train", about: str = "")
     add_run_flags(first)
     namespace, flags = first.parse_known_args(argv)
     given = vars(namespace)
-    entries = _flattened(read_config(given["config"])) if "config" in given else {}
+    entries = flattened(read_config(given["config"])) if "config" in given else {}
     in_file = entries.pop("method", Entry(DualSelectConfig.method, "")).value
     method = methods.get(given.get("method", str(in_file)))
     parser = SettingsParser(method, command, about)
@@ -49,20 +49,20 @@ def parse_settings(argv: Sequence[str], command: str = "train", about: str = "")
         parser.print_settings(full="help_all" in given)
         raise SystemExit(0)
     # Options of a method that a flag replaced don't speak of the new one, unless it has them too.
-    ignorable = _options_of(str(in_file)) if "method" in given else set()
+    ignorable = options_of(str(in_file)) if "method" in given else set()
     values: dict[str, Any] = {}
     for name, entry in entries.items():
         if parser.knows(name):
             values |= parser.parse_value(name, entry)
         elif name not in ignorable:
-            raise ConfigError(f"{entry.place}: unknown setting '{name}'{_hint(name, method, parser)}")
+            raise ConfigError(f"{entry.place}: unknown setting '{name}'{setting_hint(name, method, parser)}")
     from_flags, rest = parser.parse_known_args(flags)
     if rest:
         raise _unknown_flag(rest[0], method, parser)
-    return _build(method, values | vars(from_flags), resume="resume" in given)
+    return build_settings(method, values | vars(from_flags), resume="resume" in given)
 
 
-def _flattened(entries: dict[str, Entry]) -> dict[str, Entry]:
+def flattened(entries: dict[str, Entry]) -> dict[str, Entry]:
     """Return the entries with those of a mapping `method_options` beside the others."""
     nested = entries.pop("method_options", None)
     if nested is None or nested.value is None:
@@ -72,7 +72,8 @@ def _flattened(entries: dict[str, Entry]) -> dict[str, Entry]:
     return entries | {str(name): Entry(value, nested.place) for name, value in nested.value.items()}
 
 
-def _options_of(method: str) -> set[str]:
+def options_of(method: str) -> set[str]:
+    """Return the names of a method's options."""
     return {option.name for option in fields(methods.get(method))}
 
 
@@ -80,13 +81,13 @@ def _unknown_flag(flag: str, method: type[Method], parser: SettingsParser) -> Co
     if not flag.startswith("--"):
         return unknown_argument(flag, (), f"{parser.prog} --help")
     flag = flag.split("=")[0]
-    return ConfigError(f"unknown option '{flag}'{_hint(flag, method, parser)}")
+    return ConfigError(f"unknown option '{flag}'{setting_hint(flag, method, parser)}")
 
 
-def _hint(name: str, method: type[Method], parser: SettingsParser) -> str:
+def setting_hint(name: str, method: type[Method], parser: SettingsParser) -> str:
     """Return which methods have an option that this one lacks, or else the nearest names."""
     bare = name.lstrip("-").replace("-", "_")
-    having = [other for other in methods.available() if bare in _options_of(other)]
+    having = [other for other in methods.available() if bare in options_of(other)]
     if having:
         return f": method '{method.name}' has no such option; leave it out or choose method {' or '.join(having)}"
     style = "--" if name.startswith("--") else ""
@@ -94,7 +95,12 @@ def _hint(name: str, method: type[Method], parser: SettingsParser) -> str:
     return near_or_help(name, names, f"{parser.prog} --help-all")
 
 
-def _build(method: type[Method], values: dict[str, Any], *, resume: bool) -> Settings:
+def build_settings(method: type[Method], values: dict[str, Any], *, resume: bool) -> Settings:
+    """Return the settings that plain values give, each in its place.
+
+    Raises:
+        ConfigError: Values that can't be, or don't go together.
+    """
     options = _share(values, method)
     training = {"output_dir": DEFAULT_OUTPUT} | _share(values, DualSelectConfig)
     try:

@@ -3,16 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from dualselect.compare.request import START
-from dualselect.compare.training_cost import TRAINING
-from dualselect.evaluation.results import Metric, SuiteResult, table_of
-from dualselect.evaluation.statistics import Estimate, bootstrap_mean, holm, paired_bootstrap, wilson_interval
+from dualselect.evaluation.results import TRAINING, Metric, SuiteResult, mean_estimate, values_array
+from dualselect.evaluation.statistics import Estimate, holm, paired_bootstrap
 
 LEVEL = 0.05  # of the tests, after Holm's correction
 
@@ -105,31 +103,6 @@ def estimates_table(rows: Sequence[Row]) -> pa.Table:
     return pa.Table.from_pylist([_plain(row) for row in rows], schema=SCHEMA)
 
 
-def mean_estimate(results: Sequence[SuiteResult], name: str) -> Estimate | None:
-    """Return the mean of a metric over results under several seeds, or None where there is no value.
-
-    Shares under one seed that are 0 or 1 get a Wilson interval; otherwise prompts and seeds are resampled. Shares that
-    are all equal, which resampling can't judge, get an interval as wide as the Wilson bound on how often another prompt
-    may behave otherwise, over the distinct prompts.
-    """
-    values = _values(results, name)
-    present = values[~np.isnan(values)]
-    if not len(present):
-        return None
-    value = float(present.mean())
-    prompts, seeds = (int((~np.isnan(values)).any(axis=axis).sum()) for axis in (0, 1))
-    counted = partial(Estimate, n=prompts, seeds=seeds, missing=values.size - len(present))
-    if results[0].metrics[name].unit == "share":
-        if present.min() == present.max():
-            _, reach = wilson_interval(0, prompts)
-            return counted(value, value * (1 - reach), value + reach * (1 - value))
-        if len(values) == 1 and np.isin(present, (0.0, 1.0)).all():
-            return counted(value, *wilson_interval(int(present.sum()), prompts))
-    if len(present) == 1:
-        return counted(value, math.nan, math.nan)
-    return bootstrap_mean(values)
-
-
 def difference_estimate(method: BySeed, baseline: BySeed, name: str) -> tuple[Estimate, tuple[int, ...]] | None:
     """Return how a method differs from the baseline on the seeds that both have, and these; None if there are none.
 
@@ -139,22 +112,11 @@ def difference_estimate(method: BySeed, baseline: BySeed, name: str) -> tuple[Es
     if not seeds:
         return None
     both = [method[seed] for seed in seeds] + [baseline[seed] for seed in seeds]
-    values = _values(both, name)
+    values = values_array(both, name)
     ours, theirs = values[: len(seeds)], values[len(seeds) :]
     if np.isnan(ours - theirs).all():
         return None
     return paired_bootstrap(ours, theirs), seeds
-
-
-def p_value(estimate: Estimate) -> float:
-    """Return the p-value of a difference, also of one that is the same for every prompt.
-
-    Such a difference has a Wilson-like interval, which leaves zero out at every confidence whose normal quantile z
-    has z² < n |difference|; the p-value is that of the z where the interval just touches zero.
-    """
-    if estimate.p_value is not None:
-        return estimate.p_value
-    return math.erfc(math.sqrt(estimate.n * abs(estimate.value) / 2))
 
 
 def _rows_of(
@@ -178,17 +140,16 @@ def _differences(by_label: Mapping[str, BySeed], baseline: str, name: str) -> di
             difference = difference_estimate(results, by_label.get(baseline, {}), name)
             if difference is not None:
                 found[label] = difference
-    adjusted = holm([p_value(estimate) for estimate, _ in found.values()])
+    adjusted = holm([_p_value(estimate) for estimate, _ in found.values()])
     return {
         label: Difference(estimate, seeds, p_holm)
         for (label, (estimate, seeds)), p_holm in zip(found.items(), adjusted, strict=True)
     }
 
 
-def _values(results: Sequence[SuiteResult], name: str) -> np.ndarray:
-    """Return the values as (results, prompts) over the prompts that all share, NaN where there is none."""
-    _, values = table_of(results, name)
-    return np.asarray([[math.nan if value is None else value for value in row] for row in values], dtype=np.float64)
+def _p_value(estimate: Estimate) -> float:
+    assert estimate.p_value is not None  # every paired difference has one
+    return estimate.p_value
 
 
 def _plain(row: Row) -> dict[str, Any]:
@@ -200,7 +161,7 @@ def _plain(row: Row) -> dict[str, Any]:
     if row.difference is not None:
         found = row.difference.estimate
         plain |= {"diff": found.value, "diff_low": _number(found.low), "diff_high": _number(found.high)}
-        plain |= {"p_value": p_value(found), "p_holm": row.difference.p_holm, "shown": row.difference.shown}
+        plain |= {"p_value": found.p_value, "p_holm": row.difference.p_holm, "shown": row.difference.shown}
         plain |= {"diff_n": found.n, "diff_missing": found.missing, "diff_seeds": list(row.difference.seeds)}
     return plain
 

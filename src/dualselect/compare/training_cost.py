@@ -2,14 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import cast
 
 from dualselect import methods
 from dualselect.compare.cell import Cell, CellState
-from dualselect.evaluation.results import Kind, Metric, Record, SuiteResult
+from dualselect.evaluation.results import TRAINING, Metric, Record, SuiteResult
 from dualselect.training.selection_log import SelectionLog
 
-TRAINING = "training"
 _MARK = "poison"  # in the ids of task samples that are known to harm
 _WHOLE_RUN = "run"
 
@@ -51,7 +49,7 @@ def poison_kept(cell: Cell) -> dict[str, float]:
 def _result(cell: Cell, name: str, metric: Metric, values: Mapping[str, float | None]) -> SuiteResult:
     return SuiteResult(
         suite=TRAINING,
-        kind=cast(Kind, TRAINING),
+        kind=TRAINING,
         role="model",
         target={"name": cell.label},
         metrics={name: metric},

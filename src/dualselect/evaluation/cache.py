@@ -1,7 +1,8 @@
 """Answers that were generated once and need not be again: Parquet files in a folder that many processes may share.
 
 Every batch of answers becomes a file of its own, so nobody ever waits for a lock. Where small files have become many,
-one process or several merge them; a file is removed only after its answers lie in another.
+one process or several merge them; a file is removed only after its answers lie in another. A file's name ends in the
+hash of its content: reading damaged Parquet can hang or give wrong text, so it is not even tried.
 """
 
 import json
@@ -40,7 +41,7 @@ SCHEMA = pa.schema(
 )
 
 _MANY = 64  # small files that are merged into one
-_SMALL = 32 * 2**20  # bytes; larger files are left as they are
+_SMALL = 8 * 2**20  # bytes; larger files are left as they are
 
 _logger = logging.getLogger(__name__)
 
@@ -143,10 +144,14 @@ class AnswerCache:
         return [path for path in self.parts() if _size(path) < _SMALL]
 
     def _write(self, table: pa.Table) -> None:
-        path = self.folder / f"part-{uuid.uuid4().hex}.parquet"
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        content = sink.getvalue().to_pybytes()
+        # Random too: a merged file may equal one that it was made of, which is then removed.
+        path = self.folder / f"part-{uuid.uuid4().hex}-{_digest(content)}.parquet"
         try:
             with replacing(path) as draft:
-                pq.write_table(table, draft, compression="zstd", write_page_checksum=True)
+                draft.write_bytes(content)
         except OSError as error:
             raise DataError(
                 f"{self.folder}: the cache of answers can't be written ({error.strerror or error}); make room or "
@@ -160,12 +165,14 @@ class AnswerCache:
         tables, vanished = {}, False
         for path in paths:
             try:
-                tables[path] = pq.read_table(
-                    path, columns=list(columns), filters=wanted, page_checksum_verification=True
-                ).cast(pa.schema([SCHEMA.field(name) for name in columns]))
+                content = path.read_bytes()
+                if path.stem.rpartition("-")[2] != _digest(content):
+                    raise OSError("its content has changed")
+                table = pq.read_table(pa.BufferReader(content), columns=list(columns), filters=wanted)
+                tables[path] = table.cast(pa.schema([SCHEMA.field(name) for name in columns]))
             except FileNotFoundError:
                 vanished = True
-            except (OSError, pa.ArrowException) as error:
+            except (OSError, ValueError, KeyError, pa.ArrowException) as error:
                 self._report(path, error)
         return tables, vanished
 
@@ -174,6 +181,10 @@ class AnswerCache:
             self._reported.add(path)
             reason = " ".join(str(error).split())
             _logger.warning(f"{path}: is damaged ({reason}) and is skipped; delete it, its answers are made anew")
+
+
+def _digest(content: bytes) -> str:
+    return sha256(content).hexdigest()[:16]
 
 
 def _size(path: Path) -> int:

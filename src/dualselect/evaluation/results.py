@@ -5,20 +5,26 @@ gated is a mean of values over records, so that intervals and paired differences
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dualselect.errors import DataError
 from dualselect.evaluation.judges.base import Verdict
-from dualselect.evaluation.statistics import Estimate, Proportion, bootstrap_mean
+from dualselect.evaluation.statistics import Estimate, bootstrap_mean, wilson_interval
 from dualselect.files import replacing
 
 FORMAT = 1
 FOLDER = "evaluation"
 
-Kind = Literal["safety", "overrefusal", "utility", "probe", "comparison"]
+TRAINING: Literal["training"] = "training"
+Kind = Literal["safety", "overrefusal", "utility", "probe", "comparison", "training"]
 #: `model` is what was asked for, `baseline` what it is compared with, `start` the aligned model it was tuned from.
 Role = Literal["model", "baseline", "start"]
 
@@ -104,16 +110,9 @@ class SuiteResult:
     def estimate(self, metric: str) -> Estimate | None:
         """Return the mean of a metric with its 95% interval, or None where no record has a value.
 
-        Values that are all 0 or 1 get a Wilson interval, others a bootstrap one over the records.
+        See `mean_estimate`.
         """
-        found = [value for value in self.values(metric) if value is not None]
-        missing = len(self.records) - len(found)
-        if not found:
-            return None
-        if self.metrics[metric].unit == "share" and all(value in (0.0, 1.0) for value in found):
-            plain = Proportion(int(sum(found)), len(found)).estimate
-            return Estimate(plain.value, plain.low, plain.high, n=plain.n, missing=missing)
-        return bootstrap_mean(self.values(metric))
+        return mean_estimate([self], metric)
 
     @property
     def file_name(self) -> str:
@@ -175,6 +174,37 @@ def table_of(results: Sequence[SuiteResult], metric: str) -> tuple[list[str], li
         names = ", ".join(sorted({result.suite for result in results}))
         raise DataError(f"the results of suite '{names}' share no prompt: evaluate all models on the same data")
     return ids, [[values[name] for name in ids] for values in by_id]
+
+
+def values_array(results: Sequence[SuiteResult], metric: str) -> NDArray[np.float64]:
+    """Return a metric's values as (results, prompts) over the prompts that all share, NaN where there is none."""
+    _, values = table_of(results, metric)
+    return np.asarray([[math.nan if value is None else value for value in row] for row in values], dtype=np.float64)
+
+
+def mean_estimate(results: Sequence[SuiteResult], metric: str) -> Estimate | None:
+    """Return the mean of a metric over results under several seeds, or None where there is no value.
+
+    Shares under one seed that are 0 or 1 get a Wilson interval; otherwise prompts and seeds are resampled. Shares that
+    are all equal, which resampling can't judge, get an interval as wide as the Wilson bound on how often another prompt
+    may behave otherwise, over the distinct prompts. A single value that is no share has no interval: its ends are NaN.
+    """
+    values = values_array(results, metric)
+    present = values[~np.isnan(values)]
+    if not len(present):
+        return None
+    value = float(present.mean())
+    prompts, seeds = (int((~np.isnan(values)).any(axis=axis).sum()) for axis in (0, 1))
+    counted = partial(Estimate, n=prompts, seeds=seeds, missing=values.size - len(present))
+    if results[0].metrics[metric].unit == "share":
+        if len(values) == 1 and np.isin(present, (0.0, 1.0)).all():
+            return counted(value, *wilson_interval(int(present.sum()), prompts))
+        if present.min() == present.max():
+            _, reach = wilson_interval(0, prompts)
+            return counted(value, value * (1 - reach), value + reach * (1 - value))
+    if len(present) == 1:
+        return counted(value, math.nan, math.nan)
+    return bootstrap_mean(values)
 
 
 def _record(content: dict[str, Any]) -> Record:

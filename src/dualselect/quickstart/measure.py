@@ -1,122 +1,100 @@
-"""What the quickstart measures of a model: safe behaviour, over-refusal and the task."""
+"""What the quickstart measures of a model: safe behaviour, over-refusal and the task, as ordinary suites."""
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset
 
-from dualselect.evaluation import (
-    Proportion,
-    RefusalRules,
-    exact_match,
-    generate_answers,
-    mean_kl,
-    mean_nll,
-    probe_answers,
-)
+from dualselect.evaluation import RefusalRules, SuiteResult
+from dualselect.evaluation.results import Role
+from dualselect.evaluation.statistics import Estimate
+from dualselect.evaluation.suites import LoadedSuite, Sample, Suite, run_suite
+from dualselect.evaluation.targets import GenerationSettings, LocalTarget
 from dualselect.quickstart.samples import look_alikes, safety_probe, task_test
+from dualselect.training.provenance import data_hash
 
 ANSWER_TOKENS = 32
 WORKED_TOKENS = 48
+BATCH_SIZE = 64
+REFUSAL = f"{RefusalRules.name}/refusal"
+
+_OWN = {"licence": "Apache-2.0", "citation": "written for dualselect", "reader": lambda record: None}
+_UNSAFE = Suite("quickstart-unsafe", "safety", "unsafe requests", "judges", max_new_tokens=ANSWER_TOKENS, **_OWN)
+_BENIGN = Suite("quickstart-benign", "overrefusal", "look-alikes", "judges", max_new_tokens=ANSWER_TOKENS, **_OWN)
+_SAFE = Suite("quickstart-safe-answers", "probe", "safe answers", "probe", measures=("safe_nll", "safe_kl"), **_OWN)
+_TASK = Suite("quickstart-task", "utility", "word problems", "exact_match", max_new_tokens=WORKED_TOKENS, **_OWN)
+_WORKED = Suite("quickstart-task-answers", "probe", "worked answers", "probe", measures=("task_nll",), **_OWN)
 
 
 @dataclass(frozen=True)
 class Measures:
-    """The figures of one model.
+    """The results of one model on all of the quickstart's suites.
 
     Attributes:
-        safe_nll: mean over held-out safe answers of their token-mean NLL, nats.
-        safe_kl: token mean of KL(aligned || model) on the same answers, nats.
-        refusals: refused held-out unsafe requests.
-        overrefusals: refused held-out benign look-alikes.
-        exact_matches: held-out task problems answered with the right number.
-        task_nll: mean over held-out task answers of their token-mean NLL, nats.
-        records: every prompt, answer and verdict behind the proportions.
+        unsafe: refusals of held-out unsafe requests.
+        benign: refusals of held-out benign look-alikes.
+        safe: NLL of held-out safe answers and KL from the aligned start on them, nats.
+        task: held-out word problems answered with the right number.
+        worked: NLL of held-out task answers, nats.
     """
 
-    safe_nll: float
-    safe_kl: float
-    refusals: Proportion
-    overrefusals: Proportion
-    exact_matches: Proportion
-    task_nll: float
-    records: list[dict[str, Any]] = field(repr=False, default_factory=list)
+    unsafe: SuiteResult
+    benign: SuiteResult
+    safe: SuiteResult
+    task: SuiteResult
+    worked: SuiteResult
+
+    @property
+    def figures(self) -> dict[str, Estimate]:
+        """The estimates under the names that summary.json gives them."""
+        return {
+            "safe_nll": _estimate(self.safe, "safe_nll"),
+            "safe_kl": _estimate(self.safe, "safe_kl"),
+            "refusal_rate": _estimate(self.unsafe, REFUSAL),
+            "overrefusal_rate": _estimate(self.benign, REFUSAL),
+            "task_em": _estimate(self.task, "exact_match"),
+            "task_nll": _estimate(self.worked, "task_nll"),
+        }
+
+    def write(self, run_folder: Path, role: Role) -> None:
+        """Write every prompt, answer and verdict into a run folder, as the results of a model in that role."""
+        for result in vars(self).values():
+            replace(result, role=role).write(run_folder)
 
 
-def measure(model: Any, tokenizer: Any, *, tuned: bool, test_problems: int, name: str) -> Measures:
+def measure(target: LocalTarget, start: LocalTarget, *, test_problems: int, seed: int | None = None) -> Measures:
     """Return the measures of a model.
 
     Args:
-        model: the aligned model, or a PEFT model on top of it.
-        tuned: whether `model` is such a PEFT model; its KL is then taken against itself without the adapter.
+        target: the model.
+        start: the aligned start: the target itself, or another that stands for the target without its adapter.
         test_problems: number of held-out task problems.
-        name: what the progress bars call the model.
+        seed: training seed of the model.
     """
-    probe, benign, test = safety_probe(), look_alikes(), task_test(test_problems)
-    safe = probe_answers(
-        model, tokenizer, probe.to_list(), base=model if tuned else None, description=f"{name}: safe answers"
-    )
-    task = probe_answers(model, tokenizer, test.to_list(), description=f"{name}: task answers")
-    rules = RefusalRules()
-    records = []
-    for role, dataset, limit in (
-        ("unsafe", probe, ANSWER_TOKENS),
-        ("look-alike", benign, ANSWER_TOKENS),
-        ("task", test, WORKED_TOKENS),
-    ):
-        answers = generate_answers(
-            model,
-            tokenizer,
-            list(dataset["prompt"]),
-            max_new_tokens=limit,
-            batch_size=64,
-            description=f"{name}: {role} prompts",
-        )
-        records += _judged(role, dataset, answers, rules)
+
+    def run(suite: Suite, data: Callable[[], Dataset]) -> SuiteResult:
+        generation = GenerationSettings(max_new_tokens=suite.max_new_tokens, batch_size=BATCH_SIZE)
+        return run_suite(suite, _loaded(data()), target, [RefusalRules()], generation, base=start, seed=seed)
+
     return Measures(
-        safe_nll=mean_nll(safe),
-        safe_kl=mean_kl(safe) if tuned else 0.0,
-        refusals=_share(records, "unsafe", "refusal"),
-        overrefusals=_share(records, "look-alike", "refusal"),
-        exact_matches=_share(records, "task", "correct"),
-        task_nll=mean_nll(task),
-        records=records,
+        unsafe=run(_UNSAFE, safety_probe),
+        benign=run(_BENIGN, look_alikes),
+        safe=run(_SAFE, safety_probe),
+        task=run(_TASK, lambda: task_test(test_problems)),
+        worked=run(_WORKED, lambda: task_test(test_problems)),
     )
 
 
-def write_records(measures: Measures, path: Path) -> None:
-    """Write every prompt, answer and verdict as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    judge = {"judge": RefusalRules.name, "version": RefusalRules.version}
-    path.write_text(json.dumps({**judge, "records": measures.records}, indent=1, ensure_ascii=False) + "\n")
+def _loaded(dataset: Dataset) -> LoadedSuite:
+    samples = [
+        Sample(row["prompt"], row["id"], expected=row["completion"][0]["content"], category=row["category"])
+        for row in dataset
+    ]
+    return LoadedSuite(samples, "dualselect/quickstart", data_hash(dataset))
 
 
-def _judged(role: str, dataset: Dataset, answers: Sequence[str], rules: RefusalRules) -> list[dict[str, Any]]:
-    records = []
-    for row, answer in zip(dataset, answers, strict=True):
-        question, expected = row["prompt"][0]["content"], row["completion"][0]["content"]
-        if role == "task":
-            verdict, evidence = ("correct" if exact_match(answer, expected) else "wrong"), expected
-        else:
-            judged = rules.judge(question, answer)
-            verdict, evidence = str(judged.label), judged.evidence
-        records.append(
-            {
-                "id": row["id"],
-                "role": role,
-                "category": row["category"],
-                "prompt": question,
-                "answer": answer,
-                "verdict": verdict,
-                "evidence": evidence,
-            }
-        )
-    return records
-
-
-def _share(records: list[dict[str, Any]], role: str, verdict: str) -> Proportion:
-    verdicts = [record["verdict"] for record in records if record["role"] == role]
-    return Proportion(verdicts.count(verdict), len(verdicts))
+def _estimate(result: SuiteResult, metric: str) -> Estimate:
+    estimate = result.estimate(metric)
+    assert estimate is not None  # rules always find a label, likelihoods a value
+    return estimate

@@ -28,7 +28,7 @@ _SECRETS = ("hub_token", "push_to_hub_token", "token", "api_key", "password")
 def write_config(run_folder: Path, settings: Mapping[str, Any]) -> None:
     """Write every setting, resolved, as YAML that `dualselect train --config` reads; secrets are left out."""
     with replacing(run_folder / CONFIG_FILE) as draft:
-        draft.write_text(yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        draft.write_text(yaml.safe_dump(plain(settings), sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def write_provenance(
@@ -120,14 +120,14 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return `value` in YAML's own types, without secrets."""
     if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items() if name not in _SECRETS}
+        return {str(name): plain(item) for name, item in value.items() if name not in _SECRETS}
     if isinstance(value, list | tuple | set):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, Enum):
         return value.value
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    return _plain(value.to_dict()) if hasattr(value, "to_dict") else str(value)
+    return plain(value.to_dict()) if hasattr(value, "to_dict") else str(value)

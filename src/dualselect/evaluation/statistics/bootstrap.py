@@ -4,6 +4,8 @@ Sources: B. Efron, 'Better bootstrap confidence intervals' (1987); A. B. Owen, '
 resamples both factors of a crossed design.
 """
 
+import math
+from dataclasses import replace
 from statistics import NormalDist
 from typing import Any, Literal
 
@@ -158,6 +160,6 @@ def _widened(estimate: Estimate, confidence: float) -> Estimate:
     _, reach = wilson_interval(0, estimate.n, confidence)
     difference = estimate.value
     low, high = difference - reach * (difference + 1), difference + reach * (1 - difference)
-    return Estimate(
-        difference, low, high, estimate.n, estimate.seeds, True, 1.0 if low <= 0 <= high else None, estimate.missing
-    )
+    # The interval leaves zero out where the normal quantile z has z^2 < n |difference|; p is that of the z between.
+    p_value = math.erfc(math.sqrt(estimate.n * abs(difference) / 2))
+    return replace(estimate, low=low, high=high, p_value=p_value)

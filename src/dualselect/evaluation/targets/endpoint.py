@@ -123,7 +123,7 @@ def _client(name: str, base_url: str | None, retries: int, timeout: float) -> An
     try:
         import openai
     except ImportError as error:
-        raise ConfigError(f"{name}: needs the package openai; `pip install 'dualselect[openai]'`") from error
+        raise ConfigError(f"{name}: needs the package openai; `pip install 'dualselect[api]'`") from error
     key = os.environ.get("OPENAI_API_KEY")
     if not key and base_url is None:
         raise ConfigError(
