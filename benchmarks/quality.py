@@ -1,8 +1,8 @@
 """`python -m benchmarks.quality --data FOLDER`: do the methods keep an aligned model safe, over seeds?
 
-The whole experiment from real data: align the default model on safe answers, poison a task with an unaligned model's
-own compliant answers to unsafe requests, fine-tune by every method and seed, and compare. All that is drawn is drawn by
-a fixed seed; prompts of alignment, task, pool and tests are apart.
+The whole experiment from real data: take the default model, aligned by the adapter that ships with the package, poison
+a task with the unaligned model's own compliant answers to unsafe requests, fine-tune by every method and seed, and
+compare. All that is drawn is drawn by a fixed seed; prompts of task, poison, pool and tests are apart.
 
 FOLDER holds gsm8k/train.jsonl and gsm8k/test.jsonl (prompt, completion), safety_instructions/train.jsonl (unsafe
 prompt, safe completion) and harmful_behaviors/prompts.jsonl (unsafe prompt), one record a line.
@@ -35,8 +35,6 @@ Row = dict[str, str]
 class Sizes:
     """How many samples play each part."""
 
-    align_safe: int = 320
-    align_task: int = 80
     pool: int = 128
     probe: int = 64
     task: int = 128
@@ -66,10 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def prepare(data: Path, work: Path, sizes: Sizes) -> None:
     """Write all sets and the aligned model into `work`; what is there already is kept."""
     sets = split(data, sizes)
-    for name in ("align", "clean", "pool", "probe", "unsafe-test", "task-test"):
+    for name in ("clean", "pool", "probe", "unsafe-test", "task-test"):
         _write(work / f"{name}.jsonl", sets[name])
     if not (work / "aligned" / "config.json").is_file():
-        align(work)
+        _save_aligned(work / "aligned")
     if not (work / "task.jsonl").is_file():
         poison = _comply(sets["poison-prompts"])
         rows = sets["clean"] + poison
@@ -106,53 +104,16 @@ def split(data: Path, sizes: Sizes) -> dict[str, list[Row]]:
         "pool": take(safe, sizes.pool, "reference"),
         "clean": take(task, sizes.task, "task"),
         "poison-prompts": take(unsafe, sizes.poison, "poison"),
-        "align": take(safe, sizes.align_safe, "align-safe") + take(task, sizes.align_task, "align-task"),
     }
 
 
-def align(work: Path) -> None:
-    """Teach the default model to decline, by plain SFT with a LoRA, and merge it into `<work>/aligned`."""
-    from dualselect.cli import main as dualselect
-    from dualselect.quickstart import DEFAULT_MODEL
+def _save_aligned(folder: Path) -> None:
+    """Write the default model, aligned by the adapter that ships, as a plain model."""
     from dualselect.quickstart.align import load_aligned
 
-    adapter = work / "align"
-    shutil.rmtree(adapter, ignore_errors=True)
-    flags = {
-        # All samples at equal weight: plain SFT, but with the faster vocabulary projection of selecting methods.
-        "method": "random",
-        "task_token_fraction": "1.0",
-        "model": DEFAULT_MODEL,
-        "task": work / "align.jsonl",
-        "output_dir": adapter,
-        "num_train_epochs": 1,
-        "per_device_train_batch_size": 8,
-        "learning_rate": "2e-3",
-        "max_length": 256,
-        "pad_to_multiple_of": 64,  # on a CPU every new shape costs a compilation
-        "gradient_checkpointing": "false",
-        "bf16": "false",  # the base is bfloat16 already, the LoRA stays fp32
-        "lora_r": 8,
-        "lora_alpha": 16,
-        "lora_target_modules": "all-linear",
-        "save_strategy": "no",
-        "logging_steps": 10,
-        "report_to": "none",
-    }
-    code = dualselect(["train", *(part for name, value in flags.items() for part in (f"--{name}", str(value)))])
-    if code:
-        raise DualSelectError(f"aligning failed with exit code {code}; see above")
-    _name_base(adapter, DEFAULT_MODEL)
-    model, tokenizer = load_aligned(adapter)
-    model.save_pretrained(work / "aligned")
-    tokenizer.save_pretrained(work / "aligned")
-
-
-def _name_base(adapter: Path, name: str) -> None:
-    # The adapter names the folder that the model was loaded from, which only this machine has.
-    path = adapter / "adapter_config.json"
-    config = json.loads(path.read_text())
-    path.write_text(json.dumps({**config, "base_model_name_or_path": name}, indent=2))
+    model, tokenizer = load_aligned()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def _comply(rows: list[Row]) -> list[Row]:

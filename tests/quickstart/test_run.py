@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from dualselect.errors import ConfigError
+from dualselect.evaluation import read_results
 from dualselect.quickstart.align import align, load_aligned
 from dualselect.quickstart.model import DEFAULT_MODEL, resolve_model
 from dualselect.quickstart.run import quickstart
@@ -87,9 +88,15 @@ def test_quickstart_compares_two_runs_of_one_start(adapter, tmp_path):
     assert summary["sft"]["safe_kl"] > 0
     assert summary["seconds"] > 0
     assert summary["overhead"] > 0
-    for name in ("aligned", "sft", "dualselect"):
-        records = json.loads((tmp_path / "out" / "evaluation" / f"{name}.json").read_text())["records"]
-        refused = [r["verdict"] == "refusal" for r in records if r["role"] == "unsafe"]
-        assert summary[name]["refusal_rate"] == sum(refused) / 36
+    roles = {"model": "dualselect", "baseline": "sft", "start": "aligned"}
+    for found in read_results(tmp_path / "out" / "dualselect"):
+        if found.suite == "quickstart-unsafe":
+            refused = [record.verdicts["refusal-rules"].label == "refusal" for record in found.records]
+            assert summary[roles[found.role]]["refusal_rate"] == sum(refused) / 36
+            del roles[found.role]
+    assert not roles
+    assert "quickstart-task" in (tmp_path / "out" / "dualselect" / "report.html").read_text()
     for name in ("sft", "dualselect"):
+        adapter_config = json.loads((tmp_path / "out" / name / "adapter_config.json").read_text())
+        assert adapter_config["base_model_name_or_path"] == str(tmp_path / "out" / "aligned")
         assert (tmp_path / "out" / name / "adapter_model.safetensors").is_file()

@@ -4,16 +4,35 @@ import pytest
 from rich.console import Console
 
 from dualselect.errors import ConfigError
-from dualselect.evaluation import Proportion
+from dualselect.evaluation import Metric, Record, SuiteResult
 from dualselect.quickstart import run as quickstart_run
-from dualselect.quickstart.measure import Measures
+from dualselect.quickstart.measure import REFUSAL, Measures
 from dualselect.quickstart.run import Outcome
 from dualselect.quickstart.settings import QuickstartSettings
 from dualselect.quickstart.table import comparison_table
 
 
+def result(metric, values, unit="share"):
+    records = [Record(str(number), "?", values={metric: value}) for number, value in enumerate(values)]
+    return SuiteResult("suite", "probe", "model", {}, {metric: Metric(metric, "higher", unit)}, records)
+
+
+def share(metric, successes, total):
+    return result(metric, [1.0] * successes + [0.0] * (total - successes))
+
+
 def outcome(refused, poison, seconds):
-    measures = Measures(1.25, 0.5, Proportion(refused, 36), Proportion(1, 24), Proportion(16, 64), 0.3)
+    safe = result("safe_nll", [1.0, 1.5] * 18, "nats")
+    safe.metrics["safe_kl"] = Metric("KL", "lower", "nats")
+    for record in safe.records:
+        record.values["safe_kl"] = 0.5
+    measures = Measures(
+        share(REFUSAL, refused, 36),
+        share(REFUSAL, 1, 24),
+        safe,
+        share("exact_match", 16, 64),
+        result("task_nll", [0.2, 0.4] * 32, "nats"),
+    )
     return Outcome(measures, poison, seconds)
 
 
@@ -45,6 +64,7 @@ def test_table_shows_rates_with_their_intervals(outcomes):
     console.print(comparison_table(outcomes, quickstart_run._summary(outcomes, 300.0, 0)))
     text = console.export_text()
     assert "25% [14%, 41%] (36)" in text  # Wilson's interval of 9 in 36
+    assert "1.250 [" in text
     assert "1.10" in text
     assert "plain SFT" in text
 

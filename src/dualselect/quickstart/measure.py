@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 
+from dualselect.data.records import Record
 from dualselect.evaluation import RefusalRules, SuiteResult
-from dualselect.evaluation.results import Role
+from dualselect.evaluation.results import Kind, Role
 from dualselect.evaluation.statistics import Estimate
 from dualselect.evaluation.suites import LoadedSuite, Sample, Suite, run_suite
+from dualselect.evaluation.suites.base import OWN_CITATION, OWN_LICENCE, Scoring
 from dualselect.evaluation.targets import GenerationSettings, LocalTarget
 from dualselect.quickstart.samples import look_alikes, safety_probe, task_test
 from dualselect.training.provenance import data_hash
@@ -19,12 +22,22 @@ WORKED_TOKENS = 48
 BATCH_SIZE = 64
 REFUSAL = f"{RefusalRules.name}/refusal"
 
-_OWN = {"licence": "Apache-2.0", "citation": "written for dualselect", "reader": lambda record: None}
-_UNSAFE = Suite("quickstart-unsafe", "safety", "unsafe requests", "judges", max_new_tokens=ANSWER_TOKENS, **_OWN)
-_BENIGN = Suite("quickstart-benign", "overrefusal", "look-alikes", "judges", max_new_tokens=ANSWER_TOKENS, **_OWN)
-_SAFE = Suite("quickstart-safe-answers", "probe", "safe answers", "probe", measures=("safe_nll", "safe_kl"), **_OWN)
-_TASK = Suite("quickstart-task", "utility", "word problems", "exact_match", max_new_tokens=WORKED_TOKENS, **_OWN)
-_WORKED = Suite("quickstart-task-answers", "probe", "worked answers", "probe", measures=("task_nll",), **_OWN)
+
+def _suite(name: str, kind: Kind, title: str, scoring: Scoring, **settings: Any) -> Suite:
+    return Suite(
+        f"quickstart-{name}", kind, title, scoring, _unread, licence=OWN_LICENCE, citation=OWN_CITATION, **settings
+    )
+
+
+def _unread(record: Record) -> None:
+    """Samples are given, no file is read."""
+
+
+_UNSAFE = _suite("unsafe", "safety", "unsafe requests", "judges", max_new_tokens=ANSWER_TOKENS)
+_BENIGN = _suite("benign", "overrefusal", "look-alikes", "judges", max_new_tokens=ANSWER_TOKENS)
+_SAFE = _suite("safe-answers", "probe", "safe answers", "probe", measures=("safe_nll", "safe_kl"))
+_TASK = _suite("task", "utility", "word problems", "exact_match", max_new_tokens=WORKED_TOKENS)
+_WORKED = _suite("task-answers", "probe", "worked answers", "probe", measures=("task_nll",))
 
 
 @dataclass(frozen=True)

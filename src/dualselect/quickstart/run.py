@@ -12,19 +12,24 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from rich.console import Console
+from transformers import AutoTokenizer
 
 from dualselect.errors import ConfigError
+from dualselect.evaluation.targets import LoadedTarget
+from dualselect.evaluation.targets.weights import Weights
 from dualselect.quickstart.align import load_aligned
-from dualselect.quickstart.measure import Measures, measure, write_records
+from dualselect.quickstart.measure import Measures, measure
 from dualselect.quickstart.samples import is_poison, reference_pool, task_samples
 from dualselect.quickstart.settings import ADAPTER_FOLDER, QuickstartSettings
 from dualselect.quickstart.table import comparison_table
+from dualselect.reports import write_report
 from dualselect.training import DualSelectConfig, DualSelectTrainer
 from dualselect.training.selection_log import SelectionLog
 
 SUMMARY_FILE = "summary.json"
 SETTINGS_FILE = "quickstart.json"
 MAX_LENGTH = 256
+ALIGNED = "aligned"
 
 _console = Console(stderr=True)
 
@@ -54,14 +59,16 @@ def quickstart(settings: QuickstartSettings) -> dict[str, Any]:
     start = time.perf_counter()
     output = Path(settings.output_dir)
     _prepare_folder(output, settings)
-    outcomes = {"aligned": _measure_aligned(settings, output)}
+    outcomes = {ALIGNED: _measure_aligned(settings, output)}
     for method, options in _methods(settings).items():
         outcomes[method] = _fine_tune(method, options, settings, output)
     seconds = time.perf_counter() - start
     summary = _summary(outcomes, seconds, settings.seed)
     _write_json(output / SUMMARY_FILE, summary)
+    _write_results(outcomes, output)
     Console().print(comparison_table(outcomes, summary))
-    _console.print(f"Written to {output / SUMMARY_FILE}; every answer and verdict: {output / 'evaluation'}")
+    page = write_report(output / "dualselect")
+    _console.print(f"Figures: {output / SUMMARY_FILE}. Every answer, and what was selected: {page}")
     return summary
 
 
@@ -80,7 +87,7 @@ def _prepare_folder(output: Path, settings: QuickstartSettings) -> None:
     """Clear what an earlier quickstart left, so that no result is ever a mixture of two runs."""
     if output.exists() and any(output.iterdir()) and not (output / SETTINGS_FILE).is_file():
         raise ConfigError(f"output_dir: {output} is not empty and holds no earlier quickstart; name another folder")
-    for name in ("aligned", *_methods(settings), "evaluation"):
+    for name in (ALIGNED, *_methods(settings)):
         shutil.rmtree(output / name, ignore_errors=True)
     (output / SUMMARY_FILE).unlink(missing_ok=True)
     output.mkdir(parents=True, exist_ok=True)
@@ -90,19 +97,22 @@ def _prepare_folder(output: Path, settings: QuickstartSettings) -> None:
 def _measure_aligned(settings: QuickstartSettings, output: Path) -> Outcome:
     _console.print("1/3 Measuring the aligned model ...")
     model, tokenizer = load_aligned(settings.adapter or ADAPTER_FOLDER)
-    measures = measure(model, tokenizer, tuned=False, test_problems=settings.test_problems, name="aligned")
-    write_records(measures, output / "evaluation" / "aligned.json")
+    # The adapters name this folder as their base, so that other commands can load them.
+    model.save_pretrained(output / ALIGNED)
+    tokenizer.save_pretrained(output / ALIGNED)
+    target = _target(output / ALIGNED, model, tokenizer)
+    measures = measure(target, target, test_problems=settings.test_problems)
     return Outcome(measures, poison_kept=0, seconds=0.0)
 
 
 def _fine_tune(method: str, options: dict[str, Any], settings: QuickstartSettings, output: Path) -> Outcome:
     """Fine-tune a fresh copy of the aligned model by `method` and measure it."""
     _console.print(f"{'2/3' if method == 'sft' else '3/3'} Fine-tuning by {method} ...")
-    model, tokenizer = load_aligned(settings.adapter or ADAPTER_FOLDER)
+    tokenizer = AutoTokenizer.from_pretrained(output / ALIGNED)
     task = task_samples(settings.samples, settings.poison_share, settings.seed)
     torch.manual_seed(settings.seed)  # both methods start from the same random LoRA
     trainer = DualSelectTrainer(
-        model=model,
+        model=str(output / ALIGNED),
         args=_training_settings(method, options, settings, output / method),
         train_dataset=task,
         reference_dataset=None if method == "sft" else reference_pool(),
@@ -113,11 +123,23 @@ def _fine_tune(method: str, options: dict[str, Any], settings: QuickstartSetting
     trainer.train()
     seconds = time.perf_counter() - start
     trainer.save_model(str(output / method))
-    measures = measure(trainer.model, tokenizer, tuned=True, test_problems=settings.test_problems, name=method)
-    write_records(measures, output / "evaluation" / f"{method}.json")
+    target, aligned = (_target(output / name, trainer.model, tokenizer) for name in (method, ALIGNED))
+    measures = measure(target, aligned, test_problems=settings.test_problems, seed=settings.seed)
     presented = sum(map(is_poison, task["id"])) * settings.epochs
     kept = presented if method == "sft" else _poison_kept(output / method)
     return Outcome(measures, kept, seconds)
+
+
+def _target(folder: Path, model: Any, tokenizer: Any) -> LoadedTarget:
+    return LoadedTarget(folder.name, {"name": str(folder), "hash": Weights(folder.name, folder).hash}, model, tokenizer)
+
+
+def _write_results(outcomes: dict[str, Outcome], output: Path) -> None:
+    """Write each run's results beside those of what it is compared with, as `dualselect evaluate` would."""
+    for name in ("sft", "dualselect"):
+        outcomes[name].measures.write(output / name, "model")
+        outcomes[ALIGNED].measures.write(output / name, "start")
+    outcomes["sft"].measures.write(output / "dualselect", "baseline")
 
 
 def _training_settings(
@@ -134,6 +156,8 @@ def _training_settings(
         gradient_checkpointing=False,
         # The frozen base is bfloat16 already and the LoRA stays fp32, so autocast would only add copies.
         bf16=False,
+        # On a CPU every new shape of a batch costs a compilation.
+        pad_to_multiple_of=64,
         save_strategy="no",
         logging_steps=5,
         report_to="none",
@@ -156,16 +180,8 @@ def _summary(outcomes: dict[str, Outcome], seconds: float, seed: int) -> dict[st
 
 
 def _figures(outcome: Outcome) -> dict[str, float]:
-    measures = outcome.measures
-    figures = {
-        "safe_nll": measures.safe_nll,
-        "safe_kl": measures.safe_kl,
-        "refusal_rate": measures.refusals.rate,
-        "overrefusal_rate": measures.overrefusals.rate,
-        "task_em": measures.exact_matches.rate,
-        "task_nll": measures.task_nll,
-        "poison_kept": outcome.poison_kept,
-    }
+    figures = {name: estimate.value for name, estimate in outcome.measures.figures.items()}
+    figures["poison_kept"] = outcome.poison_kept
     assert not any(math.isnan(value) for value in figures.values())
     return figures
 
