@@ -14,6 +14,7 @@ from dualselect.compare.request import START
 from dualselect.compare.start import read_start
 from dualselect.compare.tables import Comparison, latex_table, markdown_table
 from dualselect.compare.training_cost import training_results
+from dualselect.compare.win_rates import win_rates
 from dualselect.evaluation.results import FOLDER, SuiteResult
 from dualselect.files import replacing
 
@@ -101,15 +102,16 @@ def _state(cell: Cell, grid: Grid) -> CellState:
 
 
 def _results(grid: Grid, done: Sequence[tuple[Cell, CellState]]) -> dict[str, list[SuiteResult]]:
-    """Return the results of the start, if it was evaluated, and of the cells, by label; training last."""
+    """Return the results of the start, if it was evaluated, and of the cells, by label; win rates and training last."""
     results: dict[str, list[SuiteResult]] = {START: read_start(grid), **{label: [] for label in grid.labels}}
     for cell, state in done:
         for name in state.results:
             result = SuiteResult.read(cell.folder / FOLDER / name)
             result.seed = cell.seed
             results[cell.label].append(result)
-    for label, found in training_results(done).items():
-        results[label] += found
+    for further in (win_rates(results, grid.baseline), training_results(done)):
+        for label, found in further.items():
+            results[label] += found
     return {label: found for label, found in results.items() if found}
 
 

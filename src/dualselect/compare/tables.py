@@ -8,8 +8,9 @@ from itertools import groupby
 
 from dualselect.compare.estimates import Difference, Row
 from dualselect.compare.request import START
+from dualselect.compare.win_rates import EVEN, WIN_RATE
 from dualselect.evaluation.results import Metric
-from dualselect.evaluation.statistics import NO_DIFFERENCE
+from dualselect.evaluation.statistics import NO_DIFFERENCE, Estimate
 
 _BETTER = {"higher": "higher is better", "lower": "lower is better", "neither": "descriptive"}
 _DIGITS = {"share": 1, "nats": 3, "score": 2}
@@ -91,7 +92,7 @@ def _about(comparison: Comparison) -> list[str]:
         "Intervals: 95%, bootstrap over prompts and seeds, Wilson for shares of a single seed. They speak of few seeds "
         "and are too narrow where seeds scatter.",
         f"'{NO_DIFFERENCE}': the interval of the difference holds zero, or p > 0.05 after Holm's correction for the "
-        "number of methods compared in that metric.",
+        "number of methods compared in that metric; for a win rate: its interval holds 50%.",
     ]
     if any(row.method == START for row in comparison.rows):
         about.append(f"{START} is the model that all of them begin with; it has no seed.")
@@ -110,6 +111,8 @@ def _cells(row: Row, comparison: Comparison) -> list[str]:
     mean = [_number(found.value, unit), _interval(found.low, found.high, unit), str(found.n)]
     mean.append(_NONE if row.method == START else str(found.seeds))
     remarks = [f"{found.missing} without a value"] if found.missing else []
+    if row.name.endswith(f"/{WIN_RATE}"):
+        remarks.insert(0, _win_verdict(found, comparison.baseline))
     compared = ["", "", ""]
     if row.difference is not None:
         difference = row.difference.estimate
@@ -124,6 +127,12 @@ def _cells(row: Row, comparison: Comparison) -> list[str]:
         if difference.n != found.n:
             remarks.append(f"compared on {difference.n} prompts")
     return [row.method, *mean, *compared, ", ".join(remarks)]
+
+
+def _win_verdict(win_rate: Estimate, baseline: str) -> str:
+    if win_rate.low <= EVEN <= win_rate.high:
+        return NO_DIFFERENCE
+    return f"{'wins' if win_rate.value > EVEN else 'loses'} against {baseline}"
 
 
 def _columns(baseline: str, escape: Callable[[str], str]) -> list[str]:
