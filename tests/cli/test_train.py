@@ -21,9 +21,16 @@ def test_a_run_leaves_its_folder_and_its_settings_make_it_again(dualselect, conf
     shown = dualselect("train", "--config", config)
     assert shown.code == 0, shown.err
     run = data / "run"
-    assert {"config.yaml", "provenance.json", "metrics.jsonl", "selection", "adapter_model.safetensors"} <= {
-        path.name for path in run.iterdir()
-    }
+    assert {
+        "config.yaml",
+        "provenance.json",
+        "metrics.jsonl",
+        "selection",
+        "adapter_model.safetensors",
+        "samples.parquet",
+        "report.html",
+        "README.md",
+    } <= {path.name for path in run.iterdir()}
     tasks, references = SelectionLog.read(run)
     assert len(tasks) == 16
     assert len(references) % 6 == 0

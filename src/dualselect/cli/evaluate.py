@@ -15,7 +15,7 @@ _ABOUT = """Measure what a model does: safety, over-refusal and utility, with 95
 A model is a run folder, an adapter, a full model, a hub id, or api:MODEL for an OpenAI-compatible endpoint. For an
 adapter the aligned start (its base without it) is measured too. Prompts that the model was trained on are left out.
 Answers are cached, so that an interrupted evaluation goes on where it stopped. Results go to the evaluation folder of
-the run; `dualselect report` makes a page of them and `dualselect suites` lists what can be measured."""
+the run, with a page that shows them; `dualselect suites` lists what can be measured."""
 
 SHIP, DO_NOT_SHIP = 0, 3
 
@@ -79,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     from dualselect.evaluation.gate import decide, read_gate
     from dualselect.evaluation.session import Models, evaluate
     from dualselect.evaluation.summary import summary_table, win_rate_lines
+    from dualselect.reports import write_report
 
     gate = read_gate(Path(args.gate)) if args.gate else None  # before anything that takes long
     settings = _settings(args)
@@ -97,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     console.print(summary_table(results))
     for line in win_rate_lines(results):
         console.print(line)
-    print(f"Written to {output / 'evaluation'}; `dualselect report {output}` makes a page of it")
+    print(f"Written to {output / 'evaluation'}; {write_report(output)} shows every answer")
     if gate is None:
         return 0
     decision = decide(gate, results)

@@ -25,9 +25,17 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fine-tune as the arguments say; returns the exit code."""
-    from dualselect.cli.settings import parse_settings
+    from accelerate import PartialState
 
-    train(parse_settings(args.arguments, "train", ABOUT))
+    from dualselect.cli.settings import parse_settings
+    from dualselect.reports import write_model_card, write_report
+
+    settings = parse_settings(args.arguments, "train", ABOUT)
+    train(settings)
+    if PartialState().is_main_process:
+        folder = Path(settings.training.output_dir)
+        write_model_card(folder)
+        print(f"Saved in {folder}; {write_report(folder)} shows what happened")
     return 0
 
 
@@ -66,7 +74,6 @@ def train(settings: "Settings") -> None:
     trainer.extra_settings = asdict(settings.model) | asdict(settings.data)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(training.output_dir)
-    print(f"Saved in {training.output_dir}")
 
 
 def _checkpoint(settings: "Settings") -> str | None:
