@@ -134,7 +134,9 @@ def _comply(rows: list[Row]) -> list[Row]:
 
 
 def _compare(work: Path, rest: Sequence[str]) -> int:
+    """Run the grid, and keep its tables and a page without the prompts and answers, which are not ours to pass on."""
     from dualselect.cli import main as dualselect
+    from dualselect.reports import write_report
 
     output = work / "compare"
     code = dualselect(["compare", "--config", str(CONFIG), "--output_dir", str(output), *rest])
@@ -142,7 +144,8 @@ def _compare(work: Path, rest: Sequence[str]) -> int:
         RESULTS.mkdir(parents=True, exist_ok=True)
         for name in ("table.md", "table.tex", "estimates.parquet", "compare.json"):
             shutil.copy(output / name, RESULTS / name)
-        _console.print(f"Tables copied to {RESULTS}")
+        write_report(output, RESULTS / "report.html", texts=False)
+        _console.print(f"Tables and page kept in {RESULTS}")
     return code
 
 
