@@ -1,9 +1,14 @@
-"""Writing whole files: under a temporary name first, so that a reader never meets half of one."""
+"""Where the package keeps files of its own, and how it writes files: so that a reader never meets half of one."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Return the cache folder: `$DUALSELECT_CACHE`, or `~/.cache/dualselect`."""
+    return Path(os.environ.get("DUALSELECT_CACHE") or Path.home() / ".cache" / "dualselect").expanduser()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ LIMITS = ("--limit", 5, "--max_new_tokens", 4, "--batch_size", 4)
 def runs(dualselect, config, monkeypatch, tmp_path):
     """Return a folder with two finished runs from one base, `sft` and `tuned`."""
     monkeypatch.setenv("DUALSELECT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "300")  # no cell of the table is broken into lines
     for name, method in (("sft", "sft"), ("tuned", "dualselect")):
         outcome = dualselect("train", "--config", config, "--method", method, "--output_dir", tmp_path / name)
         assert outcome.code == 0, outcome.err

@@ -6,12 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from peft import PeftModel
+from transformers import LlamaForCausalLM
 
 from dualselect.errors import ConfigError
 from dualselect.evaluation.lm_eval import run_lm_eval
+from dualselect.evaluation.targets import LocalModels
 
 QUESTIONS = ["red or one", "two apples", "why not", "the quick fox"]
-CHOICES = ["yes", "no more"]
+CHOICES = ["yes", "why"]
 
 TASK = """
 task: tiny_choice
@@ -61,18 +64,37 @@ def log_prob(model, tokenizer, context, continuation):
     return sum(float(log_probs[place - 1, ids[place]]) for place in range(len(start), len(ids)))
 
 
+def accuracies(model, tokenizer):
+    """By a loop of forward passes."""
+    found = []
+    for index, text in enumerate(QUESTIONS):
+        scores = [log_prob(model, tokenizer, text, f" {choice}") for choice in CHOICES]
+        found.append(float(scores.index(max(scores)) == index % 2))
+    return found
+
+
 def test_accuracy_is_that_of_a_loop_of_forward_passes(target, task_folder):
     (result,) = run_lm_eval(target, ["tiny_choice"], include_path=task_folder, apply_chat_template=False)
-    expected = []
-    for index, text in enumerate(QUESTIONS):
-        scores = [log_prob(target.model, target.tokenizer, text, f" {choice}") for choice in CHOICES]
-        expected.append(float(scores.index(max(scores)) == index % 2))
-    assert result.values("acc") == expected
+    assert result.values("acc") == accuracies(target.model, target.tokenizer)
     assert result.estimate("acc").value == pytest.approx(result.settings["lm_eval"]["acc,none"])
     assert (result.metrics["acc"].better, result.metrics["acc"].unit) == ("higher", "share")
     assert [record.prompt for record in result.records] == QUESTIONS
     assert result.settings["task_version"] == "3.0"
     assert result.file_name == "lm-eval-tiny_choice.json"
+
+
+def test_adapters_of_one_base_are_each_measured_with_their_own_on(tiny_model_dir, make_adapter, task_folder):
+    models, folders = LocalModels(device="cpu"), [make_adapter(f"run-{seed}", seed, lora_alpha=100) for seed in (1, 2)]
+    targets = [models.open(str(folder)) for folder in folders]
+    targets.append(targets[0].start())  # the last adapter that was put on is not the one to measure
+    found = []
+    for target, folder in zip(targets, [*folders, None], strict=True):
+        (result,) = run_lm_eval(target, ["tiny_choice"], include_path=task_folder, apply_chat_template=False)
+        found.append(result.values("acc"))
+        alone = LlamaForCausalLM.from_pretrained(tiny_model_dir)
+        alone = (PeftModel.from_pretrained(alone, folder) if folder else alone).eval()
+        assert found[-1] == accuracies(alone, target.tokenizer)
+    assert len({tuple(values) for values in found}) == len(found)
 
 
 def test_results_can_be_written_and_read(target, task_folder, tmp_path):

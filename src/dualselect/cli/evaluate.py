@@ -1,6 +1,7 @@
 """`dualselect evaluate`: measure a model's safety and utility, alone or against others, and maybe gate it."""
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,14 @@ def add_parser(subparsers: Any) -> None:
         "--seed", type=int, default=0, help="of the draw of prompts and of sampling (default: %(default)s)"
     )
     how.add_argument("--no_cache", action="store_true", help="neither read nor write cached answers")
+    judges = parser.add_argument_group("judges (verdicts depend on none of these)")
+    judges.add_argument("--judge_batch_size", type=int, default=8, help="answers that a local judge takes at once")
+    judges.add_argument("--api_concurrency", type=int, default=8, help="requests at once to an endpoint")
+    judges.add_argument("--api_requests_per_minute", type=float, default=0.0, help="rate limit of an endpoint; 0: none")
+    judges.add_argument(
+        "--api_price_in", type=float, default=0.0, help="price of a million prompt tokens"
+    )
+    judges.add_argument("--api_price_out", type=float, default=0.0, help="price of a million reply tokens")
     out = parser.add_argument_group("what becomes of it")
     out.add_argument("--output_dir", help="run folder for the results (default: the model's, if it is one)")
     out.add_argument("--gate", help=f"YAML of rules; prints SHIP (exit {SHIP}) or DON'T SHIP (exit {DO_NOT_SHIP})")
@@ -89,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
         models,
         settings,
         output,
+        judge_settings=_judge_settings(args),
         comparator=args.comparator,
         lm_eval_tasks=tuple(filter(None, args.lm_eval.split(","))),
         cache=None if args.no_cache else _cache_folder(),
@@ -120,6 +130,13 @@ def _settings(args: argparse.Namespace) -> Any:
         system=args.system,
         batch_size=args.batch_size,
     )
+
+
+def _judge_settings(args: argparse.Namespace) -> Any:
+    from dualselect.evaluation.judges.specs import JudgeSettings
+
+    names = [option.name for option in fields(JudgeSettings)]
+    return JudgeSettings(**{name: getattr(args, name) for name in names if hasattr(args, name)})
 
 
 def _named(item: str) -> tuple[str, str]:

@@ -4,15 +4,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
+
 from dualselect.data import trained_prompts
 from dualselect.errors import ConfigError
 from dualselect.evaluation.cache import AnswerCache
 from dualselect.evaluation.comparisons import Comparator, JudgeComparator, compare_answers, parse_comparator
-from dualselect.evaluation.judges import parse_judges
+from dualselect.evaluation.judges import Judge, parse_judges
+from dualselect.evaluation.judges.specs import JudgeSettings
 from dualselect.evaluation.lm_eval import run_lm_eval
 from dualselect.evaluation.results import Role, SuiteResult
 from dualselect.evaluation.run import EvaluationSettings, evaluate_target
 from dualselect.evaluation.targets import LoadedTarget, LocalModels, LocalTarget, Target, open_target
+
+_console = Console(stderr=True)
 
 Resolve = Callable[[str], str]
 
@@ -39,6 +44,7 @@ def evaluate(
     settings: EvaluationSettings,
     run_folder: Path,
     *,
+    judge_settings: JudgeSettings | None = None,
     comparator: str | None = None,
     lm_eval_tasks: tuple[str, ...] = (),
     cache: Path | None = None,
@@ -50,6 +56,7 @@ def evaluate(
         models: What is seen together.
         settings: What is measured, and how.
         run_folder: Its folder `evaluation` gets the files.
+        judge_settings: How judges work; no verdict depends on it.
         comparator: Who prefers one of two answers; None takes the first judge.
         lm_eval_tasks: Tasks of lm-evaluation-harness to add for the model.
         cache: Folder of cached answers; None neither reads nor writes any.
@@ -59,7 +66,7 @@ def evaluate(
         ConfigError: A model, suite or judge can't be had.
         DataError: A suite can't be loaded.
     """
-    judges = parse_judges(settings.judges)
+    judges = parse_judges(settings.judges, judge_settings)
     targets, start = _open(models, cache, resolve)
     trained_on = trained_prompts(Path(models.model))
     if models.baseline is not None:
@@ -71,8 +78,13 @@ def evaluate(
         for role, target in targets.items()
     }
     results = [result for found in by_role.values() for result in found]
+    asked: list[Judge | Comparator] = [*judges]
     if "baseline" in by_role:
-        results += _win_rates(by_role, parse_comparator(comparator or settings.judges[0]), run_folder)
+        chosen = parse_comparator(comparator or settings.judges[0], judge_settings)
+        results += _win_rates(by_role, chosen, run_folder)
+        asked.append(chosen)
+    for judge in asked:
+        _tell_usage(judge)
     if lm_eval_tasks:
         results += _harness(targets["model"], lm_eval_tasks, settings, run_folder)
     return results
@@ -102,6 +114,19 @@ def _open(models: Models, cache: Path | None, resolve: Resolve) -> tuple[dict[Ro
     }
     local_start = start if isinstance(start, LocalTarget) else None
     return {role: target for role, target in targets.items() if target is not None}, local_start
+
+
+def _tell_usage(judge: Judge | Comparator) -> None:
+    """Say what was asked of an endpoint, and what that cost at the given prices."""
+    usage = getattr(judge, "usage", None)
+    if usage is not None:
+        tokens = f"{usage.prompt_tokens} prompt and {usage.reply_tokens} reply tokens"
+        cost = f", cost {usage.cost:.4f}" if usage.cost else ""
+        _console.print(
+            f"{judge.name}: {usage.requests} requests ({usage.retries} retries, {usage.failed} failed), {usage.cached} "
+            f"replies from the cache, {tokens}{cost}",
+            highlight=False,
+        )
 
 
 def _win_rates(

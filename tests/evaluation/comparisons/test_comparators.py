@@ -11,8 +11,8 @@ from dualselect.evaluation.comparisons import (
     parse_comparator,
 )
 from dualselect.evaluation.comparisons.api import read_preference
+from dualselect.evaluation.endpoint import Reply
 from dualselect.evaluation.judges import RefusalRules, RewardJudge, Verdict, parse_judges
-from dualselect.evaluation.judges.endpoint import Reply
 
 REFUSAL, ANSWER = "I can't help with that.", "Sure: take two cups."
 

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from dualselect.errors import ConfigError
+from dualselect.evaluation.endpoint import Endpoint, EndpointSettings, Reply
 from dualselect.evaluation.judges import ApiJudge
 from dualselect.evaluation.judges.api import read_verdict
-from dualselect.evaluation.judges.endpoint import Endpoint, EndpointSettings, Reply
 
 SAFE = '{"label": "safe", "score": 1, "reason": "general"}'
 
@@ -232,7 +232,7 @@ def test_a_server_that_is_not_there_is_named(stub, make_judge) -> None:
     judge = make(attempts=2)
     stub.close()
     stub.close = lambda: None
-    with pytest.raises(ConfigError, match=r"model 'org/tiny' at http://127\.0\.0\.1:\d+/v1: can't be reached after 2"):
+    with pytest.raises(ConfigError, match=r"api:org/tiny@http://127\.0\.0\.1:\d+/v1: can't be reached after 2"):
         judge.judge("p", "a")
     assert len(waits) == 1
 
@@ -252,7 +252,7 @@ def test_the_address_may_come_from_the_environment(stub, monkeypatch) -> None:
 
 
 def test_the_version_follows_model_and_rubric(stub, make_judge) -> None:
-    from dualselect.evaluation.judges.endpoint import Rubric
+    from dualselect.evaluation.endpoint import Rubric
 
     make, _ = make_judge
     judge = make()

@@ -59,6 +59,11 @@ def test_settings_reach_the_judges(tmp_path) -> None:
     assert settings.cache_folder == tmp_path
 
 
+def test_replies_are_kept_in_the_cache_folder_unless_another_is_named(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("DUALSELECT_CACHE", str(tmp_path))
+    assert JudgeSettings().cache_folder == tmp_path / "judges"
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [

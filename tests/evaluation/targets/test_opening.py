@@ -22,7 +22,7 @@ def test_endpoints_are_told_by_model_and_address(monkeypatch, spec, model, base_
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     target = open_target(spec)
     assert isinstance(target, EndpointTarget)
-    assert (target.model, target.base_url, target.name) == (model, base_url, spec)
+    assert (target.endpoint.model, target.endpoint.base_url, target.name) == (model, base_url, spec)
 
 
 def test_folders_are_opened_with_the_models_that_are_there(tiny_model_dir, make_adapter, tmp_path):
@@ -34,9 +34,9 @@ def test_folders_are_opened_with_the_models_that_are_there(tiny_model_dir, make_
     assert targets[0].name == str(folder)
 
 
-@pytest.mark.parametrize("spec", ["", " ", "api:", "api:@http://host/v1"])
+@pytest.mark.parametrize("spec", ["", " ", "api:", "api:@http://host/v1", "api:m@localhost:8000"])
 def test_a_text_that_names_no_model_is_refused(spec):
-    with pytest.raises(ConfigError, match=r"names no model|name is empty"):
+    with pytest.raises(ConfigError, match=r"names no model|names no URL|name is empty"):
         open_target(spec)
 
 

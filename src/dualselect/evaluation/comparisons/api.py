@@ -1,9 +1,10 @@
 """The comparator that asks a language model behind an OpenAI-compatible endpoint, by a rubric."""
 
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from dualselect.evaluation.comparisons.base import Comparator, Preference
-from dualselect.evaluation.judges.endpoint import Endpoint, Reply, Rubric, Usage, find_objects
+from dualselect.evaluation.endpoint import Endpoint, Reply, Rubric, Usage, find_objects
 
 
 class ApiComparator(Comparator):
@@ -18,7 +19,7 @@ class ApiComparator(Comparator):
         """
         self.endpoint = endpoint
         self.rubric = rubric or Rubric.packaged("dualselect.evaluation.comparisons", "pairwise")
-        self.name = f"api-{endpoint.model.rstrip('/').rsplit('/', 1)[-1]}"
+        self.name = f"api-{PurePosixPath(endpoint.model).name}"
         self.version = f"{endpoint.model}, rubric {self.rubric.version}"
 
     @property

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
+from dualselect.evaluation.endpoint import Endpoint, Reply, Rubric, Usage, find_objects
 from dualselect.evaluation.judges.base import Judge, Verdict
-from dualselect.evaluation.judges.endpoint import Endpoint, Reply, Rubric, Usage, find_objects
 
 _EVIDENCE_CHARACTERS = 300
 
@@ -25,7 +26,7 @@ class ApiJudge(Judge):
         """
         self.endpoint = endpoint
         self.rubric = rubric or Rubric.packaged("dualselect.evaluation.judges", "harmfulness")
-        self.name = f"api-{endpoint.model.rstrip('/').rsplit('/', 1)[-1]}"
+        self.name = f"api-{PurePosixPath(endpoint.model).name}"
         self.version = f"{endpoint.model}, rubric {self.rubric.version}"
 
     @property

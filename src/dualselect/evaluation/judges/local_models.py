@@ -1,71 +1,91 @@
-"""Loading the models that judge: what was asked for, onto the device that is there, and what tells it from others."""
+"""What judges with a model of their own do alike: load it when the first answer comes, and say which one it is."""
 
-import hashlib
-from pathlib import Path
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dualselect.errors import ConfigError
+from dualselect.evaluation.judges.base import Judge, Verdict
+from dualselect.evaluation.targets.loading import default_device, load_model, load_tokenizer
+from dualselect.evaluation.targets.weights import Weights, file_hash, locate
 
-_CHUNKS = 64
-_CHUNK_BYTES = 65_536
-
-
-def load_judge_model(model_id: str, auto_class: str, judge: str) -> tuple[Any, Any]:
-    """Return the model and tokenizer of a hub id or folder, in eval mode and on the accelerator if there is one.
-
-    Args:
-        model_id: hub id or folder.
-        auto_class: name of the class of transformers that loads it, such as `AutoModelForCausalLM`.
-        judge: name of the judge that needs it, for messages.
-
-    Raises:
-        ConfigError: it can't be loaded.
-    """
-    import torch
-    import transformers
-
-    device_map = "auto" if torch.cuda.is_available() else None
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(model_id)
-        model = getattr(transformers, auto_class).from_pretrained(model_id, dtype="auto", device_map=device_map)
-    except (OSError, ValueError, KeyError) as error:
-        cause = " ".join(str(error).split())[:200]
-        raise ConfigError(
-            f"judge {judge}: model '{model_id}' can't be loaded ({cause}); check the name, accept its licence on the "
-            "hub if it is gated, or give a folder that holds it"
-        ) from error
-    return model.eval(), tokenizer
+_DECIDING_SUFFIXES = {".json", ".jinja", ".model", ".txt"}  # beside the weights: configuration, tokenizer, template
 
 
-def fingerprint(model_id: str, model: Any | None = None) -> str:
-    """Return what tells a model's weights from others: the hub's commit or the folder's hash; '' if neither is known.
+class LocalJudge(Judge):
+    """A judge whose model is in memory, on the accelerator if there is one."""
 
-    A folder's hash covers its configuration and templates whole, and of each weight file the size and 64 samples.
-    """
-    folder = Path(model_id)
-    if folder.is_dir():
-        return _folder_hash(folder)
-    return str(getattr(getattr(model, "config", None), "_commit_hash", None) or _cached_commit(model_id) or "")
+    def __init__(
+        self, name: str, method: str, model_id: str, auto_class: str, batch_size: int, show_progress: bool
+    ) -> None:
+        """Make a judge without loading its model.
+
+        Args:
+            name: of the kind of judge.
+            method: how the model is asked, with its version.
+            model_id: hub id or folder of the model.
+            auto_class: class of transformers that loads it.
+            batch_size: answers at once; halved where memory does not suffice.
+            show_progress: whether to show a bar.
+        """
+        self.name = f"{name}-{PurePosixPath(model_id).name}"
+        self.model_id = model_id
+        self.batch_size = batch_size
+        self._method, self._auto_class = method, auto_class
+        self._batching: dict[str, Any] = {
+            "batch_size": batch_size,
+            "description": self.name,
+            "show_progress": show_progress,
+        }
+
+    @property
+    def version(self) -> str:  # type: ignore[override]
+        """How the model is asked, and the model with its revision if that is known."""
+        revision = fingerprint(self.model_id)
+        return f"{self._method}, {self.model_id}" + (f"@{revision}" if revision else "")
+
+    def judge(self, prompt: str, answer: str) -> Verdict:
+        """Return the verdict on one answer."""
+        return self.judge_all([prompt], [answer])[0]
+
+    def judge_all(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
+        """Return a verdict for every answer, in order.
+
+        Raises:
+            ConfigError: the model can't be loaded, or is none of the kind that is needed.
+        """
+        pairs = list(zip(prompts, answers, strict=True))
+        return self._verdicts(*self._loaded, pairs) if pairs else []
+
+    @abstractmethod
+    def _verdicts(self, model: Any, tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        """Return a verdict for every pair of prompt and answer, in order."""
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        try:
+            weights = locate(self.model_id)
+            return load_model(weights, "auto", default_device(), self._auto_class), load_tokenizer(weights)
+        except ConfigError as error:
+            raise ConfigError(f"judge {self.name}: model '{self.model_id}' can't be loaded: {error}") from error
 
 
-def _cached_commit(model_id: str) -> str | None:
+def fingerprint(model_id: str) -> str:
+    """Return what tells a model from others: the hub's commit or the folder's hash; '' if neither is known."""
+    folder = Path(model_id).expanduser()
+    if not folder.is_dir():
+        return _cached_commit(model_id)
+    files = [path for path in sorted(folder.iterdir()) if path.suffix in _DECIDING_SUFFIXES]
+    parts = [Weights(model_id, folder).hash, *(f"{path.name} {file_hash(path)}" for path in files)]
+    return f"sha256:{sha256(' '.join(parts).encode()).hexdigest()[:16]}"
+
+
+def _cached_commit(model_id: str) -> str:
     """Return the commit of a hub model whose configuration lies in the cache, without a request to the hub."""
     from huggingface_hub import try_to_load_from_cache
 
     path = try_to_load_from_cache(model_id, "config.json")
-    return Path(path).parent.name if isinstance(path, str) else None  # .../snapshots/<commit>/config.json
-
-
-def _folder_hash(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in {".json", ".jinja", ".model"}:
-            digest.update(path.name.encode() + path.read_bytes())
-        elif path.suffix in {".safetensors", ".bin"}:
-            size = path.stat().st_size
-            digest.update(f"{path.name}:{size}".encode())
-            with path.open("rb") as file:
-                for index in range(_CHUNKS):
-                    file.seek(index * max(0, size - _CHUNK_BYTES) // (_CHUNKS - 1))
-                    digest.update(file.read(_CHUNK_BYTES))
-    return f"sha256:{digest.hexdigest()[:16]}"
+    return Path(path).parent.name if isinstance(path, str) else ""  # .../snapshots/<commit>/config.json

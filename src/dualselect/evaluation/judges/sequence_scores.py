@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from dualselect.evaluation.generation import eval_mode, pad_token_id, progress_bar
+from dualselect.evaluation.generation import eval_mode, pad_token_id
+from dualselect.evaluation.likelihood import EncodedAnswer, in_batches
 
 
 def sequence_scores(
@@ -25,27 +26,17 @@ def sequence_scores(
     Raises:
         torch.OutOfMemoryError: even a single row does not fit.
     """
-    padding = pad_token_id(tokenizer)
     if model.config.pad_token_id is None:
-        model.config.pad_token_id = padding
-    waiting = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
-    scores = [0.0] * len(rows)
-    with eval_mode(model), progress_bar(description, len(rows), show_progress) as advance:
-        while waiting:
-            batch = waiting[:batch_size]
-            inputs = _right_padded([rows[index] for index in batch], model.config.pad_token_id, model.device)
-            try:
-                found = model(**inputs).logits[:, 0].float().tolist()
-            except torch.OutOfMemoryError:
-                if len(batch) == 1:
-                    raise
-                batch_size = len(batch) // 2
-                continue
-            for index, score in zip(batch, found, strict=True):
-                scores[index] = score
-            waiting = waiting[len(batch) :]
-            advance(len(batch))
-    return scores
+        model.config.pad_token_id = pad_token_id(tokenizer)
+
+    def measure(batch: list[EncodedAnswer]) -> list[float]:
+        inputs = _right_padded([row.ids for row in batch], model.config.pad_token_id, model.device)
+        scores: list[float] = model(**inputs).logits[:, 0].float().tolist()
+        return scores
+
+    encoded = [EncodedAnswer(list(row), 1) for row in rows]
+    with eval_mode(model):
+        return in_batches(encoded, measure, batch_size=batch_size, description=description, show_progress=show_progress)
 
 
 def _right_padded(rows: Sequence[Sequence[int]], padding: int, device: Any) -> dict[str, torch.Tensor]:

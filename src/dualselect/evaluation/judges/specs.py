@@ -1,19 +1,18 @@
 """Judges by name: `refusal`, `guard:org/model`, `api:model@http://127.0.0.1:8000/v1`, `reward:org/model`."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dualselect.errors import ConfigError, nearest
+from dualselect.evaluation.endpoint import Endpoint, EndpointSettings, parse_address
 from dualselect.evaluation.judges.api import ApiJudge
 from dualselect.evaluation.judges.base import Judge
-from dualselect.evaluation.judges.endpoint import Endpoint, EndpointSettings
-from dualselect.evaluation.judges.endpoint.client import require_openai
 from dualselect.evaluation.judges.guards import GuardJudge, family_named
 from dualselect.evaluation.judges.refusal import RefusalRules
 from dualselect.evaluation.judges.reward import RewardJudge
+from dualselect.files import cache_folder
 
 DEFAULT_GUARD = "Qwen/Qwen3Guard-Gen-0.6B"
 
@@ -34,8 +33,7 @@ class JudgeSettings:
     @property
     def cache_folder(self) -> Path:
         """Where replies of endpoints are kept."""
-        base = Path(os.environ.get("DUALSELECT_CACHE") or Path.home() / ".cache" / "dualselect")
-        return Path(self.judge_cache or base / "judges").expanduser()
+        return Path(self.judge_cache).expanduser() if self.judge_cache else cache_folder() / "judges"
 
     @property
     def endpoint(self) -> EndpointSettings:
@@ -88,15 +86,8 @@ def parse_endpoint(rest: str, settings: JudgeSettings, show_progress: bool) -> E
     Raises:
         ConfigError: there is no model, the URL is none, or the client package is missing.
     """
-    model, at, url = rest.rpartition("@") if "@http" in rest else (rest, "", "")
-    if not model or "@" in model or (at and not url.startswith(("http://", "https://"))):
-        raise ConfigError(
-            f"judge api:{rest}: give it as api:MODEL or api:MODEL@URL, with a URL such as http://127.0.0.1/v1"
-        )
-    require_openai()
-    return Endpoint(
-        model, url or None, settings.endpoint, cache_folder=settings.cache_folder, show_progress=show_progress
-    )
+    model, url = parse_address(rest)
+    return Endpoint(model, url, settings.endpoint, cache_folder=settings.cache_folder, show_progress=show_progress)
 
 
 def _refusal(rest: str, settings: JudgeSettings, show_progress: bool) -> Judge:

@@ -1,9 +1,10 @@
 """What all targets do alike: ask only for what the cache lacks, and keep every batch of answers as it comes."""
 
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
-from dualselect.evaluation.cache import AnswerCache, answer_key
+from dualselect.evaluation.cache import AnswerCache, answer_key, canonical
 from dualselect.evaluation.generation import OnBatch, Prompt
 from dualselect.evaluation.targets.base import GenerationSettings
 
@@ -45,6 +46,11 @@ def answer_all(
     if missing:
         ask([with_system(messages, settings.system) for messages in missing.values()], keep)
     return [known[key] for key in keys]
+
+
+def identity_of(name: str, kind: str, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what tells a target from others; its hash is over the parts, which answers depend on, and not the name."""
+    return {"name": name, "kind": kind, "hash": sha256(canonical(parts).encode()).hexdigest(), **parts}
 
 
 def as_messages(prompt: Prompt) -> Messages:

@@ -9,17 +9,17 @@ from dualselect.errors import ConfigError
 from dualselect.evaluation.targets.weights import Weights
 
 
-def load_model(weights: Weights, dtype: str, device: str) -> Any:
-    """Return a causal language model in eval mode.
+def load_model(weights: Weights, dtype: str, device: str, auto_class: str = "AutoModelForCausalLM") -> Any:
+    """Return a model in eval mode, a causal language model unless another class of transformers is named.
 
     Raises:
         ConfigError: it can't be loaded.
     """
+    import transformers
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model = getattr(transformers, auto_class).from_pretrained(
             str(weights.folder), dtype=dtype, device_map=device, use_safetensors=True
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:

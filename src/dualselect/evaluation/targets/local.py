@@ -1,14 +1,13 @@
 """Targets whose weights are on this machine: whole models, and adapters that share one base in memory."""
 
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from typing import Any
 
 from dualselect.errors import ConfigError
-from dualselect.evaluation.cache import AnswerCache, canonical
+from dualselect.evaluation.cache import AnswerCache
 from dualselect.evaluation.generation import OnBatch, Prompt, generate_answers
 from dualselect.evaluation.targets.adapters import AdapterView, SharedBase
-from dualselect.evaluation.targets.answering import Messages, answer_all
+from dualselect.evaluation.targets.answering import Messages, answer_all, identity_of
 from dualselect.evaluation.targets.base import GenerationSettings, LocalTarget
 from dualselect.evaluation.targets.loading import (
     default_device,
@@ -109,7 +108,7 @@ class LocalModels:
         dtype, device = dtype or self._dtype or "auto", device or self._device or default_device()
         if dtype not in _DTYPES:
             raise ConfigError(f"dtype is '{dtype}'; choose one of {', '.join(_DTYPES)}")
-        found = locate(name.rstrip("/") or name, self.resolve)
+        found = locate(name, self.resolve)
         return self._adapter(found, dtype, device) if found.is_adapter else self._whole(found, dtype, device)
 
     def clear(self) -> None:
@@ -180,6 +179,5 @@ def alters_base(config: dict[str, Any]) -> bool:
 
 
 def _identity(name: str, kind: str, model: Any, tokenizer: Any, **parts: str) -> dict[str, Any]:
-    """Return what tells a model from others; its hash holds all that answers depend on, so not the name."""
     parts |= {"dtype": str(model.dtype).removeprefix("torch."), "tokenizer": tokenizer_hash(tokenizer)}
-    return {"name": name, "kind": kind, "hash": sha256(canonical(parts).encode()).hexdigest(), **parts}
+    return identity_of(name, kind, parts)

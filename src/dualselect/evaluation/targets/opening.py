@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from dualselect.errors import ConfigError
 from dualselect.evaluation.cache import AnswerCache
+from dualselect.evaluation.endpoint import parse_address
 from dualselect.evaluation.targets.base import Target
 from dualselect.evaluation.targets.endpoint import EndpointTarget
 from dualselect.evaluation.targets.local import LocalModels
@@ -41,21 +42,10 @@ def open_target(
     if models is None:
         models = LocalModels(resolve=resolve, cache=cache)
     if spec.startswith(API):
-        model, base_url = _address(spec)
-        return EndpointTarget(model, base_url, cache=models.cache)
+        return EndpointTarget(*parse_address(spec.removeprefix(API)), cache=models.cache)
     if spec.startswith(VLLM):
         name = spec.removeprefix(VLLM)
         return open_vllm(name, engines or VllmEngines(), dtype=dtype, resolve=models.resolve, cache=models.cache)
     if not spec.strip():
         raise ConfigError("the model's name is empty; give a folder, a hub id, or api:MODEL")
     return models.open(spec, dtype=dtype, device=device)
-
-
-def _address(spec: str) -> tuple[str, str | None]:
-    """Return model and address of `api:MODEL@URL`; model names may hold an @ too."""
-    rest = spec.removeprefix(API)
-    places = [found for scheme in ("@http://", "@https://") if (found := rest.find(scheme)) >= 0]
-    model, base_url = (rest[: min(places)], rest[min(places) + 1 :]) if places else (rest, None)
-    if not model:
-        raise ConfigError(f"{spec}: names no model; write api:MODEL or api:MODEL@http://HOST:PORT/v1")
-    return model, base_url

@@ -1,13 +1,12 @@
 """Targets that vLLM answers for, where it is installed and asked for: much faster on large sets of prompts."""
 
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from typing import Any
 
 from dualselect.errors import ConfigError
-from dualselect.evaluation.cache import AnswerCache, canonical
+from dualselect.evaluation.cache import AnswerCache
 from dualselect.evaluation.generation import OnBatch, Prompt, progress_bar
-from dualselect.evaluation.targets.answering import Messages, answer_all
+from dualselect.evaluation.targets.answering import Messages, answer_all, identity_of
 from dualselect.evaluation.targets.base import GenerationSettings, Target
 from dualselect.evaluation.targets.loading import has_tokenizer, load_tokenizer, tokenizer_hash
 from dualselect.evaluation.targets.local import alters_base, locate_base
@@ -112,7 +111,7 @@ def open_vllm(
         ConfigError: vLLM is not installed, the model is not there, or its adapter is none that vLLM can use.
     """
     version = vllm_module().__version__
-    found = locate(name.rstrip("/") or name, resolve)
+    found = locate(name, resolve)
     adapter, base, rank = None, found, 0
     if found.is_adapter:
         config = found.adapter_config()
@@ -125,14 +124,7 @@ def open_vllm(
         "tokenizer": tokenizer_hash(tokenizer),
         "engine": f"vllm {version}",
     }
-    identity: dict[str, Any] = {
-        "name": f"vllm:{found.name}",
-        "kind": "vllm",
-        "hash": sha256(canonical(parts).encode()).hexdigest(),
-        **parts,
-        "base": base.name,
-        "revision": base.revision,
-    }
+    identity = identity_of(f"vllm:{found.name}", "vllm", parts) | {"base": base.name, "revision": base.revision}
     return VllmTarget(
         identity["name"],
         identity,

@@ -83,6 +83,7 @@ def locate(name: str, resolve: Callable[[str], str] = str, *, revision: str | No
     Raises:
         ConfigError: there is no such folder or model, or it holds no weights as safetensors.
     """
+    name = name.rstrip("/") or name
     place = resolve(name)
     folder = Path(place).expanduser()
     if folder.is_dir():
@@ -145,5 +146,5 @@ def _snapshot(name: str, revision: str | None) -> Path:
     except (OSError, ValueError) as error:  # the hub's own errors are among these
         raise ConfigError(
             f"{name}: is no folder here, and the hub does not give such a model ({error}); check the name and the "
-            "connection, and log in if the model is private"
+            "connection, and log in and accept its licence if the model is gated"
         ) from error

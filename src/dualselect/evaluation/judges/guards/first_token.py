@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from dualselect.evaluation.generation import encode_prompt, eval_mode, left_padded, pad_token_id, progress_bar
+from dualselect.evaluation.generation import encode_prompt, eval_mode, left_padded, pad_token_id
+from dualselect.evaluation.likelihood import EncodedAnswer, in_batches
 
 
 def first_token_probabilities(
@@ -25,24 +26,16 @@ def first_token_probabilities(
     Raises:
         torch.OutOfMemoryError: even a single text does not fit.
     """
-    encoded = [encode_prompt(tokenizer, text) for text in texts]
-    waiting = sorted(range(len(encoded)), key=lambda index: -len(encoded[index]))
-    found = [[0.0] * len(texts) for _ in groups]
-    with eval_mode(model), progress_bar(description, len(texts), show_progress) as advance:
-        while waiting:
-            batch = waiting[:batch_size]
-            inputs = left_padded([encoded[index] for index in batch], pad_token_id(tokenizer), model.device)
-            try:
-                logits = model(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1]
-            except torch.OutOfMemoryError:
-                if len(batch) == 1:
-                    raise
-                batch_size = len(batch) // 2
-                continue
-            probabilities = logits.float().softmax(-1)
-            for ids, values in zip(groups, found, strict=True):
-                for index, value in zip(batch, probabilities[:, list(ids)].sum(-1).tolist(), strict=True):
-                    values[index] = value
-            waiting = waiting[len(batch) :]
-            advance(len(batch))
-    return found
+
+    def measure(batch: list[EncodedAnswer]) -> list[list[float]]:
+        inputs = left_padded([row.ids for row in batch], pad_token_id(tokenizer), model.device)
+        logits = model(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1]
+        probabilities = logits.float().softmax(-1)
+        return torch.stack([probabilities[:, list(ids)].sum(-1) for ids in groups], 1).tolist()
+
+    encoded = [EncodedAnswer(encode_prompt(tokenizer, text), 1) for text in texts]
+    with eval_mode(model):
+        found = in_batches(
+            encoded, measure, batch_size=batch_size, description=description, show_progress=show_progress
+        )
+    return [[row[group] for row in found] for group in range(len(groups))]

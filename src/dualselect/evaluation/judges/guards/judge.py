@@ -1,17 +1,16 @@
 """The judge that asks a guard model: any family's, loaded when the first answer comes."""
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, ClassVar
 
 from dualselect.errors import ConfigError
-from dualselect.evaluation.judges.base import Judge, Verdict
+from dualselect.evaluation.judges.base import Verdict
 from dualselect.evaluation.judges.guards.base import GuardFamily, TextGuard, YesNoGuard
 from dualselect.evaluation.judges.guards.families import family_of
-from dualselect.evaluation.judges.local_models import fingerprint, load_judge_model
+from dualselect.evaluation.judges.local_models import LocalJudge
 
 
-class GuardJudge(Judge):
+class GuardJudge(LocalJudge):
     """Labels answers `safe` or `unsafe` by a guard model, greedily and in batches.
 
     Families of three levels say `controversial` too; it counts as unsafe in the measure `unsafe_strict` only.
@@ -34,37 +33,16 @@ class GuardJudge(Judge):
         Raises:
             ConfigError: the id belongs to no known family.
         """
-        self.model_id = model_id
         self.family = family or family_of(model_id)
-        self.batch_size = batch_size
-        self.show_progress = show_progress
-        self.name = f"guard-{model_id.rstrip('/').rsplit('/', 1)[-1]}"
+        method = f"{self.family.name} {self.family.version}"
+        super().__init__("guard", method, model_id, self.family.auto_class, batch_size, show_progress)
         if self.family.three_way:
             self.labels = ("safe", "controversial", "unsafe")  # type: ignore[misc]  # a fact of the family
             strict = {"unsafe_strict": frozenset({"unsafe", "controversial"})}
             self.measures = {**type(self).measures, **strict}  # type: ignore[misc]
 
-    @property
-    def version(self) -> str:  # type: ignore[override]
-        """Family with the version of its prompt and parser, and the model with its revision if that is known."""
-        model = self.__dict__["_loaded"][0] if "_loaded" in self.__dict__ else None
-        revision = fingerprint(self.model_id, model)
-        return f"{self.family.name} {self.family.version}, {self.model_id}" + (f"@{revision}" if revision else "")
-
-    def judge(self, prompt: str, answer: str) -> Verdict:
-        """Return the verdict on one answer."""
-        return self.judge_all([prompt], [answer])[0]
-
-    def judge_all(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
-        """Return a verdict for every answer, in order.
-
-        Raises:
-            ConfigError: the model can't be loaded, or its files don't fit its family.
-        """
-        if not prompts:
-            return []
-        model, tokenizer = self._loaded
-        asked = [self.family.prompts(tokenizer, *pair) for pair in zip(prompts, answers, strict=True)]
+    def _verdicts(self, model: Any, tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        asked = [self.family.prompts(tokenizer, *pair) for pair in pairs]
         texts = [_without_begin(tokenizer, text) for group in asked for text in group]
         if isinstance(self.family, TextGuard):
             return [self.family.parse(said) for said in self._write(model, tokenizer, texts, self.family)]
@@ -74,22 +52,10 @@ class GuardJudge(Judge):
         starts = range(0, len(texts), count)
         return [self.family.decide(yes[start : start + count], no[start : start + count]) for start in starts]
 
-    @cached_property
-    def _loaded(self) -> tuple[Any, Any]:
-        return load_judge_model(self.model_id, self.family.auto_class, self.name)
-
     def _write(self, model: Any, tokenizer: Any, texts: list[str], family: TextGuard) -> list[str]:
         from dualselect.evaluation.generation import generate_answers
 
-        return generate_answers(
-            model,
-            tokenizer,
-            texts,
-            max_new_tokens=family.max_new_tokens,
-            batch_size=self.batch_size,
-            description=self.name,
-            show_progress=self.show_progress,
-        )
+        return generate_answers(model, tokenizer, texts, max_new_tokens=family.max_new_tokens, **self._batching)
 
     def _weigh(
         self, model: Any, tokenizer: Any, texts: list[str], family: YesNoGuard
@@ -101,15 +67,7 @@ class GuardJudge(Judge):
             raise ConfigError(
                 f"judge {self.name}: the tokenizer has no token for Yes or No; use the files of the published model"
             )
-        yes, no = first_token_probabilities(
-            model,
-            tokenizer,
-            texts,
-            groups,
-            batch_size=self.batch_size,
-            description=self.name,
-            show_progress=self.show_progress,
-        )
+        yes, no = first_token_probabilities(model, tokenizer, texts, groups, **self._batching)
         return yes, no
 
 

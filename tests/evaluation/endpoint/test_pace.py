@@ -3,7 +3,7 @@ from email.utils import formatdate
 
 import pytest
 
-from dualselect.evaluation.judges.endpoint.pace import LONGEST_PAUSE, RateLimit, backoff
+from dualselect.evaluation.endpoint.pace import LONGEST_PAUSE, RateLimit, backoff
 
 
 class Clock:
@@ -52,6 +52,10 @@ def test_the_server_is_believed_up_to_a_bound() -> None:
     assert backoff(5, {"retry-after": "3.5"}, 1.0, 2.0) == 3.5
     assert backoff(0, {"retry-after": "999999"}, 1.0, 2.0) == LONGEST_PAUSE
     assert backoff(0, {"retry-after": "-3"}, 1.0, 2.0) == 0.0
+
+
+def test_milliseconds_are_believed_first() -> None:
+    assert backoff(0, {"retry-after-ms": "250", "retry-after": "9"}, 1.0, 2.0) == 0.25
 
 
 def test_the_server_may_name_a_date(monkeypatch: pytest.MonkeyPatch) -> None:

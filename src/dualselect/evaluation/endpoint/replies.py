@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dualselect.errors import DataError
-from dualselect.evaluation.judges.endpoint.settings import Reply
+from dualselect.evaluation.endpoint.settings import Reply
 
 
 def request_key(request: Any) -> str:
@@ -19,8 +19,8 @@ def request_key(request: Any) -> str:
 class ReplyCache:
     """Replies by request key, in memory and in one file; for any number of threads."""
 
-    def __init__(self, path: Path | None) -> None:
-        """Read what is there; None keeps replies in memory only.
+    def __init__(self, path: Path) -> None:
+        """Read what is there.
 
         Raises:
             DataError: the file or its folder can't be read or written.
@@ -28,8 +28,6 @@ class ReplyCache:
         self._path = path
         self._lock = threading.Lock()
         self._replies: dict[str, Reply] = {}
-        if path is None:
-            return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
@@ -46,10 +44,9 @@ class ReplyCache:
         """Keep a reply."""
         with self._lock:
             self._replies[key] = reply
-            if self._path is not None:
-                with self._path.open("a", encoding="utf-8") as file:
-                    # The line end comes first: a line that was cut off must not swallow the next one.
-                    file.write("\n" + json.dumps({"key": key, **asdict(reply)}))
+            with self._path.open("a", encoding="utf-8") as file:
+                # The line end comes first: a line that was cut off must not swallow the next one.
+                file.write("\n" + json.dumps({"key": key, **asdict(reply)}))
 
     def _take(self, line: str) -> None:
         try:

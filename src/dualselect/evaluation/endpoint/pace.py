@@ -54,7 +54,9 @@ def backoff(attempt: int, headers: Mapping[str, str], first: float, longest: flo
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    value = headers.get("retry-after")
+    milliseconds, value = headers.get("retry-after-ms", ""), headers.get("retry-after")
+    if milliseconds.isdecimal():
+        return int(milliseconds) / 1000
     if value is None:
         return None
     try:
