@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from datasets import Dataset
 
+from dualselect.data.trained import write_samples
 from dualselect.evaluation.judges.base import Verdict
 from dualselect.evaluation.results import Metric, Record, SuiteResult
 from dualselect.training.selection_log import SelectionLog
@@ -157,13 +159,15 @@ def write_selection(folder: Path) -> None:
             dropped_reason=[None] * 8,
         )  # fmt: skip
     log.flush()
+    pool = [f"{category}-{index:02d}" for category in CATEGORIES for index in range(10)]
+    rows = [{"prompt": "How?", "category": name.rsplit("-", 1)[0]} for name in pool]
+    write_samples(folder, {"references": Dataset.from_list(rows)}, {"references": pool})
     for step in (4, 20):
-        ids = [f"{category}-{index:02d}" for category in CATEGORIES for index in range(10)]
-        cosine = [-0.4 + 0.01 * (index * (step + 3) % 53) for index in range(len(ids))]
+        cosine = [-0.4 + 0.01 * (index * (step + 3) % 53) for index in range(len(pool))]
         kept = [value < -0.25 for value in cosine]
         weight = [one / sum(kept) for one in kept]
-        loss = [0.05] * len(ids)
-        log.add_references(step, ids, loss=loss, cosine=cosine, score=loss, weight=weight, kept=kept)
+        loss = [0.05] * len(pool)
+        log.add_references(step, pool, loss=loss, cosine=cosine, score=loss, weight=weight, kept=kept)
 
 
 def write_run(folder: Path, method: str = "dualselect", seed: int = 0) -> None:
@@ -258,6 +262,10 @@ def _estimates() -> list[dict[str, Any]]:
                 row |= {"p_value": 0.03, "p_holm": 0.06 if method == "random" else 0.0004}
                 row |= {"shown": abs(difference) > wide and method != "random"}
             rows.append(row)
+    for method in _METHODS:
+        row = dict.fromkeys(rows[0]) | {"method": method, "suite": "training", "metric": "seconds", "kind": "training"}
+        row |= {"title": "training time in seconds", "better": "neither", "unit": "score", "n": 1, "seeds": 3}
+        rows.append(row | {"value": 412.345, "low": 409.9, "high": 415.1, "missing": 0})
     return rows
 
 

@@ -21,12 +21,13 @@ def test_answers_to_one_prompt_stand_in_one_row():
     assert row["changed"]
 
 
-def test_only_refusals_of_unsafe_requests_are_not_folded():
+def test_unsafe_requests_are_folded_and_so_are_answers_that_are_no_refusal():
     (row,) = table(safety("start", "refusal"), safety("model", "answer"))["rows"]
     assert [answer["folded"] for answer in row["answers"]] == [False, True]
     assert row["folded"]
     (row,) = table(safety("start", "refusal"), safety("model", "refusal"))["rows"]
-    assert not row["folded"]
+    assert [answer["folded"] for answer in row["answers"]] == [False, False]
+    assert row["folded"]
     assert not row["changed"]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from dualselect.reports import write_report
 
+_PATIENCE = 60_000  # milliseconds: machines may be busy, and nothing here is about speed
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -35,11 +36,13 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def reports(run_folder: Path, compare_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Return the addresses of the two kinds of pages."""
+    """Return the addresses of the two kinds of pages, with and without texts."""
     folder = tmp_path_factory.mktemp("reports")
     written = {
         "run": write_report(run_folder, folder / "run.html"),
         "compare": write_report(compare_folder, folder / "compare.html"),
+        "run without texts": write_report(run_folder, folder / "bare-run.html", texts=False),
+        "compare without texts": write_report(compare_folder, folder / "bare-compare.html", texts=False),
     }
     return {name: path.as_uri() for name, path in written.items()}
 
@@ -50,7 +53,7 @@ class Watched:
     def __init__(self, browser: Any, **context: Any) -> None:
         self.context = browser.new_context(reduced_motion="reduce", **context)
         self.page = self.context.new_page()
-        self.page.set_default_timeout(10_000)
+        self.page.set_default_timeout(_PATIENCE)
         self.complaints: list[str] = []
         self.requests: list[str] = []
         self.page.on("console", lambda message: self.complaints.append(message.text))
@@ -80,7 +83,14 @@ def expect_rows(page: Any, count: int) -> None:
     """Wait for the search, which follows the typing a little later."""
     from playwright.sync_api import expect
 
-    expect(page.locator(".qa")).to_have_count(count)
+    expect(page.locator(".qa")).to_have_count(count, timeout=_PATIENCE)
+
+
+def assert_all_rows(page: Any, word: str) -> None:
+    from playwright.sync_api import expect
+
+    expect(page.locator(".qa", has_not_text=word)).to_have_count(0, timeout=_PATIENCE)
+    assert page.locator(".qa").count() > 1
 
 
 def shown(page: Any) -> str:
@@ -113,6 +123,24 @@ def test_search_takes_all_words_whatever_their_case(open_page):
     assert shown(page) == "0 of 164 prompts"
 
 
+@pytest.mark.parametrize("name", ["run without texts", "compare without texts"])
+def test_without_texts_search_finds_ids_categories_and_verdicts(open_page, name):
+    page = open_page(name)
+    count = shown(page)
+    assert page.locator(".prompt, .text, .why, .qa details").count() == 0
+    page.locator("#q").fill("violence-12 GUARD")
+    expect_rows(page, 1)
+    assert page.locator(".qa code").inner_text() == "violence-12"
+    assert page.locator(".qa .chip").count() >= 4
+    page.locator("#q").fill("computing" if name.startswith("run") else "fraud")
+    assert_all_rows(page, "computing" if name.startswith("run") else "fraud")
+    page.locator("#q").fill("no verdict")
+    expect_rows(page, 1)
+    page.locator("#q").fill("")
+    expect_rows(page, 10)
+    assert shown(page) == count
+
+
 def test_filters_narrow_what_is_shown_and_combine(open_page):
     page = open_page()
     page.select_option("#f-suite", "unsafe-requests")
@@ -133,13 +161,13 @@ def test_filters_narrow_what_is_shown_and_combine(open_page):
 def test_pages_turn_to_the_end_and_back(open_page):
     page = open_page()
     first = page.locator(".qa code").first.inner_text()
-    assert page.locator(".qa").count() == 20
-    for _ in range(8):
+    assert page.locator(".qa").count() == 10
+    for _ in range(16):
         page.locator("[data-turn='1']").first.click()
-    assert page.locator("#page").inner_text() == "9 / 9"
+    assert page.locator("#page").inner_text() == "17 / 17"
     assert page.locator(".qa").count() == 4
     assert page.locator("[data-turn='1']").first.is_disabled()
-    for _ in range(8):
+    for _ in range(16):
         page.locator("[data-turn='-1']").first.click()
     assert page.locator(".qa code").first.inner_text() == first
 
@@ -159,6 +187,20 @@ def test_what_may_harm_is_folded_until_it_is_clicked(open_page):
     assert folded.first.locator(".text").is_visible()
 
 
+def test_everything_folded_can_be_opened_at_once(open_page):
+    page = open_page()
+    page.select_option("#f-suite", "unsafe-requests")
+    folds = page.locator(".qa details:has(.prompt)")
+    assert folds.count() == 10
+    assert page.locator(".qa .prompt:visible").count() == 0
+    page.check("#unfold")
+    assert page.locator(".qa .prompt:visible").count() == 10
+    page.locator("[data-turn='1']").first.click()
+    assert page.locator(".qa details:not([open])").count() == 0
+    page.uncheck("#unfold")
+    assert page.locator(".qa details[open]").count() == 0
+
+
 def test_refusals_and_harmless_answers_are_not_folded(open_page):
     page = open_page()
     page.select_option("#f-suite", "arithmetic")
@@ -168,7 +210,7 @@ def test_refusals_and_harmless_answers_are_not_folded(open_page):
     assert refusals.first.locator(".text").is_visible()
 
 
-@pytest.mark.parametrize("name", ["run", "compare"])
+@pytest.mark.parametrize("name", ["run", "compare", "compare without texts"])
 @pytest.mark.parametrize("width", [360, 768])
 def test_the_page_never_scrolls_sideways(open_page, name, width):
     page = open_page(name, viewport={"width": width, "height": 740})

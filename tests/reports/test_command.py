@@ -23,6 +23,13 @@ def test_the_command_writes_the_page_and_prints_where(parser, make_run, tmp_path
     assert (tmp_path / "report.html").is_file()
 
 
+def test_texts_are_left_out_if_asked(parser, run_folder, tmp_path, capsys):
+    path = tmp_path / "page.html"
+    args = parser.parse_args(["report", str(run_folder), "--without-texts", "--output", str(path)])
+    assert args.run(args) == 0
+    assert "How can I do the violence thing" not in path.read_text(encoding="utf-8")
+
+
 def test_the_command_writes_a_model_card_where_it_is_told(parser, make_run, tmp_path):
     make_run(tmp_path)
     args = parser.parse_args(["report", str(tmp_path), "--model-card", "--output", str(tmp_path / "card.md")])

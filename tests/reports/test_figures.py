@@ -64,6 +64,13 @@ def test_panels_are_those_that_have_values():
     assert metric_plots([]) == []
 
 
+def test_a_lone_point_stands_at_its_step_and_is_a_dot_in_the_legend():
+    plot = curves_plot("one", "conflict", "", [Curve("pool", 1, [12], [0.1]), Curve("chosen", 2, [12], [0.3], dash=1)])
+    texts = [element.text for element in ElementTree.fromstring(plot.svg).iter(f"{SVG}text")]
+    assert [text for text in texts if text.startswith(("11", "12", "13"))] == ["12"]
+    assert [dash for _, _, dash in plot.legend] == [-1, -1]
+
+
 def test_runs_of_a_method_share_a_line_of_the_legend():
     runs = [(method, series, [{"step": 1, "loss": 1.0}]) for method, series in (("sft", 1), ("sft", 1), ("ours", 2))]
     (plot,) = compared_plots(runs)
@@ -83,7 +90,7 @@ def test_the_plane_shows_models_that_both_measures_have_and_turns_what_is_better
         for element in ElementTree.fromstring(plane.svg).iter(f"{SVG}text")
         if element.attrib.get("text-anchor") == "end"
     ]
-    assert [text for _, text in sorted(texts)] == ["0%", "25%", "50%", "75%", "100%"]  # downwards
+    assert [text for _, text in sorted(texts)] == ["0%", "20%", "40%"]  # downwards, over the quarters in use
 
 
 def test_without_utility_there_is_no_plane():

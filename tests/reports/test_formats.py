@@ -14,6 +14,19 @@ def test_values_carry_their_unit(value, unit, text):
     assert value_text(value, unit) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.2345, "1.234"), (12.345, "12.3"), (412.345, "412"), (-412.345, "−412"), (0.0, "0.000")]
+)
+def test_scores_have_fewer_digits_the_larger_they_are(value, text):
+    assert value_text(value, "score") == text
+
+
+def test_both_ends_of_an_interval_have_the_digits_of_the_larger():
+    assert interval_text(9.876, 102.345, "score") == "[10, 102]"
+    assert difference_text(Estimate(5.25, -2.0, 12.5, n=9), "score") == "+5.2 [−2.0, +12.5]"
+    assert interval_text(12.3456, 102.3456, "nats") == "[12.346, 102.346]"
+
+
 def test_what_is_not_there_is_a_dash():
     assert value_text(None, "share") == value_text(math.nan, "nats") == interval_text(None, 1.0, "share") == "–"
 

@@ -64,6 +64,38 @@ def test_headlines_lead_with_safety_and_take_one_measure_a_suite(measures):
     ]
 
 
+def test_a_suite_is_led_by_its_refusal_rate_and_a_probe_by_its_likelihood():
+    def measure(suite, kind, name, better="lower"):
+        return Measure(suite, kind, name, Metric(name, better), [Row("a", 1, Estimate(0.4, 0.3, 0.5, n=3))])
+
+    measures = [
+        measure("probe", "probe", "safe_kl"),
+        measure("probe", "probe", "safe_nll"),
+        measure("unsafe", "safety", "guard/empty", "neither"),
+        measure("unsafe", "safety", "guard/unsafe"),
+        measure("unsafe", "safety", "guard/refusal", "higher"),
+        measure("other", "safety", "guard/unsafe"),
+        measure("training", "training", "poison_kept"),
+    ]
+    assert [(one.suite, one.name) for one in headline_measures(measures)] == [
+        ("unsafe", "guard/refusal"),
+        ("other", "guard/unsafe"),
+        ("probe", "safe_nll"),
+    ]
+
+
+def test_rows_that_all_say_the_same_become_one():
+    def rows(last):
+        return [
+            Row(name, 1, Estimate(value, 0.0, 0.057, n=64)) for name, value in zip("abc", (0, 0, last), strict=True)
+        ]
+
+    same, other = (Measure("s", "safety", "m", Metric("m", "lower"), rows(last)) for last in (0.0, 0.01))
+    assert [row.name for row in same.distinct_rows] == ["all 3"]
+    assert other.distinct_rows == other.rows
+    assert len(Measure("s", "safety", "m", Metric("m", "lower"), rows(0.0)[:2]).distinct_rows) == 2
+
+
 def test_models_of_one_name_are_told_apart():
     results = [SuiteResult("s", "safety", role, {"name": "sft"}, {}, []) for role in ("baseline", "model")]
     assert names_of(results) == {"baseline": "sft", "model": "sft (model)"}

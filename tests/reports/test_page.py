@@ -1,6 +1,7 @@
 """The page as text: whole, self-contained, and made of nothing that data could have put there."""
 
 import base64
+import html
 import json
 import re
 from hashlib import sha256
@@ -9,6 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from dualselect.errors import DataError
+from dualselect.evaluation.results import SuiteResult
 from dualselect.reports import write_report
 
 
@@ -98,6 +100,70 @@ def test_a_difference_that_is_not_shown_is_called_so(compare_folder, tmp_path):
     assert all("no difference shown" in row and "better" not in row for row in rows)
 
 
+def shown_strings(text):
+    """Return all that a page says or holds: its text and attributes, and every string of its data."""
+
+    def strings(value):
+        if isinstance(value, dict):
+            value = [*value, *value.values()]
+        if isinstance(value, list):
+            return [text for one in value for text in strings(one)]
+        return [value] if isinstance(value, str) else []
+
+    return html.unescape(text), "\n".join(strings(json.loads(Page(text).texts["script1"])))
+
+
+def texts_in(folder):
+    records = [record for path in folder.rglob("evaluation/*.json") for record in SuiteResult.read(path).records]
+    fields = ("prompt", "answer", "expected", "baseline_answer")
+    texts = {text for record in records for name in fields if (text := getattr(record, name))}
+    quoted = {verdict.evidence for record in records for verdict in record.verdicts.values() if verdict.evidence}
+    return {record.id for record in records}, texts, quoted
+
+
+@pytest.mark.parametrize("name", ["run_folder", "compare_folder"])
+def test_a_page_without_texts_has_ids_and_verdicts_but_no_prompt_answer_or_evidence(name, request, tmp_path):
+    folder = request.getfixturevalue(name)
+    ids, texts, quoted = texts_in(folder)
+    with_texts = shown_strings(write_report(folder, tmp_path / "with.html").read_text(encoding="utf-8"))[1]
+    assert all(text in with_texts for text in quoted)
+    assert sum(text in with_texts for text in texts) > 0.9 * len(texts)  # of a comparison one seed is shown
+
+    page, data = shown_strings(write_report(folder, tmp_path / "report.html", texts=False).read_text(encoding="utf-8"))
+    assert [text for text in texts if text in page or text in data] == []
+    assert [text for text in quoted if text in data] == []
+    assert all(name in data for name in ids)
+    assert {"guard", "unsafe", "refusal", "no verdict"} <= set(data.split("\n"))
+    assert page.count("Texts were left out of this page") == 1
+
+
+def test_what_training_took_stands_with_the_training_and_not_among_the_measures(compare_folder, tmp_path):
+    text = write_report(compare_folder, tmp_path / "report.html").read_text(encoding="utf-8")
+    sections = dict(re.findall(r'<section id="(\w+)"(.*?)</section>', text, re.DOTALL))
+    assert [name for name, content in sections.items() if "<h3>What training took</h3>" in content] == ["curves"]
+    assert [name for name, content in sections.items() if "training time in seconds" in content] == ["curves"]
+    assert ">412<" in sections["curves"]
+
+
+def test_a_comparison_begins_with_its_outcome(compare_folder, tmp_path):
+    text = write_report(compare_folder, tmp_path / "report.html").read_text(encoding="utf-8")
+    (lede,) = re.findall(r'<p class="lede">(.*?)</p>', text)
+    assert lede == (
+        "random, safegrad and dualselect compared with sft on the same prompts, under 3 seeds. "
+        "Refusal rate (rules) on unsafe-requests: no difference shown for random; better for safegrad and dualselect. "
+        "Exact match on arithmetic: no difference shown for random, safegrad and dualselect. "
+        "11 of 12 runs done, 1 failed."
+    )
+
+
+def test_a_comparison_names_the_options_of_every_method(compare_folder, tmp_path):
+    text = write_report(compare_folder, tmp_path / "report.html").read_text(encoding="utf-8")
+    (panel,) = re.findall(r"<h3>Methods</h3>(.*?)</dl>", text, re.DOTALL)
+    assert re.findall("<dt>(.*?)</dt>", panel) == ["sft", "random", "safegrad", "dualselect"]
+    assert re.search("<dt>dualselect</dt><dd>[^<]*rho 0.3, [^<]*task_token_fraction 0.75", panel)
+    assert "<dt>sft</dt><dd>no options</dd>" in panel
+
+
 def test_the_report_stands_in_the_folder_unless_told_otherwise(make_run, tmp_path):
     make_run(tmp_path)
     assert write_report(tmp_path) == tmp_path / "report.html"
@@ -111,21 +177,6 @@ def test_a_run_without_anything_but_settings_says_what_is_missing(tmp_path):
     for note in ("provenance.json: is not there", "metrics.jsonl: is not there", "there is no selection log"):
         assert note in text
     assert 'href="#answers"' not in text
-
-
-def test_texts_of_samples_are_folded_and_escaped(make_run, tmp_path):
-    make_run(tmp_path)
-    rows = [
-        {"id": f"poison-fraud-{index:02d}", "prompt": "<i>How?</i>", "completion": "<script>1</script>"}
-        for index in range(12)
-    ]
-    (tmp_path / "task.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = (tmp_path / "config.yaml").read_text().replace("openai/gsm8k:main", str(tmp_path / "task.jsonl"))
-    (tmp_path / "config.yaml").write_text(config)
-    text = write_report(tmp_path).read_text(encoding="utf-8")
-    assert "<summary>Show the sample</summary>" in text
-    assert "&lt;i&gt;How?&lt;/i&gt;" in text
-    assert "<script>1</script>" not in text
 
 
 @pytest.mark.parametrize("name", ["gone", "a-file"])

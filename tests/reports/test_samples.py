@@ -1,8 +1,8 @@
-import json
-
 import pytest
+from datasets import Dataset
 
-from dualselect.reports.samples import category_in_id, read_samples
+from dualselect.data.trained import sample_categories, write_samples
+from dualselect.reports.samples import categories_of, category_in_id
 
 
 @pytest.mark.parametrize(
@@ -21,30 +21,10 @@ def test_ids_tell_their_category(name, category):
     assert category_in_id(name) == category
 
 
-def test_data_on_this_machine_tell_categories_and_texts(tmp_path):
-    path = tmp_path / "references.jsonl"
-    rows = [
-        {"id": "a-1", "category": "Fraud", "prompt": "How?", "completion": "No."},
-        {"id": "a-2", "prompt": "Why?", "completion": "Never."},
-        {"id": "poison-x-1", "category": "Fraud", "prompt": "When?", "completion": "Sure."},
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    samples = read_samples({"references": str(path)}, "references", {"a-1", "poison-x-1"})
-    assert samples.notes == []
-    assert samples.category("a-1") == "Fraud"
-    assert samples.category("a-2") == "a"
-    assert samples.category("poison-x-1") == "poison"
-    assert samples.texts["a-1"] == ("How?", "No.")
-    assert "a-2" not in samples.texts
-
-
-@pytest.mark.parametrize("config", [{}, {"task": "owner/name"}, {"task": "gone.jsonl"}])
-def test_data_that_are_elsewhere_are_not_fetched_but_noted(config):
-    samples = read_samples(config, "task", {"violence-01"})
-    assert samples.category("violence-01") == "violence"
-    assert len(samples.notes) == 1
-
-
-def test_data_that_can_not_be_read_are_noted(tmp_path):
-    (tmp_path / "task.jsonl").write_text("{\n")
-    assert "task.jsonl" in read_samples({"task": str(tmp_path / "task.jsonl")}, "task", {"a-1"}).notes[0]
+def test_what_a_run_has_noted_goes_before_the_id(tmp_path):
+    names = ["a-1", "a-2", "poison-x-1"]
+    rows = Dataset.from_list([{"prompt": "How?", "category": one} for one in ("Fraud", None, "Fraud")])
+    write_samples(tmp_path, {"references": rows}, {"references": names})
+    category = categories_of(sample_categories(tmp_path), "references")
+    assert [category(name) for name in names] == ["Fraud", "a", "poison"]
+    assert categories_of(sample_categories(tmp_path), "task")("a-1") == "a"

@@ -3,7 +3,7 @@ from collections import Counter
 import pytest
 
 from dualselect.reports.folders import read_run
-from dualselect.reports.samples import Samples
+from dualselect.reports.samples import categories_of
 from dualselect.reports.selection import (
     OTHERS,
     dropped_samples,
@@ -20,7 +20,7 @@ def run(run_folder):
 
 
 def category(name):
-    return Samples().category(name)
+    return categories_of({}, "task")(name)
 
 
 def test_references_are_counted_by_category_and_refresh(run):
@@ -61,7 +61,7 @@ def test_kept_shares_add_up_to_the_log(run):
 
 
 def test_the_most_dropped_come_first_and_warm_up_does_not_count(run):
-    found = dropped_samples(run.tasks, run.references, category)
+    found = dropped_samples(run.tasks, run.references, category, category)
     assert {sample.category for sample in found} == {"poison"}
     shares = [sample.dropped / sample.seen for sample in found]
     assert shares == sorted(shares, reverse=True)
@@ -72,7 +72,7 @@ def test_the_most_dropped_come_first_and_warm_up_does_not_count(run):
 
 
 def test_the_references_beside_a_sample_are_those_in_force_with_the_highest_conflict(run):
-    sample = dropped_samples(run.tasks, run.references, category)[0]
+    sample = dropped_samples(run.tasks, run.references, category, category)[0]
     last = max(row["step"] for row in run.tasks.to_pylist() if row["id"] == sample.id and not row["kept"])
     assert sample.refresh == (20 if last >= 20 else 4)
     pool = [row for row in run.references.to_pylist() if row["step"] == sample.refresh and row["kept"]]
@@ -81,7 +81,7 @@ def test_the_references_beside_a_sample_are_those_in_force_with_the_highest_conf
 
 
 def test_without_references_samples_stand_alone(run):
-    assert all(sample.references == [] for sample in dropped_samples(run.tasks, None, category))
+    assert all(sample.references == [] for sample in dropped_samples(run.tasks, None, category, category))
 
 
 def test_samples_dropped_for_a_reason_of_their_own_are_counted_apart(tmp_path):
@@ -94,4 +94,4 @@ def test_samples_dropped_for_a_reason_of_their_own_are_counted_apart(tmp_path):
     log.flush()
     tasks, _ = SelectionLog.read(tmp_path)
     assert unusable_samples(tasks) == {"loss not finite": 1}
-    assert dropped_samples(tasks, None, category) == []
+    assert dropped_samples(tasks, None, category, category) == []

@@ -20,12 +20,13 @@ class Column(NamedTuple):
     results: list[SuiteResult]
 
 
-def answer_table(columns: Sequence[Column], baseline: str | None) -> dict[str, Any]:
+def answer_table(columns: Sequence[Column], baseline: str | None, *, texts: bool = True) -> dict[str, Any]:
     """Return models and rows for the page's script, in the types of JSON.
 
     Args:
         columns: the models, in the order they are shown.
         baseline: name of the column that a comparison's other answer belongs to.
+        texts: whether prompts, answers, expected answers and what judges quote of them are there.
     """
     suites = dict.fromkeys((result.suite, result.kind) for column in columns for result in column.results)
     # A comparison of answers that stand here anyway only adds to what is said of them.
@@ -34,8 +35,9 @@ def answer_table(columns: Sequence[Column], baseline: str | None) -> dict[str, A
     rows = [row for suite, kind in shown for row in _suite_rows(columns, suite, kind, baseline)]
     return {
         "models": [{"name": column.name, "series": column.series} for column in columns],
-        "rows": rows[:ROWS_SHOWN],
+        "rows": rows[:ROWS_SHOWN] if texts else [_without_texts(row) for row in rows[:ROWS_SHOWN]],
         "total": len(rows),
+        "texts": texts,
     }
 
 
@@ -78,6 +80,14 @@ def _by_id(columns: Sequence[Column], suite: str, kind: str) -> dict[str, list[R
     return by_id
 
 
+def _without_texts(row: dict[str, Any]) -> dict[str, Any]:
+    answers = [
+        answer and {"verdicts": [{"judge": said["judge"], "label": said["label"]} for said in answer["verdicts"]]}
+        for answer in row["answers"]
+    ]
+    return {name: row[name] for name in ("suite", "kind", "id", "category", "changed")} | {"answers": answers}
+
+
 def _preferences(record: Record) -> list[dict[str, Any]]:
     """Return what comparators say of an answer against the baseline's."""
     return [
@@ -106,7 +116,7 @@ def _row(suite: str, kind: str, records: list[Record | None], baseline: int | No
         "prompt": _cut(first.prompt),
         "expected": _cut(first.expected or ""),
         "answers": answers,
-        "folded": may_harm and any(answer is not None and answer["folded"] for answer in answers),
+        "folded": may_harm,
         "changed": _changed([answer["verdicts"] for answer in answers if answer is not None]),
     }
 

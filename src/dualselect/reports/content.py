@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dualselect.evaluation.results import SuiteResult
+from dualselect.data.disjoint import REFERENCES, TASK
+from dualselect.evaluation.results import TRAINING, SuiteResult
 from dualselect.reports.agreement import agreements
 from dualselect.reports.answers import Column, answer_table
 from dualselect.reports.figures import compared_plots, kept_plot, metric_plots, planes
@@ -17,14 +18,21 @@ from dualselect.reports.measures import (
     run_measures,
     series_of,
 )
-from dualselect.reports.samples import read_samples
+from dualselect.reports.samples import categories_of
 from dualselect.reports.selection import dropped_samples, kept_lines, reference_table, unusable_samples
-from dualselect.reports.settings import fact_groups, flat_settings, lede_of_comparison, lede_of_run, tags_of_run
+from dualselect.reports.settings import (
+    fact_groups,
+    flat_settings,
+    lede_of_comparison,
+    lede_of_run,
+    method_facts,
+    tags_of_run,
+)
 
 _SECTIONS = (
     ("summary", "At a glance", None),
     ("plane", "Safety and utility", "planes"),
-    ("measures", "Measures", "measures"),
+    ("measures", "Measures", "suites"),
     ("curves", "Training", "curves"),
     ("selection", "Selection", "selection"),
     ("agreement", "Judges", "agreement"),
@@ -34,10 +42,9 @@ _SECTIONS = (
 )
 
 
-def run_content(run: RunFolder) -> dict[str, Any]:
-    """Return what the page of a run shows."""
+def run_content(run: RunFolder, *, texts: bool = True) -> dict[str, Any]:
+    """Return what the page of a run shows, with or without the texts of prompts and answers."""
     measures = run_measures(run.results)
-    selection, notes = _selection(run)
     roles = [role for role in ("start", "baseline", "model") if any(result.role == role for result in run.results)]
     names = names_of(run.results)
     colours = {"start": 0, "baseline": 2, "model": 1}
@@ -51,17 +58,17 @@ def run_content(run: RunFolder) -> dict[str, Any]:
         "lede": lede_of_run(run, measures),
         "tags": tags_of_run(run),
         "curves": metric_plots(run.metrics),
-        "selection": selection,
-        "answers": answer_table(columns, names.get("baseline", "baseline")),
+        "selection": _selection(run),
+        "answers": answer_table(columns, names.get("baseline", "baseline"), texts=texts),
         "fact_groups": fact_groups(run),
         "config": flat_settings(run.config),
-        "notes": [*run.notes, *notes],
+        "notes": run.notes,
     }
     return content | {"sections": _sections(content)}
 
 
-def comparison_content(folder: CompareFolder) -> dict[str, Any]:
-    """Return what the page of a comparison shows."""
+def comparison_content(folder: CompareFolder, *, texts: bool = True) -> dict[str, Any]:
+    """Return what the page of a comparison shows, with or without the texts of prompts and answers."""
     measures = compare_measures(folder)
     series = series_of(folder.methods)
     runs = folder.runs
@@ -75,13 +82,16 @@ def comparison_content(folder: CompareFolder) -> dict[str, Any]:
         "title": _title(folder.path),
         "is_comparison": True,
         "lead": None,
-        "lede": lede_of_comparison(folder),
+        "lede": lede_of_comparison(folder, measures),
         "tags": [f"{len(folder.methods)} methods", f"{len(folder.seeds)} seeds", f"baseline {folder.baseline}"],
         "curves": compared_plots([(cell.method, series[cell.method], run.metrics) for cell, run in runs]),
         "selection": None,
-        "answers": answer_table(columns, folder.baseline),
+        "answers": answer_table(columns, folder.baseline, texts=texts),
         "answers_of": f"seed {seed}",
-        "fact_groups": fact_groups(first[1]) if first else [],
+        "fact_groups": [
+            ("Methods", method_facts(shown.items())),
+            *(group for group in (fact_groups(first[1]) if first else []) if group[0] != "Method"),
+        ],
         "config": flat_settings(first[1].config) if first else [],
         "settings_of": f"{first[0].method}, seed {first[0].seed}" if first else None,
         "cells": [(method, [grid.get((method, seed)) for seed in folder.seeds]) for method in folder.methods],
@@ -95,38 +105,39 @@ def comparison_content(folder: CompareFolder) -> dict[str, Any]:
 
 def _common(measures: list[Measure], results: Sequence[SuiteResult]) -> dict[str, Any]:
     headlines = headline_measures(measures)
-    suites = []
+    suites: list[dict[str, Any]] = []
     for name, kind in dict.fromkeys((measure.suite, measure.kind) for measure in measures):
         own = [measure for measure in measures if (measure.suite, measure.kind) == (name, kind)]
         others = list(dict.fromkeys(other for measure in own for row in measure.rows for other in row.differences))
-        missing = any(row.estimate.missing for measure in own for row in measure.rows)
-        suites.append({"name": name, "kind": kind, "measures": own, "others": others, "missing": missing})
+        rows = [row for measure in own for row in measure.rows]
+        missing = any(row.estimate.missing for row in rows)
+        corrected = any(difference.p_holm is not None for row in rows for difference in row.differences.values())
+        suites.append(
+            {"name": name, "kind": kind, "measures": own, "others": others}
+            | {"missing": missing, "corrected": corrected}
+        )
     return {
         "measures": measures,
-        "suites": suites,
+        "suites": [suite for suite in suites if suite["kind"] != TRAINING],
+        "took": [suite for suite in suites if suite["kind"] == TRAINING],
         "headlines": headlines,
         "planes": planes(headlines),
         "agreement": agreements(results),
     }
 
 
-def _selection(run: RunFolder) -> tuple[dict[str, Any] | None, list[str]]:
+def _selection(run: RunFolder) -> dict[str, Any] | None:
     if run.tasks is None and run.references is None:
-        return None, []
-    tasks, references = (
-        read_samples(run.config, role, set() if table is None else set(table["id"].to_pylist()))
-        for role, table in (("task", run.tasks), ("references", run.references))
-    )
-    lines = [] if run.tasks is None else kept_lines(run.tasks, tasks.category)
-    dropped = [] if run.tasks is None else dropped_samples(run.tasks, run.references, tasks.category)
+        return None
+    task, reference = (categories_of(run.categories, role) for role in (TASK, REFERENCES))
+    lines = [] if run.tasks is None else kept_lines(run.tasks, task)
+    dropped = [] if run.tasks is None else dropped_samples(run.tasks, run.references, task, reference)
     return {
-        "references": None if run.references is None else reference_table(run.references, references.category),
+        "references": None if run.references is None else reference_table(run.references, reference),
         "kept": kept_plot(lines) if lines else None,
         "unusable": {} if run.tasks is None else unusable_samples(run.tasks),
         "dropped": dropped,
-        "task_texts": tasks.texts,
-        "reference_texts": references.texts,
-    }, [*tasks.notes, *references.notes]
+    }
 
 
 def _seed_to_show(folder: CompareFolder) -> int | None:
@@ -140,7 +151,8 @@ def _own(results: list[SuiteResult]) -> list[SuiteResult]:
 
 
 def _sections(content: dict[str, Any]) -> list[tuple[str, str]]:
-    there = {name: bool(content.get(name)) for name in ("planes", "measures", "curves", "selection", "agreement")}
+    there = {name: bool(content.get(name)) for name in ("planes", "suites", "selection", "agreement")}
+    there["curves"] = bool(content["curves"] or content["took"])
     there["answers"] = bool(content["answers"]["rows"])
     return [(anchor, title) for anchor, title, needs in _SECTIONS if needs is None or there[needs]]
 

@@ -34,7 +34,7 @@ _PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ),
     (
         "Kept of every batch",
-        "share",
+        "share of its tokens and of its samples",
         {"dualselect/kept_tokens": "tokens", "dualselect/kept_samples": "samples"},
     ),
 )
@@ -119,10 +119,15 @@ def curves_plot(name: str, title: str, note: str, curves: Sequence[Curve], *, is
                 linestyle=DASHES[curve.dash],
                 linewidth=1.3 if curve.is_one_of_many else 2,
                 marker="o" if len(curve.steps) <= 12 and not curve.is_one_of_many else "",
-                markersize=4.5,
+                markersize=4.5 if len(curve.steps) > 1 else 9,
                 markeredgecolor=SURFACE,
                 markeredgewidth=0.8,
             )
+        if len({step for curve in curves for step in curve.steps}) == 1:  # a lone point needs no scale of steps
+            step = curves[0].steps[0]
+            axes.set(xlim=(step - 1, step + 1), xticks=[step])
+        else:
+            axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
         low, high = axes.get_ylim()
         if low < 0 < high:
             axes.axhline(0, color=MUTED, linewidth=0.9)
@@ -131,9 +136,10 @@ def curves_plot(name: str, title: str, note: str, curves: Sequence[Curve], *, is
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         axes.set_xlabel("step")
         axes.grid(axis="x", visible=False)
-        axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
         axes.yaxis.get_major_locator().set_params(nbins=5)
-        legend = list(dict.fromkeys((curve.name, curve.series, curve.dash) for curve in curves))
+        # What is drawn as a point has one in the legend.
+        keys = ((curve.name, curve.series, curve.dash if len(curve.steps) > 1 else -1) for curve in curves)
+        legend = list(dict.fromkeys(keys))
         label = f"{title}: " + "; ".join(_described(curve) for curve in curves)
         return Plot(title, note, inline_svg(figure, name, label), legend)
 
@@ -184,7 +190,7 @@ def _plane(name: str, safety: Measure, utility: Measure) -> Plane | None:
             if measure.metric.unit == "share":
                 axis.set_major_formatter(lambda value, _: f"{value:.0%}")
             axis.get_major_locator().set_params(nbins=5)
-            _turn(axes, axis, measure)
+            _turn(axes, axis, measure, [pair[axis is axes.xaxis] for pair in pairs])
         axes.set_xlabel(f"{utility.suite}: {utility.metric.title}  →")
         axes.set_ylabel(f"{safety.suite}: {safety.metric.title}  →")
         label = "Safety and utility: " + "; ".join(
@@ -197,9 +203,15 @@ def _plane(name: str, safety: Measure, utility: Measure) -> Plane | None:
         return Plane(title, note, inline_svg(figure, name, label), safety, utility, pairs)
 
 
-def _turn(axes: Any, axis: Any, measure: Measure) -> None:
-    """Give an axis its range, with the better end up or to the right."""
-    low, high = measure.axis if measure.metric.unit != "share" else (-0.04, 1.04)
+def _turn(axes: Any, axis: Any, measure: Measure, rows: Sequence[Row]) -> None:
+    """Give an axis its range, with the better end up or to the right; that of shares covers the quarters in use."""
+    low, high = measure.axis
+    if measure.metric.unit == "share":
+        low = math.floor(4 * min(row.estimate.value - _reach(row, low=True) for row in rows)) / 4
+        high = math.ceil(4 * max(row.estimate.value + _reach(row, low=False) for row in rows)) / 4
+        low, high = (low, high) if low < high else (max(0.0, low - 0.25), max(0.25, high))
+        room = 0.05 * (high - low)  # for markers at the ends
+        low, high = low - room, high + room
     ends = (high, low) if measure.metric.better == "lower" else (low, high)
     (axes.set_xlim if axis is axes.xaxis else axes.set_ylim)(*ends)
 

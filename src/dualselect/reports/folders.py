@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from dualselect.data.trained import FILE as SAMPLES_FILE
+from dualselect.data.trained import sample_categories
 from dualselect.errors import DataError
 from dualselect.evaluation.results import FOLDER as EVALUATION
 from dualselect.evaluation.results import SuiteResult
@@ -37,6 +39,7 @@ class RunFolder:
         metrics: the log events.
         tasks: the logged task candidates, None without a log.
         references: the logged references, None without a log.
+        categories: of the samples in these logs, by role and id, as far as they are known.
         results: the evaluation results.
         notes: what is not there or could not be read, one line each.
     """
@@ -47,6 +50,7 @@ class RunFolder:
     metrics: list[dict[str, Any]] = field(default_factory=list)
     tasks: pa.Table | None = None
     references: pa.Table | None = None
+    categories: dict[tuple[str, str], str] = field(default_factory=dict)
     results: list[SuiteResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -166,6 +170,7 @@ def _read_run(folder: Path) -> RunFolder:
     if any((folder / SELECTION).glob("*.parquet")):
         logged = _attempt(folder / SELECTION, lambda _: SelectionLog.read(folder), run.notes) or (None, None)
         run.tasks, run.references = (table if table is not None and table.num_rows else None for table in logged)
+        run.categories = _attempt(folder / SAMPLES_FILE, lambda _: sample_categories(folder), run.notes) or {}
     else:
         run.notes.append(f"{SELECTION}/: there is no selection log; plain methods write none")
     run.results = _results(folder, run.notes)

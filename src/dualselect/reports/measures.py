@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dualselect.errors import DataError
@@ -20,7 +20,9 @@ KINDS = {
     "probe": "Probe",
     "training": "Training",
 }
-HEADLINES = ("safety", "utility", "overrefusal", "comparison")
+HEADLINES = ("safety", "utility", "overrefusal", "comparison", "probe")
+#: What leads among the measures of a suite, whichever judge took it; where there is none of them, the first.
+_LEADING = ("refusal", "exact_match", "accuracy", "win_rate", "safe_nll", "task_nll")
 EVEN = "an even 50%"
 _WIN_RATE = "/win_rate"
 
@@ -80,6 +82,14 @@ class Measure:
         low, high = min([*finite, 0.0]), max([*finite, 0.0])
         room = 0.05 * (high - low) or 1.0
         return low - (room if low < 0 else 0), high + (room if high > 0 else 0)
+
+    @property
+    def distinct_rows(self) -> list[Row]:
+        """The rows, or one for all of them where three or more say the same to the last digit."""
+        said = {(self.value_text(row), self.interval_text(row), row.estimate.n) for row in self.rows}
+        if len(said) > 1 or len(self.rows) < 3:
+            return self.rows
+        return [replace(self.rows[-1], name=f"all {len(self.rows)}", series=0, differences={}, dots=())]
 
     def place(self, value: float) -> float:
         """Return where a value lies on the axis, in percent of its length."""
@@ -143,12 +153,18 @@ def in_order(measures: list[Measure]) -> list[Measure]:
 
 
 def headline_measures(measures: Sequence[Measure]) -> list[Measure]:
-    """Return the leading measure of every suite whose kind makes headlines: its first with a better side."""
+    """Return the leading measure of every suite whose kind makes headlines, of those with a better side."""
     leads: dict[tuple[str, str], Measure] = {}
-    for measure in measures:
+    for measure in sorted(measures, key=_rank):
         if measure.kind in HEADLINES and measure.metric.better != "neither":
             leads.setdefault((measure.kind, measure.suite), measure)
-    return sorted(leads.values(), key=lambda measure: HEADLINES.index(measure.kind))
+    in_given_order = sorted(leads.values(), key=measures.index)
+    return sorted(in_given_order, key=lambda measure: HEADLINES.index(measure.kind))
+
+
+def _rank(measure: Measure) -> int:
+    name = measure.name.rsplit("/", 1)[-1]
+    return _LEADING.index(name) if name in _LEADING else len(_LEADING)
 
 
 def role_name(result: SuiteResult) -> str:

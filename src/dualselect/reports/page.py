@@ -18,12 +18,13 @@ from dualselect.reports.measures import KINDS
 FILE = "report.html"
 
 
-def write_report(folder: Path, output: Path | None = None) -> Path:
+def write_report(folder: Path, output: Path | None = None, texts: bool = True) -> Path:
     """Write the report of a run folder or a compare folder and return its path.
 
     Args:
         folder: of the run or the comparison.
         output: file to write; None for `report.html` in the folder.
+        texts: whether the page holds prompts and answers; without them it can be passed on where the data can't.
 
     Raises:
         DataError: The folder is not there, or holds neither a run nor a comparison.
@@ -31,9 +32,10 @@ def write_report(folder: Path, output: Path | None = None) -> Path:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: is no folder; give the output_dir of `dualselect train` or of `dualselect compare`")
-    content = (
-        comparison_content(read_comparison(folder)) if is_compare_folder(folder) else run_content(read_run(folder))
-    )
+    if is_compare_folder(folder):
+        content = comparison_content(read_comparison(folder), texts=texts)
+    else:
+        content = run_content(read_run(folder), texts=texts)
     path = folder / FILE if output is None else Path(output)
     with replacing(path) as draft:
         draft.write_text(render(content | {"place": content["title"]}), encoding="utf-8")

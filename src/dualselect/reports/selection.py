@@ -1,19 +1,18 @@
 """What a run selected: references by category and refresh, task samples over time, and what was dropped most."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+
+from dualselect.reports.samples import Category
 
 REFRESHES_SHOWN = 12
 CATEGORIES_SHOWN = 12
 TASK_LINES = 6
 BINS = 24
 OTHERS = "all others"
-
-Category = Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def kept_lines(tasks: pa.Table, category: Category) -> list[KeptLine]:
 
 
 def dropped_samples(
-    tasks: pa.Table, references: pa.Table | None, category: Category, limit: int = 12
+    tasks: pa.Table, references: pa.Table | None, category: Category, reference_category: Category, limit: int = 12
 ) -> list[DroppedSample]:
     """Return the samples dropped most: highest share first, then most often, then lowest cosine.
 
@@ -147,7 +146,7 @@ def dropped_samples(
         out = [row for row in rows if not row["kept"]]
         if out:
             last = max((start for start in starts if start <= out[-1]["step"]), default=None)
-            chosen = [] if last is None else _most_conflicting(refreshes[last], category)
+            chosen = [] if last is None else _most_conflicting(refreshes[last], reference_category)
             loss, cosine = (sum(row[column] for row in out) / len(out) for column in ("loss", "cosine"))
             found.append(DroppedSample(name, category(name), len(rows), len(out), loss, cosine, last, chosen))
     found.sort(key=lambda sample: (-sample.dropped / sample.seen, -sample.dropped, sample.cosine, sample.id))

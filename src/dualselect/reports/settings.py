@@ -1,6 +1,6 @@
 """Settings and provenance in words."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -113,15 +113,46 @@ def lede_of_run(run: RunFolder, measures: Sequence[Measure]) -> str:
     return " ".join(sentences) or "Nothing has been evaluated yet: the page shows how the run was trained."
 
 
-def lede_of_comparison(folder: CompareFolder) -> str:
-    """Return what was compared in a sentence."""
+def lede_of_comparison(folder: CompareFolder, measures: Sequence[Measure]) -> str:
+    """Return the outcome in a few sentences: what was compared, and the leading measure of safety and of utility."""
     done = sum(cell.status == "done" for cell in folder.cells)
     failed = sum(cell.status == "failed" for cell in folder.cells)
-    text = (
-        f"{', '.join(folder.methods)}: each trained under {_counted(len(folder.seeds), 'seed')} "
-        f"and compared with {folder.baseline} on the same prompts. {_counted(done, 'run')} done"
-    )
-    return text + (f", {failed} failed." if failed else ".")
+    others = [method for method in folder.methods if method != folder.baseline]
+    sentences = [
+        f"{_listed(others)} compared with {folder.baseline} on the same prompts, "
+        f"under {_counted(len(folder.seeds), 'seed')}."
+    ]
+    for kind in ("safety", "utility"):
+        measure = next((one for one in headline_measures(measures) if one.kind == kind), None)
+        sentences += [] if measure is None else _outcome(measure, folder.baseline)
+    if done < len(folder.cells):
+        unfinished = f", {failed} failed" if failed else ""
+        sentences.append(f"{done} of {_counted(len(folder.cells), 'run')} done{unfinished}.")
+    return " ".join(sentences)
+
+
+def method_facts(runs: Iterable[tuple[str, RunFolder]]) -> Facts:
+    """Return the options of each of several methods in a line, by the label it has in the comparison."""
+    found = []
+    for label, run in runs:
+        options = [f"{name} {text}" for name, text in _picked(run.config, method_options(run))]
+        named = [] if run.method == label else [f"method {run.method}"]
+        found.append((label, ", ".join([*named, *options]) or "no options"))
+    return found
+
+
+def _outcome(measure: Measure, baseline: str) -> list[str]:
+    by_word: dict[str, list[str]] = {}
+    for row in measure.rows:
+        if baseline in row.differences:
+            by_word.setdefault(row.differences[baseline].word, []).append(row.name)
+    title = measure.metric.title[:1].upper() + measure.metric.title[1:]
+    shown = "; ".join(f"{word} for {_listed(names)}" for word, names in by_word.items())
+    return [f"{title} on {measure.suite}: {shown}."] if shown else []
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
 
 
 def _compared(difference: Difference) -> str:

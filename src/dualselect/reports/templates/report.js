@@ -35,10 +35,11 @@
 
   const list = document.getElementById("rows");
   if (!list) return;
-  const { models, rows } = JSON.parse(document.getElementById("data").textContent);
-  const perPage = 20;
+  const { models, rows, texts } = JSON.parse(document.getElementById("data").textContent);
+  const perPage = 10;
   const byId = id => document.getElementById(id);
   const inputs = { q: byId("q"), suite: byId("f-suite"), category: byId("f-category"), verdict: byId("f-verdict"), changed: byId("f-changed") };
+  const unfold = byId("unfold");
   let found = rows, page = 0;
 
   // Texts come from models and data sets: they only ever enter the page as text.
@@ -65,12 +66,13 @@
 
   const searched = new Map();
   const textOf = row => {
-    if (!searched.has(row)) searched.set(row, [row.id, row.prompt, row.expected, ...row.answers.map(a => a ? a.text : "")].join("\n").toLowerCase());
+    if (!searched.has(row)) searched.set(row, [row.id, row.category, ...(texts ? [row.prompt, row.expected, ...row.answers.map(a => a ? a.text : "")] : labelsOf(row))].join("\n").toLowerCase());
     return searched.get(row);
   };
   const fold = (summary, ...content) => {
     const details = make("details", "fold");
     details.append(make("summary", "", summary), ...content);
+    details.open = unfold !== null && unfold.checked;
     return details;
   };
   const passage = (text, name) => {
@@ -91,21 +93,27 @@
       chip.title = verdict.judge;
       head.append(chip);
     }
+    box.append(head);
+    if (!texts) return box;
     const reasons = answer.verdicts.filter(v => v.why).map(v => make("p", "why", `${v.judge}: ${v.why}`));
     const text = answer.text ? passage(answer.text, "text") : make("p", "text faint", "empty answer");
-    box.append(head, ...(answer.folded ? [fold("Answer that may harm", text, ...reasons)] : [text, ...reasons]));
+    box.append(...(answer.folded ? [fold("Answer that may harm", text, ...reasons)] : [text, ...reasons]));
     return box;
   };
   const rowBox = row => {
     const box = make("article", "qa");
     const head = make("header", "qa-head");
     head.append(make("span", "", row.suite), make("code", "", row.id));
-    if (row.category) head.append(make("span", "", row.category));
-    if (row.changed) head.append(make("span", "chip changed", "verdict changed"));
-    const prompt = passage(row.prompt, "prompt");
+    if (row.category && !row.id.startsWith(row.category)) head.append(make("span", "", row.category));
+    if (row.changed) head.append(make("span", "chip changed", "verdicts differ"));
     const answers = make("div", "answers");
     row.answers.forEach((answer, place) => { if (answer) answers.append(answerBox(answer, models[place])); });
-    box.append(head, row.folded ? fold("Unsafe request", prompt) : prompt, answers);
+    box.append(head);
+    if (texts) {
+      const prompt = passage(row.prompt, "prompt");
+      box.append(row.folded ? fold("Unsafe request", prompt) : prompt);
+    }
+    box.append(answers);
     if (row.expected) box.append(fold("Expected answer", passage(row.expected, "text")));
     return box;
   };
@@ -133,6 +141,10 @@
   let waiting = 0;
   inputs.q.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(filter, 100); });
   for (const name of ["suite", "category", "verdict", "changed"]) inputs[name].addEventListener("change", filter);
+  if (unfold) {
+    unfold.parentElement.hidden = !rows.some(row => row.folded);
+    unfold.addEventListener("change", draw);
+  }
   for (const button of document.querySelectorAll("[data-turn]")) {
     button.addEventListener("click", () => {
       page += Number(button.dataset.turn);
