@@ -71,9 +71,7 @@ def add_parser(subparsers: Any) -> None:
     judges.add_argument("--judge_batch_size", type=int, default=8, help="answers that a local judge takes at once")
     judges.add_argument("--api_concurrency", type=int, default=8, help="requests at once to an endpoint")
     judges.add_argument("--api_requests_per_minute", type=float, default=0.0, help="rate limit of an endpoint; 0: none")
-    judges.add_argument(
-        "--api_price_in", type=float, default=0.0, help="price of a million prompt tokens"
-    )
+    judges.add_argument("--api_price_in", type=float, default=0.0, help="price of a million prompt tokens")
     judges.add_argument("--api_price_out", type=float, default=0.0, help="price of a million reply tokens")
     out = parser.add_argument_group("what becomes of it")
     out.add_argument("--output_dir", help="run folder for the results (default: the model's, if it is one)")
