@@ -5,7 +5,12 @@ from typing import Any
 
 _ABOUT = """List the suites that `dualselect evaluate` measures, with their licence and source.
 
-A suite is read from the hub, or from a file of yours: --data NAME=FILE (JSONL, JSON, CSV or Parquet)."""
+A suite is read from the hub, or from a file of yours (JSONL, JSON, CSV or Parquet):
+
+  dualselect evaluate --model runs/x --suite xstest,gsm8k --limit 200
+  dualselect evaluate --model runs/x --suite advbench --data advbench=prompts.jsonl
+
+Those built in need no network. Some of the others may be used for research only: mind the licence."""
 
 
 def add_parser(subparsers: Any) -> None:
