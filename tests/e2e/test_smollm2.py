@@ -9,8 +9,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dualselect.cli import main
-from dualselect.evaluation import RefusalRules, generate_answers
+from dualselect.evaluation import RefusalRules, generate_answers, read_results
 from dualselect.gradients import Direction, capture, per_sample_nll, trainable_parameters
+from dualselect.quickstart import DEFAULT_MODEL
 from dualselect.quickstart.align import load_aligned
 from dualselect.quickstart.samples import look_alikes, safety_probe
 from dualselect.quickstart.settings import ADAPTER_FOLDER
@@ -84,7 +85,14 @@ def test_the_example_trains_and_keeps_a_log_of_every_candidate(tmp_path, monkeyp
     assert at_end["eval_task_loss"] < at_start["eval_task_loss"]
     provenance = json.loads((run / "provenance.json").read_text())
     assert provenance["data"]["references"]["rows"] == 12
-    assert (run / "adapter_model.safetensors").is_file()
+    adapter = json.loads((run / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == DEFAULT_MODEL
+    flags = ["--suite", "safety", "--limit", "4", "--max_new_tokens", "8"]
+    assert main(["evaluate", "--model", str(run), *flags]) == 0
+    measured = {(result.suite, result.role): result for result in read_results(run)}
+    probes = [measured["builtin-safe-answers", role].estimate("safe_kl").value for role in ("start", "model")]
+    assert probes[0] == 0 < probes[1]
+    assert "builtin-safety" in (run / "report.html").read_text()
 
 
 def test_the_shipped_adapter_is_aligned(smollm2):

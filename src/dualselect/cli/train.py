@@ -71,6 +71,9 @@ def train(settings: "Settings") -> None:
         peft_config=get_peft_config(model),
         quantization_config=get_quantization_config(model),
     )
+    for adapter in getattr(trainer.model, "peft_config", {}).values():
+        # As the user named it: what that was resolved to is true on this machine only.
+        adapter.base_model_name_or_path = model.model_name_or_path
     trainer.extra_settings = asdict(settings.model) | asdict(settings.data)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(training.output_dir)
