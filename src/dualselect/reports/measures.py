@@ -168,8 +168,8 @@ def _rank(measure: Measure) -> int:
 
 
 def role_name(result: SuiteResult) -> str:
-    """Return what the page calls the model of a result."""
-    given = str(result.target.get("name") or "")
+    """Return what the page calls the model of a result: of a folder or hub id its last part, which fits a table."""
+    given = str(result.target.get("name") or "").rstrip("/").rsplit("/", 1)[-1]
     if result.role == "start":
         return START
     return given or {"baseline": "baseline", "model": "this run"}[result.role]
