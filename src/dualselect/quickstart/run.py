@@ -157,7 +157,7 @@ def _training_settings(
         # The frozen base is bfloat16 already and the LoRA stays fp32, so autocast would only add copies.
         bf16=False,
         # On a CPU every new shape of a batch costs a compilation.
-        pad_to_multiple_of=64,
+        pad_to_multiple_of=16,
         save_strategy="no",
         logging_steps=5,
         report_to="none",
