@@ -117,7 +117,7 @@ class SuiteResult:
     @property
     def file_name(self) -> str:
         """The name of its file in a run's `evaluation` folder."""
-        return f"{self.suite}.json" if self.role == "model" else f"{self.suite}.{self.role}.json"
+        return result_file(self.suite, self.role)
 
     def write(self, run_folder: Path) -> Path:
         """Write the result into `<run folder>/evaluation/` and return its path; a file of that name is replaced."""
@@ -149,6 +149,11 @@ class SuiteResult:
             raise DataError(
                 f"{path}: is no evaluation result of format {FORMAT} ({error}); make it anew with `dualselect evaluate`"
             ) from error
+
+
+def result_file(suite: str, role: Role) -> str:
+    """Return the name of a result's file in a run's `evaluation` folder."""
+    return f"{suite}.json" if role == "model" else f"{suite}.{role}.json"
 
 
 def read_results(run_folder: Path) -> list[SuiteResult]:

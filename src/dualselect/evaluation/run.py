@@ -1,7 +1,6 @@
 """One model, all suites: load, answer, judge, write; what is already there is not done again."""
 
 import json
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
@@ -12,7 +11,7 @@ from rich.console import Console
 from dualselect.data import prompt_key
 from dualselect.errors import ConfigError, DataError
 from dualselect.evaluation.judges import Judge, parse_judges
-from dualselect.evaluation.results import FOLDER, Role, SuiteResult
+from dualselect.evaluation.results import FOLDER, Role, SuiteResult, result_file
 from dualselect.evaluation.suites import LoadedSuite, Suite, get_suite, load, run_suite
 from dualselect.evaluation.targets.base import GenerationSettings, LocalTarget, Target
 
@@ -130,7 +129,6 @@ def evaluate_target(
             _console.print(
                 f"[{number}/{len(settings.suites)}] {name}: {len(loaded.samples)} prompts, {role} {target.name}"
             )
-            began = time.perf_counter()
             done = run_suite(
                 suite,
                 loaded,
@@ -142,7 +140,6 @@ def evaluate_target(
                 seed=seed,
                 batch_size=settings.batch_size,
             )
-            done.seconds = round(time.perf_counter() - began, 2)
             done.settings |= {"limit": settings.limit, "draw_seed": settings.seed, "fingerprint": mark}
             done.settings["left_out_since_trained_on"] = overlapping
             done.write(run_folder)
@@ -188,8 +185,7 @@ def _fingerprint(
 
 
 def _already(run_folder: Path, suite: str, role: Role, mark: str) -> SuiteResult | None:
-    name = f"{suite}.json" if role == "model" else f"{suite}.{role}.json"
-    path = run_folder / FOLDER / name
+    path = run_folder / FOLDER / result_file(suite, role)
     if not path.is_file():
         return None
     try:
