@@ -28,6 +28,11 @@ class ResumeError(DualSelectError):
     """A checkpoint that does not belong to the run that wants to go on from it."""
 
 
+def one_line(text: object) -> str:
+    """Return what a message says, with every run of white space made one space."""
+    return " ".join(str(text).split())
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Return a hint such as `; did you mean 'rho'?`, or the list of choices where none is near."""
     names = sorted(choices)

@@ -7,7 +7,7 @@ from importlib import import_module
 
 from dualselect import __version__
 from dualselect.cli.command_parser import CommandParser, unknown_argument
-from dualselect.errors import ConfigError, DualSelectError, nearest
+from dualselect.errors import ConfigError, DualSelectError, nearest, one_line
 
 COMMANDS = (
     "quickstart",
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(argv)
     except DualSelectError as error:
-        print(f"dualselect: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"dualselect: error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("dualselect: interrupted", file=sys.stderr)

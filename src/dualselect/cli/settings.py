@@ -13,7 +13,7 @@ from dualselect.cli.arguments import DataArguments, ModelArguments
 from dualselect.cli.command_parser import CommandParser, near_or_help, unknown_argument
 from dualselect.cli.config_file import Entry, read_config
 from dualselect.cli.setting_flags import SettingsParser, add_run_flags
-from dualselect.errors import ConfigError
+from dualselect.errors import ConfigError, one_line
 from dualselect.methods import Method
 from dualselect.training import DualSelectConfig
 
@@ -113,7 +113,7 @@ def build_settings(method: type[Method], values: dict[str, Any], *, resume: bool
         )
     except (ValueError, TypeError, ImportError) as error:
         # Raised by TRL and transformers for settings that do not go together.
-        raise ConfigError(" ".join(str(error).split())) from error
+        raise ConfigError(one_line(error)) from error
 
 
 def _share(values: dict[str, Any], owner: type) -> dict[str, Any]:

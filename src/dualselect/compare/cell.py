@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
-from dualselect.errors import ConfigError
+from dualselect.errors import ConfigError, one_line
 from dualselect.files import replacing
 
 SETTINGS_FILE = "cell-settings.json"
@@ -143,7 +143,7 @@ def record(cell: Cell, state: CellState) -> None:
 
 def fail(cell: Cell, error: Exception, state: CellState) -> CellState:
     """Write what a cell that stood as `state` died of, with the traceback in `error.txt`, and return how it stands."""
-    line = " ".join(f"{type(error).__name__}: {error}".split())
+    line = one_line(f"{type(error).__name__}: {error}")
     with replacing(cell.folder / ERROR_FILE) as draft:
         draft.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     state = replace(state, status="failed", error=line)

@@ -9,6 +9,7 @@ from itertools import groupby
 from dualselect.compare.estimates import Difference, Row
 from dualselect.compare.request import START
 from dualselect.compare.win_rates import EVEN, WIN_RATE
+from dualselect.errors import one_line
 from dualselect.evaluation.results import Metric
 from dualselect.evaluation.statistics import NO_DIFFERENCE, Estimate
 
@@ -62,7 +63,7 @@ def markdown_table(comparison: Comparison) -> str:
 def latex_table(comparison: Comparison) -> str:
     """Return the comparison as one LaTeX table, which needs the packages booktabs and longtable."""
     header = " & ".join(_columns(comparison.baseline, _latex)) + r" \\"
-    about = (" ".join(line.split()) for line in _about(comparison))
+    about = map(one_line, _about(comparison))
     lines = [f"% {line}" for line in (r"needs \usepackage{booktabs,longtable}", *about)]
     lines += [r"\begin{longtable}{lrrrrrrrl}", r"\toprule", header, r"\midrule", r"\endhead"]
     lines += [r"\bottomrule", r"\endfoot"]
@@ -174,8 +175,8 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _markdown(text: str) -> str:
-    return re.sub(r"([\\`*_<>\[\]|#])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_<>\[\]|#])", r"\\\1", one_line(text))
 
 
 def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    return "".join(_LATEX.get(character, character) for character in one_line(text))

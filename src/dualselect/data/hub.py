@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from dualselect.errors import DataError
+from dualselect.errors import DataError, one_line
 
 
 def hub_records(source: str, split: str) -> Iterator[dict[str, Any]]:
@@ -36,6 +36,6 @@ def hub_records(source: str, split: str) -> Iterator[dict[str, Any]]:
     except (ValueError, OSError, RuntimeError) as error:
         # An unknown split or configuration; the message lists what there is.
         raise DataError(
-            f"{source}, split '{split}': {' '.join(str(error).split())}; name the split by the setting, the "
+            f"{source}, split '{split}': {one_line(error)}; name the split by the setting, the "
             "configuration as owner/name:configuration"
         ) from error

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dualselect.errors import DataError
+from dualselect.errors import DataError, one_line
 from dualselect.evaluation.generation import Prompt
 from dualselect.files import replacing
 
@@ -179,7 +179,7 @@ class AnswerCache:
     def _report(self, path: Path, error: Exception) -> None:
         if path not in self._reported:
             self._reported.add(path)
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             _logger.warning(f"{path}: is damaged ({reason}) and is skipped; delete it, its answers are made anew")
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from dualselect.errors import ConfigError, nearest
+from dualselect.errors import ConfigError, nearest, one_line
 from dualselect.evaluation.results import SuiteResult, table_of
 from dualselect.evaluation.statistics import Estimate, paired_bootstrap
 
@@ -93,7 +93,7 @@ def read_gate(path: Path) -> Gate:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())}); mend the file") from error
+        raise ConfigError(f"{path}: cannot be read as YAML ({one_line(error)}); mend the file") from error
     if not isinstance(content, dict) or not isinstance(content.get("rules"), list) or not content["rules"]:
         raise ConfigError(f"{path}: holds no rules; write a list of them below `rules:`")
     for key in content:

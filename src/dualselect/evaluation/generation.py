@@ -6,17 +6,14 @@ from hashlib import sha256
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from dualselect.errors import ConfigError
+from dualselect.evaluation.batches import in_batches
 
 Prompt = str | Sequence[Mapping[str, str]]
 #: Takes the numbers of the prompts of a batch, and their answers.
 OnBatch = Callable[[list[int], list[str]], None]
-
-_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed")
 
 
 def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
@@ -73,29 +70,26 @@ def generate_answers(
         torch.OutOfMemoryError, RuntimeError: even a single prompt does not fit into memory.
     """
     encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
-    waiting = sorted(range(len(encoded)), key=lambda index: -len(encoded[index]))
-    answers = [""] * len(encoded)
     greedy = _greedy(model, tokenizer, max_new_tokens)
-    with eval_mode(model), progress_bar(description, len(encoded), show_progress) as advance:
-        while waiting:
-            batch = waiting[:batch_size]
-            rows = [encoded[index] for index in batch]
-            # Fresh for each batch: a batch that is tried again must draw the same numbers.
-            noise = [_GumbelNoise(rows, temperature, top_p, seed)] if temperature > 0 else []
-            try:
-                texts = _generate_batch(model, tokenizer, rows, greedy, noise)
-            except RuntimeError as error:  # torch.OutOfMemoryError is one of these
-                if len(batch) == 1 or not is_out_of_memory(error):
-                    raise
-                batch_size = len(batch) // 2
-                continue
-            for index, text in zip(batch, texts, strict=True):
-                answers[index] = text
-            waiting = waiting[len(batch) :]
-            if on_batch:
-                on_batch(batch, texts)
-            advance(len(batch))
-    return answers
+
+    def answer(batch: list[int]) -> list[str]:
+        rows = [encoded[number] for number in batch]
+        # Fresh for each batch: a batch that is tried again must draw the same numbers.
+        noise = [_GumbelNoise(rows, temperature, top_p, seed)] if temperature > 0 else []
+        texts = _generate_batch(model, tokenizer, rows, greedy, noise)
+        if on_batch:
+            on_batch(batch, texts)
+        return texts
+
+    with eval_mode(model):
+        return in_batches(
+            range(len(encoded)),
+            answer,
+            size=lambda number: len(encoded[number]),
+            batch_size=batch_size,
+            description=description,
+            show_progress=show_progress,
+        )
 
 
 def left_padded(rows: Sequence[Sequence[int]], pad_token_id: int, device: Any) -> dict[str, torch.Tensor]:
@@ -114,14 +108,6 @@ def pad_token_id(tokenizer: Any) -> int:
         if token is not None:
             return int(token)
     return 0
-
-
-@contextmanager
-def progress_bar(description: str, total: int, visible: bool = True) -> Iterator[Any]:
-    """Show a progress bar on stderr; yields a function that advances it by a number of items."""
-    with Progress(console=Console(stderr=True), transient=True, disable=not visible) as progress:
-        task = progress.add_task(description, total=total)
-        yield lambda count: progress.advance(task, count)
 
 
 @contextmanager
@@ -200,10 +186,3 @@ def _generate_batch(
     width = inputs["input_ids"].shape[1]
     output = model.generate(**inputs, generation_config=settings, logits_processor=LogitsProcessorList(noise))
     return [text.strip() for text in tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)]
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether an error says that memory did not suffice, on any device."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    return any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)

@@ -3,24 +3,15 @@
 Only forward passes; only the places of completions are projected onto the vocabulary.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from dualselect.evaluation.generation import (
-    Prompt,
-    encode_prompt,
-    eval_mode,
-    is_out_of_memory,
-    left_padded,
-    pad_token_id,
-    progress_bar,
-)
-
-Measured = TypeVar("Measured")
+from dualselect.evaluation.batches import in_batches
+from dualselect.evaluation.generation import Prompt, encode_prompt, eval_mode, left_padded, pad_token_id
 
 
 @dataclass(frozen=True)
@@ -52,6 +43,10 @@ class EncodedAnswer:
 
     ids: list[int]
     count: int
+
+    def size(self) -> tuple[int, int]:
+        """What a batch should hold alike: first what is projected onto the vocabulary, then what is read."""
+        return self.count, len(self.ids)
 
 
 @dataclass(frozen=True)
@@ -103,6 +98,7 @@ def log_likelihoods(
             in_batches(
                 encoded,
                 lambda batch: _likelihoods(model, answer_batch(batch, tokenizer, model.device)),
+                size=EncodedAnswer.size,
                 batch_size=batch_size,
                 description=description,
                 show_progress=show_progress,
@@ -151,38 +147,6 @@ def answer_log_probs(model: Any, batch: AnswerBatch) -> torch.Tensor:
 def target_log_probs(log_probs: torch.Tensor, batch: AnswerBatch) -> torch.Tensor:
     """Return the log-probability (B, L) of every target, 0 where the mask is not set."""
     return log_probs.gather(-1, batch.targets[..., None]).squeeze(-1).masked_fill(~batch.mask, 0.0)
-
-
-def in_batches(
-    encoded: Sequence[EncodedAnswer],
-    measure: Callable[[list[EncodedAnswer]], list[Measured]],
-    *,
-    batch_size: int,
-    description: str,
-    show_progress: bool,
-) -> list[Measured]:
-    """Return what `measure` makes of every answer, in order; it sees batches of like lengths.
-
-    A batch that does not fit into memory is halved and tried again.
-    """
-    # The projected block is as wide as the longest answer of its batch, so answers are alike first; the longest come
-    # first, so that what does not fit shows at once.
-    waiting = sorted(range(len(encoded)), key=lambda index: (-encoded[index].count, -len(encoded[index].ids)))
-    found: dict[int, Measured] = {}
-    with progress_bar(description, len(encoded), show_progress) as advance:
-        while waiting:
-            batch = waiting[:batch_size]
-            try:
-                measured = measure([encoded[index] for index in batch])
-            except RuntimeError as error:  # torch.OutOfMemoryError is one of these
-                if len(batch) == 1 or not is_out_of_memory(error):
-                    raise
-                batch_size = len(batch) // 2
-                continue
-            found.update(zip(batch, measured, strict=True))
-            waiting = waiting[len(batch) :]
-            advance(len(batch))
-    return [found[index] for index in range(len(encoded))]
 
 
 def _likelihoods(model: Any, batch: AnswerBatch) -> list[Likelihood]:

@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
-from dualselect.errors import ConfigError, DataError, nearest
+from dualselect.errors import ConfigError, DataError, nearest, one_line
 from dualselect.evaluation.results import Metric, Record, Role, SuiteResult
 from dualselect.evaluation.targets.base import LocalTarget
 
@@ -63,7 +63,7 @@ def run_lm_eval(
             bootstrap_iters=0,  # intervals are made from the records
         )
     except (OSError, ConnectionError) as error:
-        cause = " ".join(str(error).split())
+        cause = one_line(error)
         raise DataError(
             f"lm-eval: the data of {', '.join(tasks)} can't be had ({cause}); check the connection"
         ) from error

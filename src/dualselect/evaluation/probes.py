@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from dualselect.errors import ConfigError
+from dualselect.evaluation.batches import in_batches
 from dualselect.evaluation.generation import Prompt, encode_prompt, eval_mode
 from dualselect.evaluation.likelihood import (
     AnswerBatch,
@@ -20,7 +21,6 @@ from dualselect.evaluation.likelihood import (
     answer_batch,
     answer_log_probs,
     encode_answers,
-    in_batches,
     target_log_probs,
 )
 
@@ -98,6 +98,7 @@ def probe_answers(
         return in_batches(
             encoded,
             lambda batch: _probe_batch(model, base, answer_batch(batch, tokenizer, model.device)),
+            size=EncodedAnswer.size,
             batch_size=batch_size,
             description=description,
             show_progress=show_progress,
@@ -131,7 +132,14 @@ def refusal_log_odds(
         return (logits[:, refusal].logsumexp(-1) - logits[:, compliance].logsumexp(-1)).tolist()
 
     with eval_mode(model):
-        return in_batches(encoded, measure, batch_size=batch_size, description=description, show_progress=show_progress)
+        return in_batches(
+            encoded,
+            measure,
+            size=EncodedAnswer.size,
+            batch_size=batch_size,
+            description=description,
+            show_progress=show_progress,
+        )
 
 
 def opener_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:

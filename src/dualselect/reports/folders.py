@@ -12,7 +12,7 @@ import yaml
 
 from dualselect.data.trained import FILE as SAMPLES_FILE
 from dualselect.data.trained import sample_categories
-from dualselect.errors import DataError
+from dualselect.errors import DataError, one_line
 from dualselect.evaluation.results import FOLDER as EVALUATION
 from dualselect.evaluation.results import SuiteResult
 from dualselect.training.metrics import FILE as METRICS_FILE
@@ -39,6 +39,7 @@ class RunFolder:
         metrics: the log events.
         tasks: the logged task candidates, None without a log.
         references: the logged references, None without a log.
+        conflicts: cosines of samples with references, None where they were not measured.
         categories: of the samples in these logs, by role and id, as far as they are known.
         results: the evaluation results.
         notes: what is not there or could not be read, one line each.
@@ -50,6 +51,7 @@ class RunFolder:
     metrics: list[dict[str, Any]] = field(default_factory=list)
     tasks: pa.Table | None = None
     references: pa.Table | None = None
+    conflicts: pa.Table | None = None
     categories: dict[tuple[str, str], str] = field(default_factory=dict)
     results: list[SuiteResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -168,8 +170,8 @@ def _read_run(folder: Path) -> RunFolder:
     run.provenance = _mapping(folder / PROVENANCE_FILE, json.loads, run.notes)
     run.metrics = _attempt(folder / METRICS_FILE, read_metrics, run.notes) or []
     if any((folder / SELECTION).glob("*.parquet")):
-        logged = _attempt(folder / SELECTION, lambda _: SelectionLog.read(folder), run.notes) or (None, None)
-        run.tasks, run.references = (table if table is not None and table.num_rows else None for table in logged)
+        tables = _attempt(folder / SELECTION, lambda _: _selection_log(folder), run.notes) or [None] * 3
+        run.tasks, run.references, run.conflicts = tables
         run.categories = _attempt(folder / SAMPLES_FILE, lambda _: sample_categories(folder), run.notes) or {}
     else:
         run.notes.append(f"{SELECTION}/: there is no selection log; plain methods write none")
@@ -177,6 +179,12 @@ def _read_run(folder: Path) -> RunFolder:
     if not run.results:
         run.notes.append(f"{EVALUATION}/: there are no results; `dualselect evaluate` makes them")
     return run
+
+
+def _selection_log(folder: Path) -> list[pa.Table | None]:
+    """Return candidates, references and conflicts as logged, None for what has no rows."""
+    tables = (*SelectionLog.read(folder), SelectionLog.read_conflicts(folder))
+    return [table if table.num_rows else None for table in tables]
 
 
 def _results(folder: Path, notes: list[str]) -> list[SuiteResult]:
@@ -201,5 +209,5 @@ def _attempt(path: Path, read: Callable[[Path], _Content], notes: list[str]) -> 
     try:
         return read(path)
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, pa.ArrowException) as error:
-        notes.append(f"{path.name}: could not be read ({' '.join(str(error).split())})")
+        notes.append(f"{path.name}: could not be read ({one_line(error)})")
         return None

@@ -3,12 +3,14 @@
 import re
 from collections.abc import Iterable, Sequence
 
+from dualselect.errors import one_line
+
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()|~$^@]|^[-+=#:])")
 
 
 def escaped(text: object) -> str:
     """Return text as one line of Markdown that is shown as it is: no HTML, link, cell or emphasis begins in it."""
-    line = " ".join(str(text).split())
+    line = one_line(text)
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _SPECIAL.sub(r"\\\1", line)
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dualselect.errors import ConfigError
+from dualselect.errors import ConfigError, one_line
 from dualselect.evaluation.endpoint.pace import RateLimit, backoff
 from dualselect.evaluation.endpoint.replies import ReplyCache, request_key
 from dualselect.evaluation.endpoint.settings import EndpointSettings, Reply, Usage
@@ -102,7 +102,7 @@ class Endpoint:
             ConfigError: the endpoint can't be reached, refuses the key or does not know the model; if `strict`, also a
                 request that failed.
         """
-        from dualselect.evaluation.generation import progress_bar
+        from dualselect.evaluation.batches import progress_bar
 
         self.connect()
         self._stopped.clear()
@@ -244,7 +244,7 @@ def _read(answer: Any) -> Reply:
 def _told(error: Exception) -> str:
     """Return an error in one line, without the key should the server repeat it."""
     status = getattr(error, "status_code", None)
-    text = " ".join((f"the server answers {status} ({error})" if status else str(error)).split())
+    text = one_line(f"the server answers {status} ({error})" if status else error)
     key = os.environ.get("OPENAI_API_KEY")
     return (text.replace(key, "***") if key else text)[:_ERROR_CHARACTERS]
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
+from dualselect.evaluation.batches import in_batches
 from dualselect.evaluation.generation import eval_mode, pad_token_id
-from dualselect.evaluation.likelihood import EncodedAnswer, in_batches
+from dualselect.evaluation.likelihood import EncodedAnswer
 
 
 def sequence_scores(
@@ -36,7 +37,14 @@ def sequence_scores(
 
     encoded = [EncodedAnswer(list(row), 1) for row in rows]
     with eval_mode(model):
-        return in_batches(encoded, measure, batch_size=batch_size, description=description, show_progress=show_progress)
+        return in_batches(
+            encoded,
+            measure,
+            size=EncodedAnswer.size,
+            batch_size=batch_size,
+            description=description,
+            show_progress=show_progress,
+        )
 
 
 def _right_padded(rows: Sequence[Sequence[int]], padding: int, device: Any) -> dict[str, torch.Tensor]:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dualselect.errors import ConfigError
+from dualselect.errors import ConfigError, one_line
 from dualselect.evaluation.targets.weights import Weights
 
 
@@ -38,7 +38,7 @@ class SharedBase:
                 self._load(adapter.folder, name)
             except (RuntimeError, ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
                 self._remove(name)
-                cause = " ".join(str(error).split())[:300]
+                cause = one_line(error)[:300]
                 raise ConfigError(
                     f"{adapter.name}: the adapter does not fit its base model ({cause}); check "
                     "base_model_name_or_path in its adapter_config.json"

@@ -5,7 +5,7 @@ import json
 from hashlib import sha256
 from typing import Any
 
-from dualselect.errors import ConfigError
+from dualselect.errors import ConfigError, one_line
 from dualselect.evaluation.targets.weights import Weights
 
 
@@ -73,5 +73,5 @@ def free_memory() -> None:
 
 
 def _unusable(weights: Weights, what: str, error: Exception) -> ConfigError:
-    cause = " ".join(str(error).split())[:300]
+    cause = one_line(error)[:300]
     return ConfigError(f"{weights.name}: its {what} can't be loaded ({cause}); save it anew, or take another model")

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dualselect.errors import ConfigError
+from dualselect.errors import ConfigError, one_line
+from dualselect.evaluation.batches import progress_bar
 from dualselect.evaluation.cache import AnswerCache
-from dualselect.evaluation.generation import OnBatch, Prompt, progress_bar
+from dualselect.evaluation.generation import OnBatch, Prompt
 from dualselect.evaluation.targets.answering import Messages, answer_all, identity_of
 from dualselect.evaluation.targets.base import GenerationSettings, Target
 from dualselect.evaluation.targets.loading import has_tokenizer, load_tokenizer, tokenizer_hash
@@ -35,7 +36,7 @@ class VllmEngines:
         try:
             engine = vllm_module().LLM(model=folder, dtype=dtype, **options)
         except (RuntimeError, ValueError, OSError) as error:
-            cause = " ".join(str(error).split())[:300]
+            cause = one_line(error)[:300]
             raise ConfigError(f"vllm:{folder}: vLLM can't load the model ({cause}); leave out `vllm:`") from error
         self._engines[folder, dtype, rank] = engine
         return engine

@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
+from dualselect.evaluation.batches import in_batches
 from dualselect.evaluation.generation import encode_prompt, eval_mode, left_padded, pad_token_id
-from dualselect.evaluation.likelihood import EncodedAnswer, in_batches
+from dualselect.evaluation.likelihood import EncodedAnswer
 
 
 def first_token_probabilities(
@@ -36,6 +37,11 @@ def first_token_probabilities(
     encoded = [EncodedAnswer(encode_prompt(tokenizer, text), 1) for text in texts]
     with eval_mode(model):
         found = in_batches(
-            encoded, measure, batch_size=batch_size, description=description, show_progress=show_progress
+            encoded,
+            measure,
+            size=EncodedAnswer.size,
+            batch_size=batch_size,
+            description=description,
+            show_progress=show_progress,
         )
     return [[row[group] for row in found] for group in range(len(groups))]
