@@ -2,7 +2,7 @@
 
 import pytest
 
-from dualselect.compare.win_rates import win_rates
+from dualselect.compare.win_rates import safety_average_rows, win_rates
 from dualselect.evaluation import Metric, Record, SuiteResult, Verdict
 from dualselect.evaluation.results import mean_estimate
 
@@ -45,3 +45,30 @@ def test_no_verdict_is_no_win_and_no_loss():
 def test_only_safety_suites_have_one(kind):
     results = {"sft": [result(["answer"], kind=kind)], "tuned": [result(["refusal"], kind=kind)]}
     assert not win_rates(results, "sft")
+
+
+def test_the_safety_average_counts_every_suite_alike():
+    results = {
+        "sft": [result(["answer"] * 4, seed) for seed in (0, 1)]
+        + [result(["refusal"] * 2, seed, suite="other") for seed in (0, 1)],
+        "tuned": [result(["refusal"] * 4, seed) for seed in (0, 1)]
+        + [result(["refusal", "answer"], seed, suite="other") for seed in (0, 1)],
+    }
+    for label, found in win_rates(results, "sft").items():
+        results[label] += found
+    (row,) = safety_average_rows(results, "sft")
+    assert (row.method, row.suite, row.name) == ("tuned", "safety-average", "rules/win_rate")
+    assert row.estimate.value == pytest.approx((1.0 + 0.25) / 2)
+    assert (row.estimate.n, row.estimate.seeds) == (6, 2)
+    assert row.estimate.low < row.estimate.value < row.estimate.high
+    assert "2 safety suites against sft (rules)" in row.metric.title
+
+
+@pytest.mark.parametrize("other", [["refusal"], [None]], ids=["one suite", "a suite without verdicts"])
+def test_there_is_no_average_of_less_than_all_suites(other):
+    suites = ["unsafe"] if other[0] else ["unsafe", "other"]
+    results = {
+        "sft": [result(["answer"], suite=suite) for suite in suites],
+        "tuned": [result(other if suite == "other" else ["refusal"], suite=suite) for suite in suites],
+    }
+    assert safety_average_rows(win_rates(results, "sft"), "sft") == []

@@ -8,14 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dualselect.compare.cell import Cell, CellState, cell_state, check_unchanged
-from dualselect.compare.estimates import estimate_rows, estimates_table
+from dualselect.compare.estimates import Row, estimate_rows, estimates_table
 from dualselect.compare.grid import Grid
 from dualselect.compare.request import START
 from dualselect.compare.start import read_start
 from dualselect.compare.tables import Comparison, latex_table, markdown_table
 from dualselect.compare.training_cost import training_results
-from dualselect.compare.win_rates import win_rates
-from dualselect.evaluation.results import FOLDER, SuiteResult
+from dualselect.compare.win_rates import safety_average_rows, win_rates
+from dualselect.evaluation.results import FOLDER, TRAINING, SuiteResult
 from dualselect.files import replacing
 
 COMPARE_FILE = "compare.json"
@@ -53,7 +53,7 @@ def gather(grid: Grid) -> Comparison:
         labels=grid.labels,
         seeds=grid.seeds,
         baseline=grid.baseline,
-        rows=estimate_rows(results, grid.baseline),
+        rows=_rows(results, grid.baseline),
         undone={cell.name: state.error or state.status for cell, state in states if state.status != "done"},
         done={label: [cell.seed for cell, _ in done if cell.label == label] for label in grid.labels},
     )
@@ -113,6 +113,13 @@ def _results(grid: Grid, done: Sequence[tuple[Cell, CellState]]) -> dict[str, li
         for label, found in further.items():
             results[label] += found
     return {label: found for label, found in results.items() if found}
+
+
+def _rows(results: Mapping[str, Sequence[SuiteResult]], baseline: str) -> list[Row]:
+    """Return the rows of all suites, the safety average after the win rates that it is of, and training last."""
+    rows = estimate_rows(results, baseline)
+    last = [row for row in rows if row.kind == TRAINING]
+    return [row for row in rows if row.kind != TRAINING] + safety_average_rows(results, baseline) + last
 
 
 def _summary(grid: Grid, states: Sequence[tuple[Cell, CellState]]) -> dict[str, Any]:

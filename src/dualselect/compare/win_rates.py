@@ -6,9 +6,13 @@ answers side by side, by an LLM or a reward model, is what `dualselect evaluate 
 
 from collections.abc import Mapping, Sequence
 
+from dualselect.compare.estimates import Row
+from dualselect.errors import DataError
+from dualselect.evaluation.comparisons import safety_average
 from dualselect.evaluation.comparisons.judged import SAFE_LABELS
 from dualselect.evaluation.results import Metric, Record, SuiteResult
 
+SAFETY_AVERAGE = "safety-average"
 WIN_RATE = "win_rate"
 EVEN = 0.5  # the win rate of equals
 
@@ -28,6 +32,30 @@ def win_rates(results: Mapping[str, Sequence[SuiteResult]], baseline: str) -> di
             if label != baseline and other is not None and result.kind == "safety" and result.judges:
                 found.setdefault(label, []).append(_compared(result, other, baseline))
     return found
+
+
+def safety_average_rows(results: Mapping[str, Sequence[SuiteResult]], baseline: str) -> list[Row]:
+    """Return the mean win rate over safety suites of every method and judge, where there are several such suites.
+
+    Args:
+        results: win rates as `win_rates` returns them, among others, by label.
+        baseline: the label that the win rates are against.
+    """
+    compared = {label: [result for result in found if result.kind == "comparison"] for label, found in results.items()}
+    names = dict.fromkeys(name for found in compared.values() for result in found for name in result.metrics)
+    rows = []
+    for name in names:
+        for label, found in compared.items():
+            suites = {result.suite for result in found if name in result.metrics}
+            if len(suites) < 2:
+                continue
+            try:
+                estimate = safety_average([result for result in found if name in result.metrics], name)
+            except DataError:  # a suite without values, or not under all seeds: no average of what is left
+                continue
+            title = f"mean win rate over {len(suites)} safety suites against {baseline} ({name.split('/')[0]})"
+            rows.append(Row(label, SAFETY_AVERAGE, "comparison", name, Metric(title, "higher"), estimate, None))
+    return rows
 
 
 def _compared(result: SuiteResult, baseline: SuiteResult, label: str) -> SuiteResult:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,26 @@ def test_suites_won_throughout_keep_a_width(make_wins) -> None:
 def test_equal_seeds_give_equal_intervals(make_wins) -> None:
     suites = [make_wins([1.0, 0.0, 0.5])]
     assert safety_average(suites, METRIC, seed=1) == safety_average(suites, METRIC, seed=1)
+
+
+def test_seeds_are_resampled_for_all_suites_together(make_wins) -> None:
+    """With one value a seed the interval is that of the mean over seeds, which does not shrink with more suites."""
+    values = [0.0, 1.0, 0.25, 0.75, 0.5, 0.5]
+    one = [replace(make_wins([value] * 40, suite="a"), seed=seed) for seed, value in enumerate(values)]
+    two = [replace(result, suite="b") for result in one]
+    half = 1.96 * np.std(values) / np.sqrt(len(values))
+    for results in (one, one + two):
+        estimate = safety_average(results, METRIC)
+        assert (estimate.value, estimate.seeds) == (pytest.approx(0.5), 6)
+        assert estimate.low == pytest.approx(0.5 - half, abs=0.02)
+        assert estimate.high == pytest.approx(0.5 + half, abs=0.02)
+
+
+def test_a_suite_that_lacks_a_seed_is_named(make_wins) -> None:
+    results = [replace(make_wins([1.0, 0.0], suite="a"), seed=seed) for seed in (0, 1)]
+    results.append(replace(make_wins([1.0, 0.0], suite="b"), seed=1))
+    with pytest.raises(DataError, match="suite 'b' was not measured under every seed"):
+        safety_average(results, METRIC)
 
 
 @pytest.mark.parametrize(

@@ -7,74 +7,93 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualselect.errors import DataError
-from dualselect.evaluation.results import SuiteResult
+from dualselect.evaluation.results import SuiteResult, mean_estimate, values_array
 from dualselect.evaluation.statistics import Estimate
 
 RESAMPLES = 10_000
 
 _CELLS_AT_ONCE = 2_000_000
 
+Array = NDArray[np.float64]
+
 
 def safety_average(
     results: Sequence[SuiteResult], metric: str, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Estimate:
-    """Return the mean over suites of their mean of `metric`, with a 95% bootstrap interval over prompts in each suite.
+    """Return the mean over suites of their mean of `metric`, with a 95% bootstrap interval.
 
-    A suite whose values are all alike can't be resampled into an interval. It adds the width of its own (Wilson)
-    interval instead, combined with the others as for independent means (G. Y. Zou and A. Donner, 2008).
+    Prompts are resampled in each suite by itself, seeds of training for all suites together. A suite whose values are
+    all alike can't be resampled into an interval. It adds the width of its own (Wilson) interval instead, combined
+    with the others as for independent means (G. Y. Zou and A. Donner, 2008).
 
     Args:
-        results: of different suites, for one model.
+        results: of different suites, for one model or for one method under several seeds.
         metric: the value to average, such as `<comparator>/win_rate`.
         resamples: number of bootstrap samples.
         seed: of the resampling.
 
     Raises:
-        DataError: there are no results, a suite stands there twice, or one has no value.
+        DataError: there are no results, a suite stands there twice for a seed or lacks a seed, or one has no value.
     """
-    _check(results, metric)
-    rng = np.random.default_rng(seed)
-    share = 1 / len(results)
-    means = np.zeros(resamples)
-    value = below = above = 0.0
-    for result in results:
-        values = np.array([found for found in result.values(metric) if found is not None])
-        value += share * float(values.mean())
-        means += share * _resampled_means(values, resamples, rng)
-        plain = result.estimate(metric)
-        if plain is not None and values.min() == values.max():
+    suites = _by_suite(results, metric)
+    tables = [values_array(of_suite, metric) for of_suite in suites]
+    share = 1 / len(suites)
+    below = above = 0.0
+    for of_suite, table in zip(suites, tables, strict=True):
+        plain = mean_estimate(of_suite, metric)
+        if plain is not None and np.nanmin(table) == np.nanmax(table):
             below += (share * (plain.value - plain.low)) ** 2
             above += (share * (plain.high - plain.value)) ** 2
-    low, high = np.quantile(means, [0.025, 0.975])
-    counts = [len(result.records) for result in results]
-    missing = sum(found is None for result in results for found in result.values(metric))
+    value = share * sum(float(np.nanmean(table)) for table in tables)
+    low, high = np.nanquantile(_resampled_averages(tables, resamples, seed), [0.025, 0.975])
+    present = [~np.isnan(table) for table in tables]
     return Estimate(
         value,
         value - math.hypot(value - low, math.sqrt(below)),
         value + math.hypot(high - value, math.sqrt(above)),
-        n=sum(counts) - missing,
-        missing=missing,
+        n=sum(int(there.any(0).sum()) for there in present),
+        seeds=len(tables[0]),
+        missing=sum(int((~there).sum()) for there in present),
     )
 
 
-def _resampled_means(values: NDArray[np.float64], resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    count = len(values)
-    chunk = max(1, _CELLS_AT_ONCE // count)
+def _resampled_averages(tables: Sequence[Array], resamples: int, seed: int) -> Array:
+    """Return averages over suites, each a table (seeds, prompts); NaN where a draw met no value."""
+    rng = np.random.default_rng(seed)
+    seeds = len(tables[0])
+    drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples).astype(np.float64)
+    return np.mean([_resampled_means(table, drawn, rng) for table in tables], axis=0)
+
+
+def _resampled_means(table: Array, seed_counts: Array, rng: np.random.Generator) -> Array:
+    """Return the mean of a table (seeds, prompts) for every row of `seed_counts`, over prompts drawn anew."""
+    prompts = table.shape[1]
+    present, filled = (~np.isnan(table)).astype(np.float64), np.nan_to_num(table)
+    chunk = max(1, _CELLS_AT_ONCE // prompts)
     means = []
-    for start in range(0, resamples, chunk):
-        drawn = rng.multinomial(count, np.full(count, 1 / count), size=min(chunk, resamples - start))
-        means.append(drawn @ values / count)
+    for start in range(0, len(seed_counts), chunk):
+        counts = seed_counts[start : start + chunk]
+        drawn = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=len(counts))
+        total, weight = (((counts @ side) * drawn).sum(1) for side in (filled, present))
+        means.append(np.divide(total, weight, out=np.full(len(counts), math.nan), where=weight > 0))
     return np.concatenate(means)
 
 
-def _check(results: Sequence[SuiteResult], metric: str) -> None:
+def _by_suite(results: Sequence[SuiteResult], metric: str) -> list[list[SuiteResult]]:
+    """Return the results of each suite, ordered by seed."""
     if not results:
         raise DataError("safety average: there are no results; name the safety suites to average")
-    suites = [result.suite for result in results]
+    keys = [(result.suite, result.seed) for result in results]
     for result in results:
-        if suites.count(result.suite) > 1:
+        if keys.count((result.suite, result.seed)) > 1:
             raise DataError(f"safety average: suite '{result.suite}' stands there twice; give each suite once")
-        if all(value is None for value in result.values(metric)):
-            raise DataError(
-                f"safety average: suite '{result.suite}' has no value of '{metric}'; leave it out or judge it"
-            )
+    seeds = sorted({seed for _, seed in keys}, key=lambda seed: -1 if seed is None else seed)
+    suites = []
+    for suite in dict.fromkeys(suite for suite, _ in keys):
+        of_suite = {result.seed: result for result in results if result.suite == suite}
+        if len(of_suite) < len(seeds):
+            raise DataError(f"safety average: suite '{suite}' was not measured under every seed; leave it out")
+        if all(value is None for result in of_suite.values() for value in result.values(metric)):
+            raise DataError(f"safety average: suite '{suite}' has no value of '{metric}'; leave it out or judge it")
+        suites.append([of_suite[seed] for seed in seeds])
+    return suites
