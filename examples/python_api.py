@@ -12,6 +12,7 @@ from peft import LoraConfig
 from dualselect import DualSelectConfig, DualSelectTrainer
 from dualselect.methods import DualSelect
 from dualselect.quickstart import resolve_model
+from dualselect.training import record_conflicts
 
 DATA = Path(__file__).parent / "data"
 
@@ -48,4 +49,5 @@ trainer = DualSelectTrainer(
 )
 trainer.train()
 trainer.save_model()
+record_conflicts(trainer)  # for `dualselect report runs/python-api`: what the samples dropped most conflict with
 print(trainer.evaluate())

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -168,6 +169,10 @@ def write_selection(folder: Path) -> None:
         weight = [one / sum(kept) for one in kept]
         loss = [0.05] * len(pool)
         log.add_references(step, pool, loss=loss, cosine=cosine, score=loss, weight=weight, kept=kept)
+    chosen = [name for name, one in zip(pool, kept, strict=True) if one]
+    poison = [f"poison-fraud-{index:02d}" for index in range(12)]
+    single = [[0.3 - 0.1 * ((row + column) % 8) for column in range(len(chosen))] for row in range(len(poison))]
+    log.add_conflicts(40, poison, chosen, numpy.array(single))
 
 
 def write_run(folder: Path, method: str = "dualselect", seed: int = 0) -> None:

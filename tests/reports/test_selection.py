@@ -1,16 +1,19 @@
 from collections import Counter
 
+import numpy
 import pytest
 
 from dualselect.reports.folders import read_run
 from dualselect.reports.samples import categories_of
 from dualselect.reports.selection import (
     OTHERS,
-    dropped_samples,
+    Conflict,
+    dropped_rows,
     kept_lines,
     reference_table,
     unusable_samples,
 )
+from dualselect.training.dropped import DroppedSample, most_dropped
 from dualselect.training.selection_log import SelectionLog
 
 
@@ -60,28 +63,31 @@ def test_kept_shares_add_up_to_the_log(run):
     assert min(lines["poison"].shares) == 0.0
 
 
-def test_the_most_dropped_come_first_and_warm_up_does_not_count(run):
-    found = dropped_samples(run.tasks, run.references, category, category)
-    assert {sample.category for sample in found} == {"poison"}
-    shares = [sample.dropped / sample.seen for sample in found]
-    assert shares == sorted(shares, reverse=True)
-    rows = [row for row in run.tasks.to_pylist() if row["id"] == found[0].id and row["step"] >= 4]
-    assert found[0].seen == len(rows)
-    assert found[0].dropped == sum(not row["kept"] for row in rows)
-    assert found[0].cosine == pytest.approx(-0.2)
+def test_beside_a_sample_stand_the_references_with_the_lowest_cosine(run):
+    found = dropped_rows(most_dropped(run.tasks, run.references, 12), run.conflicts, category, category)
+    rows = run.conflicts.to_pylist()
+    assert {row.category for row in found} == {"poison"}
+    for row in found:
+        own = sorted(pair["cosine"] for pair in rows if pair["id"] == row.sample.id)
+        assert [conflict.cosine for conflict in row.conflicts] == own[:3]
+        assert all(
+            {"id": row.sample.id, "reference": conflict.id, "cosine": conflict.cosine, "step": 40} in rows
+            for conflict in row.conflicts
+        )
 
 
-def test_the_references_beside_a_sample_are_those_in_force_with_the_highest_conflict(run):
-    sample = dropped_samples(run.tasks, run.references, category, category)[0]
-    last = max(row["step"] for row in run.tasks.to_pylist() if row["id"] == sample.id and not row["kept"])
-    assert sample.refresh == (20 if last >= 20 else 4)
-    pool = [row for row in run.references.to_pylist() if row["step"] == sample.refresh and row["kept"]]
-    highest = sorted((-row["cosine"] for row in pool), reverse=True)[:3]
-    assert [reference.conflict for reference in sample.references] == highest
+def test_a_cosine_that_is_not_finite_is_no_conflict(tmp_path):
+    log = SelectionLog(tmp_path)
+    log.add_conflicts(3, ["a-1"], ["fraud-1", "fraud-2"], numpy.array([[float("nan"), 0.25]]))
+    sample = DroppedSample("a-1", 2, 1, 0.5, -0.1)
+    (row,) = dropped_rows([sample], SelectionLog.read_conflicts(tmp_path), category, category)
+    assert row.conflicts == [Conflict("fraud-2", "fraud", 0.25)]
 
 
-def test_without_references_samples_stand_alone(run):
-    assert all(sample.references == [] for sample in dropped_samples(run.tasks, None, category, category))
+def test_without_measured_conflicts_samples_stand_alone(run):
+    found = dropped_rows(most_dropped(run.tasks, run.references, 12), None, category, category)
+    assert len(found) == 12
+    assert all(row.conflicts == [] for row in found)
 
 
 def test_samples_dropped_for_a_reason_of_their_own_are_counted_apart(tmp_path):
@@ -94,4 +100,4 @@ def test_samples_dropped_for_a_reason_of_their_own_are_counted_apart(tmp_path):
     log.flush()
     tasks, _ = SelectionLog.read(tmp_path)
     assert unusable_samples(tasks) == {"loss not finite": 1}
-    assert dropped_samples(tasks, None, category, category) == []
+    assert most_dropped(tasks, None, 12) == []

@@ -67,9 +67,9 @@ def brute_force(model, rows):
     return torch.stack(losses), torch.stack(gradients)
 
 
-def task_direction(model):
+def task_direction(model, seed=9):
     direction = Direction.zeros(trainable_parameters(model))
-    direction.vector.normal_(generator=torch.Generator().manual_seed(9))
+    direction.vector.normal_(generator=torch.Generator().manual_seed(seed))
     return direction
 
 
@@ -87,6 +87,18 @@ def test_scores_and_direction_equal_brute_force(model, batch_size):
     torch.testing.assert_close(found.cosine, cosine, **close)
     weights = torch.tensor([0.5, 0, 0, 0.25, 0, 0, 0, 0.25, 0, 0])
     torch.testing.assert_close(pool.gradient(weights).vector, weights @ gradients, **close)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 50])
+def test_cosines_of_several_directions_equal_brute_force(model, batch_size):
+    rows = examples(10)
+    _, gradients = brute_force(model, rows)
+    directions = [task_direction(model, seed) for seed in (9, 10, 11)]
+    chosen = [7, 0, 3, 4]
+    found = pool_of(model, rows, batch_size).cosines(directions, chosen)
+    for direction, cosines in zip(directions, found, strict=True):
+        expected = torch.nn.functional.cosine_similarity(gradients[chosen], direction.vector[None])
+        torch.testing.assert_close(cosines, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_refresh_depends_on_weights_and_pool_alone(model):
@@ -123,10 +135,9 @@ def test_a_reference_that_is_not_finite_is_nan_throughout(model, make_tiny_model
         row["input_ids"] = [4 if token == 3 else token for token in row["input_ids"]]
     rows[2]["input_ids"][0] = 3
     found = pool_of(model, rows).score(task_direction(model))
-    assert (
-        torch.stack([found.loss, found.cosine, found.norm]).isnan().all(0).tolist()
-        == [False, False, True] + [False] * 2
-    )
+    missing = [False, False, True, False, False]
+    assert torch.stack([found.loss, found.cosine, found.norm]).isnan().all(0).tolist() == missing
+    assert pool_of(model, rows).cosines([task_direction(model)], range(5)).isnan().tolist() == [missing]
 
 
 def test_an_empty_pool_is_refused(model):

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dualselect import DualSelectConfig, DualSelectTrainer
+from dualselect.training import record_conflicts
 
 
 def samples(count: int, word: str) -> Dataset:
@@ -53,6 +54,7 @@ def main(model: str, output: str, batch_size: str, options: str) -> None:
         peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj"]),
     )
     trainer.train()
+    record_conflicts(trainer)
     if trainer.is_world_process_zero():
         weights = {name: param.detach().clone() for name, param in trainer.run.params.items()}
         if trainer.method.direction is not None:

@@ -64,4 +64,9 @@ def test_two_processes_equal_one(tmp_path, tiny_model_dir, options):
         assert by_sample(two[table], column) == by_sample(one[table], column)
     for table, column in ((1, "cosine"), (1, "loss"), (2, "cosine"), (2, "weight")):
         assert by_sample(two[table], column) == pytest.approx(by_sample(one[table], column), rel=1e-3, abs=1e-4)
+    conflicts = [SelectionLog.read_conflicts(tmp_path / name).to_pydict() for name in ("two", "one")]
+    for column in ("id", "reference"):
+        assert conflicts[0][column] == conflicts[1][column]
+    assert conflicts[0]["cosine"] == pytest.approx(conflicts[1]["cosine"], rel=1e-2, abs=1e-3)
+    assert bool(conflicts[1]["id"]) == (options.get("method_options") is _DUALSELECT)
     assert two[3] == pytest.approx(one[3], rel=1e-3)

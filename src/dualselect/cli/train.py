@@ -9,6 +9,7 @@ from dualselect.errors import ConfigError
 
 if TYPE_CHECKING:
     from dualselect.cli.settings import Settings
+    from dualselect.training import DualSelectTrainer
 
 ABOUT = """Fine-tune a model. Settings come from a YAML file, from flags, or from both.
 
@@ -29,9 +30,10 @@ def run(args: argparse.Namespace) -> int:
 
     from dualselect.cli.settings import parse_settings
     from dualselect.reports import write_model_card, write_report
+    from dualselect.training import record_conflicts
 
     settings = parse_settings(args.arguments, "train", ABOUT)
-    train(settings)
+    record_conflicts(train(settings))
     if PartialState().is_main_process:
         folder = Path(settings.training.output_dir)
         write_model_card(folder)
@@ -39,8 +41,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def train(settings: "Settings") -> None:
-    """Fine-tune, and leave the run folder in `output_dir`.
+def train(settings: "Settings") -> "DualSelectTrainer":
+    """Fine-tune, leave the run folder in `output_dir` and return the trainer.
 
     Raises:
         ConfigError: Settings that do not go together, or an output folder that holds a run already.
@@ -77,6 +79,7 @@ def train(settings: "Settings") -> None:
     trainer.extra_settings = asdict(settings.model) | asdict(settings.data)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(training.output_dir)
+    return trainer
 
 
 def _checkpoint(settings: "Settings") -> str | None:

@@ -16,7 +16,8 @@ from dualselect.compare.start import record_start
 from dualselect.errors import ConfigError
 from dualselect.evaluation.results import SuiteResult
 
-Train = Callable[[Cell], None]  # leaves the model in the cell's folder, going on from its last checkpoint if it has one
+#: Leaves the model in the cell's folder, going on from its last checkpoint if it has one; what it returns is not used.
+Train = Callable[[Cell], object]
 
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 

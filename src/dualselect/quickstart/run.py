@@ -23,7 +23,7 @@ from dualselect.quickstart.samples import is_poison, reference_pool, task_sample
 from dualselect.quickstart.settings import ADAPTER_FOLDER, QuickstartSettings
 from dualselect.quickstart.table import comparison_table
 from dualselect.reports import write_report
-from dualselect.training import DualSelectConfig, DualSelectTrainer
+from dualselect.training import DualSelectConfig, DualSelectTrainer, record_conflicts
 from dualselect.training.selection_log import SelectionLog
 
 SUMMARY_FILE = "summary.json"
@@ -123,6 +123,7 @@ def _fine_tune(method: str, options: dict[str, Any], settings: QuickstartSetting
     trainer.train()
     seconds = time.perf_counter() - start
     trainer.save_model(str(output / method))
+    record_conflicts(trainer)
     target, aligned = (_target(output / name, trainer.model, tokenizer) for name in (method, ALIGNED))
     measures = measure(target, aligned, test_problems=settings.test_problems, seed=settings.seed)
     presented = sum(map(is_poison, task["id"])) * settings.epochs

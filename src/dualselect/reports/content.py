@@ -19,7 +19,7 @@ from dualselect.reports.measures import (
     series_of,
 )
 from dualselect.reports.samples import categories_of
-from dualselect.reports.selection import dropped_samples, kept_lines, reference_table, unusable_samples
+from dualselect.reports.selection import dropped_rows, kept_lines, reference_table, unusable_samples
 from dualselect.reports.settings import (
     fact_groups,
     flat_settings,
@@ -28,6 +28,8 @@ from dualselect.reports.settings import (
     method_facts,
     tags_of_run,
 )
+from dualselect.training.conflicts import DROPPED_SHOWN
+from dualselect.training.dropped import most_dropped
 
 _SECTIONS = (
     ("summary", "At a glance", None),
@@ -131,12 +133,13 @@ def _selection(run: RunFolder) -> dict[str, Any] | None:
         return None
     task, reference = (categories_of(run.categories, role) for role in (TASK, REFERENCES))
     lines = [] if run.tasks is None else kept_lines(run.tasks, task)
-    dropped = [] if run.tasks is None else dropped_samples(run.tasks, run.references, task, reference)
+    dropped = [] if run.tasks is None else most_dropped(run.tasks, run.references, DROPPED_SHOWN)
     return {
         "references": None if run.references is None else reference_table(run.references, reference),
         "kept": kept_plot(lines) if lines else None,
         "unusable": {} if run.tasks is None else unusable_samples(run.tasks),
-        "dropped": dropped,
+        "dropped": dropped_rows(dropped, run.conflicts, task, reference),
+        "has_conflicts": run.conflicts is not None,
     }
 
 

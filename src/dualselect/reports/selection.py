@@ -1,5 +1,6 @@
 """What a run selected: references by category and refresh, task samples over time, and what was dropped most."""
 
+import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 import pyarrow as pa
 
 from dualselect.reports.samples import Category
+from dualselect.training.dropped import DroppedSample
 
 REFRESHES_SHOWN = 12
 CATEGORIES_SHOWN = 12
 TASK_LINES = 6
+CONFLICTS_SHOWN = 3
 BINS = 24
 OTHERS = "all others"
 
@@ -56,37 +59,24 @@ class KeptLine:
 
 
 @dataclass(frozen=True)
-class ChosenReference:
-    """A reference that a refresh chose, with its conflict: minus its cosine with the task direction."""
+class Conflict:
+    """A reference, and the cosine of its gradient with that of a sample."""
 
     id: str
     category: str
-    conflict: float
+    cosine: float
 
 
 @dataclass(frozen=True)
-class DroppedSample:
-    """A task sample that was dropped often.
+class DroppedRow:
+    """A sample that was dropped often, and the chosen references that it conflicts with most, the lowest cosine first.
 
-    Attributes:
-        id: of the sample.
-        category: of the sample.
-        seen: times it was a candidate while a reference direction was in force.
-        dropped: times it was left out.
-        loss: mean when it was left out, nats.
-        cosine: mean with the reference direction when it was left out.
-        refresh: step of the refresh in force when it was last left out.
-        references: chosen at that refresh, highest conflict first.
+    There are none where conflicts were not measured.
     """
 
-    id: str
+    sample: DroppedSample
     category: str
-    seen: int
-    dropped: int
-    loss: float
-    cosine: float
-    refresh: int | None
-    references: list[ChosenReference]
+    conflicts: list[Conflict]
 
 
 def reference_table(references: pa.Table, category: Category) -> ReferenceTable:
@@ -126,31 +116,15 @@ def kept_lines(tasks: pa.Table, category: Category) -> list[KeptLine]:
     return lines
 
 
-def dropped_samples(
-    tasks: pa.Table, references: pa.Table | None, category: Category, reference_category: Category, limit: int = 12
-) -> list[DroppedSample]:
-    """Return the samples dropped most: highest share first, then most often, then lowest cosine.
-
-    The log holds a sample's cosine with the mean of the chosen references, not with each of them. What stands beside a
-    sample are therefore the references in force that conflicted most with the task as a whole.
-    """
-    refreshes = {} if references is None else _by_step(references)
-    starts = sorted(refreshes)
-    from_step = starts[0] if starts else 0  # before, in warm-up, everything is kept
-    candidates = defaultdict(list)
-    for row in tasks.select(["step", "id", "loss", "cosine", "kept", "dropped_reason"]).to_pylist():
-        if row["step"] >= from_step and row["dropped_reason"] is None:
-            candidates[row["id"]].append(row)
-    found = []
-    for name, rows in candidates.items():
-        out = [row for row in rows if not row["kept"]]
-        if out:
-            last = max((start for start in starts if start <= out[-1]["step"]), default=None)
-            chosen = [] if last is None else _most_conflicting(refreshes[last], reference_category)
-            loss, cosine = (sum(row[column] for row in out) / len(out) for column in ("loss", "cosine"))
-            found.append(DroppedSample(name, category(name), len(rows), len(out), loss, cosine, last, chosen))
-    found.sort(key=lambda sample: (-sample.dropped / sample.seen, -sample.dropped, sample.cosine, sample.id))
-    return found[:limit]
+def dropped_rows(
+    dropped: list[DroppedSample], conflicts: pa.Table | None, category: Category, reference_category: Category
+) -> list[DroppedRow]:
+    """Return samples that were dropped, in their order, each beside the references that it conflicts with most."""
+    by_sample: dict[str, list[Conflict]] = defaultdict(list)
+    for row in [] if conflicts is None else conflicts.sort_by("cosine").to_pylist():
+        if math.isfinite(row["cosine"]) and len(by_sample[row["id"]]) < CONFLICTS_SHOWN:
+            by_sample[row["id"]].append(Conflict(row["reference"], reference_category(row["reference"]), row["cosine"]))
+    return [DroppedRow(sample, category(sample.id), by_sample[sample.id]) for sample in dropped]
 
 
 def unusable_samples(tasks: pa.Table) -> dict[str, int]:
@@ -185,8 +159,3 @@ def _named(category: str, named: list[str]) -> str:
 def _cell(rows: list[dict[str, Any]]) -> HeatCell:
     conflict = -sum(row["cosine"] for row in rows) / len(rows) if rows else 0.0
     return HeatCell(sum(row["kept"] for row in rows), len(rows), conflict)
-
-
-def _most_conflicting(rows: list[dict[str, Any]], category: Category, limit: int = 3) -> list[ChosenReference]:
-    chosen = sorted((row for row in rows if row["kept"]), key=lambda row: row["cosine"])
-    return [ChosenReference(row["id"], category(row["id"]), -row["cosine"]) for row in chosen[:limit]]

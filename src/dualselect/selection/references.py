@@ -98,6 +98,26 @@ class ReferencePool:
             total.axpy(1.0, gradients.weighted_sum(weights[indices].to(total.vector.device)))
         return total.all_reduce()
 
+    def cosines(self, directions: Sequence[Direction], chosen: Sequence[int]) -> Tensor:
+        """Return the cosine of every direction with the gradient of every chosen reference.
+
+        Args:
+            directions: held all at once.
+            chosen: places in the pool.
+
+        Returns:
+            Shape `(len(directions), len(chosen))`, on the CPU; NaN for a reference without a finite gradient.
+        """
+        table = torch.zeros(len(directions), len(self))
+        lengths = [direction.norm() for direction in directions]
+        for indices, batch in self._batches(chosen, "Conflicts with references"):
+            _, gradients = self._differentiate(batch)
+            norms = gradients.norm()
+            rows = [safe_cosine(gradients.dot(d), norms, length) for d, length in zip(directions, lengths, strict=True)]
+            table[:, indices] = torch.where(torch.isfinite(norms), torch.stack(rows), torch.nan).cpu()
+        _sum_over_processes(table, self._device)
+        return table[:, list(chosen)]
+
     def _differentiate(self, batch: Mapping[str, Any]) -> tuple[Tensor, Any]:
         lengths = sequence_lengths(batch)
         with scoring_mode(self.model), capture(self.model, self.params, lengths) as gradients:

@@ -24,13 +24,18 @@ _COMMON = [
 ]
 TASK_SCHEMA = pa.schema([*_COMMON, ("epoch", pa.float32()), ("tokens", pa.int32()), ("dropped_reason", pa.string())])
 REFERENCE_SCHEMA = pa.schema(_COMMON)
+CONFLICT_SCHEMA = pa.schema(
+    [("step", pa.int32()), ("id", pa.string()), ("reference", pa.string()), ("cosine", pa.float32())]
+)
+_CONFLICTS = "conflicts.parquet"
 
 
 class SelectionLog:
     """Writes the candidates of every batch and of every refresh into `<run folder>/selection/`.
 
     Task candidates go to `task-<first>-<last>.parquet`, named by the steps they span; the last part grows until it
-    holds `ROWS_PER_PART` rows. Each refresh is one file `references-<step>.parquet`. A step is the number of optimizer
+    holds `ROWS_PER_PART` rows. Each refresh is one file `references-<step>.parquet`. `conflicts.parquet` holds
+    cosines of single samples with single references, where they were measured. A step is the number of optimizer
     steps that were complete when its candidates were scored. Losses are nats per supervised token.
 
     Args:
@@ -74,6 +79,16 @@ class SelectionLog:
         table = pa.Table.from_pydict(columns, schema=REFERENCE_SCHEMA)
         _write(table, self.folder / f"references-{step:08d}.parquet")
 
+    def add_conflicts(self, step: int, ids: Sequence[str], references: Sequence[str], cosine: Any) -> None:
+        """Write cosines of samples with references, shape `(len(ids), len(references))`, in place of earlier ones."""
+        columns = {
+            "step": [step] * (len(ids) * len(references)),
+            "id": [name for name in ids for _ in references],
+            "reference": list(references) * len(ids),
+            "cosine": _plain(cosine.flatten()),
+        }
+        _write(pa.Table.from_pydict(columns, schema=CONFLICT_SCHEMA), self.folder / _CONFLICTS)
+
     def flush(self) -> None:
         """Write what is pending into the growing part."""
         if not self._pending:
@@ -110,6 +125,11 @@ class SelectionLog:
         """Return the logged task candidates and references of a run, in the order of their steps."""
         folder = run_folder / FOLDER
         return _read(folder, "task-*.parquet", TASK_SCHEMA), _read(folder, "references-*.parquet", REFERENCE_SCHEMA)
+
+    @staticmethod
+    def read_conflicts(run_folder: Path) -> pa.Table:
+        """Return the cosines of samples with references, a row for every pair; no rows where none were measured."""
+        return _read(run_folder / FOLDER, _CONFLICTS, CONFLICT_SCHEMA)
 
 
 def _columns(

@@ -1,0 +1,67 @@
+"""Which of the chosen references each of the samples dropped most conflicts with.
+
+During training a sample meets the chosen references as one mean. Once training is done, the gradients of a few samples
+are compared with that of each reference, at the final weights.
+"""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pyarrow.compute as pc
+import torch
+from accelerate.utils import broadcast_object_list
+from torch.nn.functional import one_hot
+
+from dualselect.gradients import Direction, Layout
+from dualselect.selection import preservation_loss
+from dualselect.training.dropped import most_dropped
+from dualselect.training.samples import INDEX_COLUMN
+from dualselect.training.selection_log import SelectionLog
+
+if TYPE_CHECKING:
+    from dualselect.training.trainer import DualSelectTrainer
+
+DROPPED_SHOWN = 12
+_ROOM = 2**30  # bytes of gradients to hold at once, beyond the first
+
+
+def record_conflicts(trainer: "DualSelectTrainer", limit: int = DROPPED_SHOWN) -> None:
+    """Measure which references the samples dropped most conflict with, and write it into the selection log.
+
+    Takes one forward and backward pass of each of these samples and of each reference that the last refresh chose.
+    Does nothing where the log holds no refresh or no sample was dropped. Every process of a run must call it.
+
+    Args:
+        trainer: after `train`.
+        limit: most samples to look at; fewer where their gradients would take more than 1 GiB.
+    """
+    subject = [_subject(trainer, limit) if trainer.is_world_process_zero() else None]
+    samples, references = broadcast_object_list(subject)[0]
+    if not samples:
+        return
+    pool = trainer.run.references
+    places = {name: place for place, name in enumerate(pool.ids)}
+    cosines = pool.cosines(_gradients(trainer, samples), [places[name] for name in references])
+    if trainer.is_world_process_zero():
+        trainer.selection_log.add_conflicts(trainer.state.global_step, samples, references, cosines)
+
+
+def _subject(trainer: "DualSelectTrainer", limit: int) -> tuple[list[str], list[str]]:
+    """Return the samples dropped most, and the references chosen last."""
+    tasks, references = SelectionLog.read(trainer.run_folder)
+    if not references.num_rows:
+        return [], []
+    room = max(1, _ROOM // (4 * Layout.of(trainer.run.params).size))
+    dropped = [sample.id for sample in most_dropped(tasks, references, min(limit, room))]
+    last = pc.equal(references["step"], pc.max(references["step"]))
+    return dropped, references.filter(pc.and_(last, references["kept"]))["id"].to_pylist()
+
+
+def _gradients(trainer: "DualSelectTrainer", samples: list[str]) -> list[Direction]:
+    """Return the gradient of each sample's loss, without dropout."""
+    index = {trainer.sample_ids[number]: row for row, number in enumerate(trainer.train_dataset[INDEX_COLUMN])}
+    rows = trainer.train_dataset.select([index[name] for name in samples]).select_columns(["input_ids", "labels"])
+    pool = replace(
+        trainer.run.references, examples=rows, ids=samples, loss=preservation_loss("sft", None), progress=False
+    )
+    return [pool.gradient(weights.float()) for weights in one_hot(torch.arange(len(samples)))]
