@@ -1,0 +1,31 @@
+"""A whole evaluation by a judge behind an endpoint."""
+
+from dualselect.evaluation.judges.specs import JudgeSettings
+from dualselect.evaluation.run import EvaluationSettings
+from dualselect.evaluation.session import Models, evaluate
+
+
+def test_what_an_endpoint_was_asked_and_what_that_cost_is_told(stub, make_adapter, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    settings = EvaluationSettings(
+        suites=("builtin-safety",), judges=(f"api:org/judge@{stub.url}",), limit=3, max_new_tokens=2
+    )
+    prices = JudgeSettings(api_price_in=2.0, api_price_out=10.0, judge_cache=str(tmp_path / "replies"))
+    adapter = make_adapter("tuned")
+
+    def run(folder):
+        return evaluate(Models(str(adapter)), settings, folder, judge_settings=prices)
+
+    results = run(tmp_path / "first")
+    assert {result.role for result in results} == {"model", "start"}
+    asked = len(stub.requests)
+    assert 3 <= asked <= 6  # equal answers are asked for once
+    tokens = f"{10 * asked} prompt and {4 * asked} reply tokens"
+    cost = asked * (10 * 2.0 + 4 * 10.0) / 1e6
+    told = capsys.readouterr().err
+    assert f"api-judge: {asked} requests (0 retries, 0 failed), 0 replies from the cache, {tokens}" in told
+    assert f"cost {cost:.4f}" in told
+
+    run(tmp_path / "second")
+    assert len(stub.requests) == asked
+    assert "api-judge: 0 requests (0 retries, 0 failed), " in capsys.readouterr().err
