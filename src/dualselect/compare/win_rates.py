@@ -37,6 +37,8 @@ def win_rates(results: Mapping[str, Sequence[SuiteResult]], baseline: str) -> di
 def safety_average_rows(results: Mapping[str, Sequence[SuiteResult]], baseline: str) -> list[Row]:
     """Return the mean win rate over safety suites of every method and judge, where there are several such suites.
 
+    There is none where a suite has no verdict or was not measured under every seed.
+
     Args:
         results: win rates as `win_rates` returns them, among others, by label.
         baseline: the label that the win rates are against.
@@ -51,7 +53,7 @@ def safety_average_rows(results: Mapping[str, Sequence[SuiteResult]], baseline: 
                 continue
             try:
                 estimate = safety_average([result for result in found if name in result.metrics], name)
-            except DataError:  # a suite without values, or not under all seeds: no average of what is left
+            except DataError:  # an average of what is left would be one of something else
                 continue
             title = f"mean win rate over {len(suites)} safety suites against {baseline} ({name.split('/')[0]})"
             rows.append(Row(label, SAFETY_AVERAGE, "comparison", name, Metric(title, "higher"), estimate, None))

@@ -4,17 +4,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dualselect.errors import DataError
 from dualselect.evaluation.results import SuiteResult, mean_estimate, values_array
 from dualselect.evaluation.statistics import Estimate
-
-RESAMPLES = 10_000
-
-_CELLS_AT_ONCE = 2_000_000
-
-Array = NDArray[np.float64]
+from dualselect.evaluation.statistics.bootstrap import RESAMPLES, draw_counts, resampled_means
 
 
 def safety_average(
@@ -45,7 +39,10 @@ def safety_average(
             below += (share * (plain.value - plain.low)) ** 2
             above += (share * (plain.high - plain.value)) ** 2
     value = share * sum(float(np.nanmean(table)) for table in tables)
-    low, high = np.nanquantile(_resampled_averages(tables, resamples, seed), [0.025, 0.975])
+    rng = np.random.default_rng(seed)
+    seed_counts = draw_counts(len(tables[0]), resamples, rng)
+    averages = np.mean([resampled_means(table, seed_counts, rng) for table in tables], axis=0)
+    low, high = np.nanquantile(averages, [0.025, 0.975])
     present = [~np.isnan(table) for table in tables]
     return Estimate(
         value,
@@ -55,28 +52,6 @@ def safety_average(
         seeds=len(tables[0]),
         missing=sum(int((~there).sum()) for there in present),
     )
-
-
-def _resampled_averages(tables: Sequence[Array], resamples: int, seed: int) -> Array:
-    """Return averages over suites, each a table (seeds, prompts); NaN where a draw met no value."""
-    rng = np.random.default_rng(seed)
-    seeds = len(tables[0])
-    drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples).astype(np.float64)
-    return np.mean([_resampled_means(table, drawn, rng) for table in tables], axis=0)
-
-
-def _resampled_means(table: Array, seed_counts: Array, rng: np.random.Generator) -> Array:
-    """Return the mean of a table (seeds, prompts) for every row of `seed_counts`, over prompts drawn anew."""
-    prompts = table.shape[1]
-    present, filled = (~np.isnan(table)).astype(np.float64), np.nan_to_num(table)
-    chunk = max(1, _CELLS_AT_ONCE // prompts)
-    means = []
-    for start in range(0, len(seed_counts), chunk):
-        counts = seed_counts[start : start + chunk]
-        drawn = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=len(counts))
-        total, weight = (((counts @ side) * drawn).sum(1) for side in (filled, present))
-        means.append(np.divide(total, weight, out=np.full(len(counts), math.nan), where=weight > 0))
-    return np.concatenate(means)
 
 
 def _by_suite(results: Sequence[SuiteResult], metric: str) -> list[list[SuiteResult]]:

@@ -110,7 +110,9 @@ def _bootstrap(
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; it lies between 0 and 1")
     mean = float(np.nanmean(table))
-    means = _resampled_means(table, resamples, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    means = resampled_means(table, draw_counts(len(table), resamples, rng), rng)
+    means = means[~np.isnan(means)]
     tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
     if method == "bca":
         tails = _bca_tails(tails, means, mean, table)
@@ -124,20 +126,32 @@ def _bootstrap(
     return Estimate(mean, float(low), float(high), n, seeds, is_difference, p_value, missing)
 
 
-def _resampled_means(table: Array, resamples: int, rng: np.random.Generator) -> Array:
-    """Return `resamples` means over prompts and seeds drawn with replacement, counted instead of copied."""
-    seeds, prompts = table.shape
-    present = (~np.isnan(table)).astype(np.float64)
-    filled = np.nan_to_num(table)
-    chunk = max(1, _CELLS_AT_ONCE // prompts)
+def draw_counts(items: int, resamples: int, rng: np.random.Generator) -> Array:
+    """Return how often each of `items` is drawn when as many are drawn with replacement, (resamples, items)."""
+    return rng.multinomial(items, np.full(items, 1 / items), size=resamples).astype(np.float64)
+
+
+def resampled_means(table: Array, seed_counts: Array, rng: np.random.Generator) -> Array:
+    """Return the mean of a table (seeds, prompts) for every draw of seeds, over prompts drawn anew for each.
+
+    Draws are counted instead of copied.
+
+    Args:
+        table: shape (seeds, prompts); NaN where there is no value.
+        seed_counts: shape (resamples, seeds), how often each seed is drawn.
+        rng: draws the prompts.
+
+    Returns:
+        Shape (resamples,); NaN where a draw met no value.
+    """
+    present, filled = (~np.isnan(table)).astype(np.float64), np.nan_to_num(table)
+    chunk = max(1, _CELLS_AT_ONCE // table.shape[1])
     means = []
-    for start in range(0, resamples, chunk):
-        count = min(chunk, resamples - start)
-        seed_counts = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=count).astype(np.float64)
-        prompt_counts = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=count)
-        total = ((seed_counts @ filled) * prompt_counts).sum(1)
-        weight = ((seed_counts @ present) * prompt_counts).sum(1)
-        means.append(total[weight > 0] / weight[weight > 0])
+    for start in range(0, len(seed_counts), chunk):
+        counts = seed_counts[start : start + chunk]
+        prompt_counts = draw_counts(table.shape[1], len(counts), rng)
+        total, weight = (((counts @ side) * prompt_counts).sum(1) for side in (filled, present))
+        means.append(np.divide(total, weight, out=np.full(len(counts), math.nan), where=weight > 0))
     return np.concatenate(means)
 
 
