@@ -5,8 +5,7 @@ from dualselect.evaluation.run import EvaluationSettings
 from dualselect.evaluation.session import Models, evaluate
 
 
-def test_what_an_endpoint_was_asked_and_what_that_cost_is_told(stub, make_adapter, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "300")
+def test_what_an_endpoint_was_asked_and_what_that_cost_is_told(stub, make_adapter, tmp_path, capsys):
     settings = EvaluationSettings(
         suites=("builtin-safety",), judges=(f"api:org/judge@{stub.url}",), limit=3, max_new_tokens=2
     )

@@ -126,6 +126,7 @@ def _tell_usage(judge: Judge | Comparator) -> None:
             f"{judge.name}: {usage.requests} requests ({usage.retries} retries, {usage.failed} failed), {usage.cached} "
             f"replies from the cache, {tokens}{cost}",
             highlight=False,
+            soft_wrap=True,
         )
 
 
