@@ -117,9 +117,8 @@ def _results(grid: Grid, done: Sequence[tuple[Cell, CellState]]) -> dict[str, li
 
 def _rows(results: Mapping[str, Sequence[SuiteResult]], baseline: str) -> list[Row]:
     """Return the rows of all suites, the safety average after the win rates that it is of, and training last."""
-    rows = estimate_rows(results, baseline)
-    last = [row for row in rows if row.kind == TRAINING]
-    return [row for row in rows if row.kind != TRAINING] + safety_average_rows(results, baseline) + last
+    rows = [*estimate_rows(results, baseline), *safety_average_rows(results, baseline)]
+    return sorted(rows, key=lambda row: row.kind == TRAINING)
 
 
 def _summary(grid: Grid, states: Sequence[tuple[Cell, CellState]]) -> dict[str, Any]:

@@ -48,11 +48,12 @@ def safety_average_rows(results: Mapping[str, Sequence[SuiteResult]], baseline: 
     rows = []
     for name in names:
         for label, found in compared.items():
-            suites = {result.suite for result in found if name in result.metrics}
+            measured = [result for result in found if name in result.metrics]
+            suites = {result.suite for result in measured}
             if len(suites) < 2:
                 continue
             try:
-                estimate = safety_average([result for result in found if name in result.metrics], name)
+                estimate = safety_average(measured, name)
             except DataError:  # an average of what is left would be one of something else
                 continue
             title = f"mean win rate over {len(suites)} safety suites against {baseline} ({name.split('/')[0]})"

@@ -3,15 +3,17 @@
 Only forward passes; only the places of completions are projected onto the vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 
 from dualselect.evaluation.batches import in_batches
 from dualselect.evaluation.generation import Prompt, encode_prompt, eval_mode, left_padded, pad_token_id
+
+Measured = TypeVar("Measured")
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,6 @@ class EncodedAnswer:
 
     ids: list[int]
     count: int
-
-    def size(self) -> tuple[int, int]:
-        """What a batch should hold alike: first what is projected onto the vocabulary, then what is read."""
-        return self.count, len(self.ids)
 
 
 @dataclass(frozen=True)
@@ -93,17 +91,16 @@ def log_likelihoods(
         for prompt, candidates in zip(prompts, completions, strict=True)
         for item in encode_answers(tokenizer, prompt, candidates)
     ]
-    with eval_mode(model):
-        flat = iter(
-            in_batches(
-                encoded,
-                lambda batch: _likelihoods(model, answer_batch(batch, tokenizer, model.device)),
-                size=EncodedAnswer.size,
-                batch_size=batch_size,
-                description=description,
-                show_progress=show_progress,
-            )
+    flat = iter(
+        measure_answers(
+            [model],
+            encoded,
+            lambda batch: _likelihoods(model, answer_batch(batch, tokenizer, model.device)),
+            batch_size=batch_size,
+            description=description,
+            show_progress=show_progress,
         )
+    )
     return [[next(flat) for _ in candidates] for candidates in completions]
 
 
@@ -147,6 +144,31 @@ def answer_log_probs(model: Any, batch: AnswerBatch) -> torch.Tensor:
 def target_log_probs(log_probs: torch.Tensor, batch: AnswerBatch) -> torch.Tensor:
     """Return the log-probability (B, L) of every target, 0 where the mask is not set."""
     return log_probs.gather(-1, batch.targets[..., None]).squeeze(-1).masked_fill(~batch.mask, 0.0)
+
+
+def measure_answers(
+    models: Sequence[Any],
+    encoded: Sequence[EncodedAnswer],
+    measure: Callable[[list[EncodedAnswer]], list[Measured]],
+    *,
+    batch_size: int,
+    description: str,
+    show_progress: bool,
+) -> list[Measured]:
+    """Return what `measure` makes of every answer, in order, with the models that it asks in eval mode.
+
+    It sees batches that are alike in what is projected onto the vocabulary first, then in what is read. A batch that
+    does not fit into memory is halved and tried again.
+    """
+    with eval_mode(*models):
+        return in_batches(
+            encoded,
+            measure,
+            size=lambda answer: (answer.count, len(answer.ids)),
+            batch_size=batch_size,
+            description=description,
+            show_progress=show_progress,
+        )
 
 
 def _likelihoods(model: Any, batch: AnswerBatch) -> list[Likelihood]:

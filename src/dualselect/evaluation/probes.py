@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 
 from dualselect.errors import ConfigError
-from dualselect.evaluation.batches import in_batches
-from dualselect.evaluation.generation import Prompt, encode_prompt, eval_mode
+from dualselect.evaluation.generation import Prompt, encode_prompt
 from dualselect.evaluation.likelihood import (
     AnswerBatch,
     EncodedAnswer,
     answer_batch,
     answer_log_probs,
     encode_answers,
+    measure_answers,
     target_log_probs,
 )
 
@@ -94,15 +94,14 @@ def probe_answers(
     """
     encoded = [encode_answers(tokenizer, row["prompt"], [row["completion"]])[0] for row in samples]
     models = [model] if base is None else [model, base]
-    with eval_mode(*models):
-        return in_batches(
-            encoded,
-            lambda batch: _probe_batch(model, base, answer_batch(batch, tokenizer, model.device)),
-            size=EncodedAnswer.size,
-            batch_size=batch_size,
-            description=description,
-            show_progress=show_progress,
-        )
+    return measure_answers(
+        models,
+        encoded,
+        lambda batch: _probe_batch(model, base, answer_batch(batch, tokenizer, model.device)),
+        batch_size=batch_size,
+        description=description,
+        show_progress=show_progress,
+    )
 
 
 def refusal_log_odds(
@@ -131,15 +130,9 @@ def refusal_log_odds(
         logits = model(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1].float()
         return (logits[:, refusal].logsumexp(-1) - logits[:, compliance].logsumexp(-1)).tolist()
 
-    with eval_mode(model):
-        return in_batches(
-            encoded,
-            measure,
-            size=EncodedAnswer.size,
-            batch_size=batch_size,
-            description=description,
-            show_progress=show_progress,
-        )
+    return measure_answers(
+        [model], encoded, measure, batch_size=batch_size, description=description, show_progress=show_progress
+    )
 
 
 def opener_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:

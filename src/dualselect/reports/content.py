@@ -28,8 +28,7 @@ from dualselect.reports.settings import (
     method_facts,
     tags_of_run,
 )
-from dualselect.training.conflicts import DROPPED_SHOWN
-from dualselect.training.dropped import most_dropped
+from dualselect.training.dropped import DROPPED_SHOWN, most_dropped
 
 _SECTIONS = (
     ("summary", "At a glance", None),

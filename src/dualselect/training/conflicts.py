@@ -14,14 +14,13 @@ from torch.nn.functional import one_hot
 
 from dualselect.gradients import Direction, Layout
 from dualselect.selection import preservation_loss
-from dualselect.training.dropped import most_dropped
+from dualselect.training.dropped import DROPPED_SHOWN, most_dropped
 from dualselect.training.samples import INDEX_COLUMN
 from dualselect.training.selection_log import SelectionLog
 
 if TYPE_CHECKING:
     from dualselect.training.trainer import DualSelectTrainer
 
-DROPPED_SHOWN = 12
 _ROOM = 2**30  # bytes of gradients to hold at once, beyond the first
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+DROPPED_SHOWN = 12  # how many samples a report names, and whose conflicts are measured
+
 
 @dataclass(frozen=True)
 class DroppedSample:

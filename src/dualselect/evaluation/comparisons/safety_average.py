@@ -34,8 +34,7 @@ def safety_average(
     share = 1 / len(suites)
     below = above = 0.0
     for of_suite, table in zip(suites, tables, strict=True):
-        plain = mean_estimate(of_suite, metric)
-        if plain is not None and np.nanmin(table) == np.nanmax(table):
+        if np.nanmin(table) == np.nanmax(table) and (plain := mean_estimate(of_suite, metric)) is not None:
             below += (share * (plain.value - plain.low)) ** 2
             above += (share * (plain.high - plain.value)) ** 2
     value = share * sum(float(np.nanmean(table)) for table in tables)

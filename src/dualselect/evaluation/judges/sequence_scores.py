@@ -5,9 +5,8 @@ from typing import Any
 
 import torch
 
-from dualselect.evaluation.batches import in_batches
-from dualselect.evaluation.generation import eval_mode, pad_token_id
-from dualselect.evaluation.likelihood import EncodedAnswer
+from dualselect.evaluation.generation import pad_token_id
+from dualselect.evaluation.likelihood import EncodedAnswer, measure_answers
 
 
 def sequence_scores(
@@ -36,15 +35,9 @@ def sequence_scores(
         return scores
 
     encoded = [EncodedAnswer(list(row), 1) for row in rows]
-    with eval_mode(model):
-        return in_batches(
-            encoded,
-            measure,
-            size=EncodedAnswer.size,
-            batch_size=batch_size,
-            description=description,
-            show_progress=show_progress,
-        )
+    return measure_answers(
+        [model], encoded, measure, batch_size=batch_size, description=description, show_progress=show_progress
+    )
 
 
 def _right_padded(rows: Sequence[Sequence[int]], padding: int, device: Any) -> dict[str, torch.Tensor]:

@@ -5,9 +5,8 @@ from typing import Any
 
 import torch
 
-from dualselect.evaluation.batches import in_batches
-from dualselect.evaluation.generation import encode_prompt, eval_mode, left_padded, pad_token_id
-from dualselect.evaluation.likelihood import EncodedAnswer
+from dualselect.evaluation.generation import encode_prompt, left_padded, pad_token_id
+from dualselect.evaluation.likelihood import EncodedAnswer, measure_answers
 
 
 def first_token_probabilities(
@@ -35,13 +34,7 @@ def first_token_probabilities(
         return torch.stack([probabilities[:, list(ids)].sum(-1) for ids in groups], 1).tolist()
 
     encoded = [EncodedAnswer(encode_prompt(tokenizer, text), 1) for text in texts]
-    with eval_mode(model):
-        found = in_batches(
-            encoded,
-            measure,
-            size=EncodedAnswer.size,
-            batch_size=batch_size,
-            description=description,
-            show_progress=show_progress,
-        )
+    found = measure_answers(
+        [model], encoded, measure, batch_size=batch_size, description=description, show_progress=show_progress
+    )
     return [[row[group] for row in found] for group in range(len(groups))]
