@@ -1,41 +1,56 @@
 """The contract of a method, and what it sees of a run.
 
-A method is a way of fine-tuning. It is a dataclass of its own options and joins the run at five moments, each
-optional: `prepare`, `before_step`, `weights`, `correct`, `after_step`. Plain SFT is the empty method.
+A method is a way of fine-tuning: a dataclass of its own options that acts at seven moments of a run, each optional.
+Plain SFT is the empty method. Per-sample gradients are only taken for methods that read them, which shows in what they
+override: `weights` or `directions`.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from datasets import Dataset
+from torch import Tensor, nn
 
 from dualselect.errors import ConfigError, nearest
-from dualselect.gradients import Direction, Parameters
-from dualselect.selection import ReferencePool
+from dualselect.gradients import Batch, Direction, Losses, Metric, Parameters, per_sample_nll
+from dualselect.selection import Pool
+
+State = tuple[dict[str, Direction], dict[str, Any]]  # directions, and values that JSON can hold
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What is known of the candidates of a batch, over all processes; each of shape `(B,)`, on the run's device."""
+class Scores(NamedTuple):
+    """What is known of the candidates of an optimizer step: N samples, over its micro-batches and all processes.
 
-    index: Tensor  # distinct integers that name the samples
+    Each tensor has shape `(N,)` and lies on the run's device. Candidates stand in the order of `index`, so that no
+    decision depends on how a step is split into micro-batches or processes.
+    """
+
+    index: Tensor  # int64, names the samples; the same sample may stand twice
     loss: Tensor  # nats per supervised token
-    tokens: Tensor  # supervised tokens
-    norm: Tensor  # gradient norm
-    cosine: Tensor  # with the method's `direction`; 0 without one
+    tokens: Tensor  # int64, supervised tokens
+    norm: Tensor  # gradient norm, in the method's metric
+    cosine: Mapping[str, Tensor]  # with each of the method's `directions`, by name
 
     @property
     def valid(self) -> Tensor:
-        """Whether loss and gradient are finite; a candidate that is not valid never gets a weight."""
+        """Whether loss and gradient are finite, `(N,)`; a candidate that is not valid never gets a weight."""
         return torch.isfinite(self.loss) & torch.isfinite(self.norm)
 
 
-class Selection(NamedTuple):
-    """A method's answer: relative `weights` (B,), 1 meaning one full sample, and the `score` (B,) behind them."""
+@dataclass(frozen=True)
+class Selection:
+    """A method's answer for N candidates.
+
+    Attributes:
+        weights: Relative weights, shape `(N,)`; 1 means one full sample.
+        columns: Further columns of the selection log, shape `(N,)` each, by name.
+    """
 
     weights: Tensor
-    score: Tensor
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Run(Protocol):
@@ -46,6 +61,10 @@ class Run(Protocol):
         """Completed optimizer steps."""
 
     @property
+    def total_steps(self) -> int:
+        """Optimizer steps that the run will make; 0 before that is known."""
+
+    @property
     def epoch(self) -> int:
         """Completed epochs."""
 
@@ -54,25 +73,60 @@ class Run(Protocol):
         """The run's seed."""
 
     @property
+    def model(self) -> nn.Module:
+        """The model, not wrapped for distributed training."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer."""
+
+    @property
     def params(self) -> Parameters:
         """The trainable parameters."""
 
-    @property
-    def references(self) -> ReferencePool:
-        """The reference pool.
+    def pool(self, name: str = "references") -> Pool:
+        """Return a named pool; a ConfigError if the run has none of that name."""
+
+    def start(self) -> AbstractContextManager[None]:
+        """Return a context in which the model has the weights it had before training.
 
         Raises:
-            ConfigError: The run has none.
+            ConfigError: The method does not say that it `needs_start`, so they were not kept.
         """
+
+    def moved(self, by: Direction) -> AbstractContextManager[None]:
+        """Return a context in which `by` is added to the parameters; afterwards they are what they were, bit for bit."""
+
+    def move(self, by: Direction) -> None:
+        """Add `by` to the parameters."""
+
+    def trained(self, method: "Method", pool: str, **changes: Any) -> AbstractContextManager[None]:
+        """Return a context in which the model has been fine-tuned on a pool by another method; then it is restored.
+
+        Args:
+            method: The method of the nested run, say `SFT()`.
+            pool: The pool that it trains on.
+            **changes: Training settings that differ from the run's own, such as `num_train_epochs`.
+        """
+
+    def second_moment(self) -> Direction | None:
+        """Return the square root's argument in Adam's step, bias-corrected; None before the first step.
+
+        Raises:
+            ConfigError: The optimizer keeps no second moment of every element.
+        """
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """Return a CPU generator that depends on seed, step and purpose alone, equal on all processes."""
 
     def log(self, **metrics: float | Tensor) -> None:
         """Log metrics under `dualselect/`; tensors are read later, so nothing waits for the device."""
 
     def say(self, message: str) -> None:
-        """Tell the user something, once, on the main process."""
+        """Tell the user something, on the main process."""
 
-    def record_references(self, scores: dict[str, Tensor]) -> None:
-        """Write a refresh to the selection log: `loss`, `cosine`, `score`, `weight`, each over the whole pool."""
+    def record(self, table: str, ids: Sequence[str], **columns: Any) -> None:
+        """Write a table of this step into the selection log, a row for each of `ids`; values of shape `(len(ids),)`."""
 
 
 @dataclass
@@ -81,41 +135,73 @@ class Method:
 
     Attributes:
         name: What the user types.
-        needs_references: Whether a reference pool must be given.
-        selects: Whether per-sample gradients are taken; without them a step is TRL's own.
-        direction: What the candidates' cosines are taken with.
+        pools: Names of the data sets it needs besides the task; `references` is one.
     """
 
     name: ClassVar[str]
-    needs_references: ClassVar[bool] = False
-    selects: ClassVar[bool] = True
+    pools: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        self.direction: Direction | None = None
+        """Check the options; subclasses call this first."""
 
     @property
-    def reference_loss(self) -> str:
-        """The preservation loss of the run's references, `sft` or `kl`."""
-        return str(getattr(self, "preservation_loss", "sft"))
+    def needs_start(self) -> bool:
+        """Whether the run has to keep the weights it starts with, for `run.start()`."""
+        return False
 
-    def prepare(self, run: Run) -> None:
-        """Called once, before training."""
+    @property
+    def reads_gradients(self) -> bool:
+        """Whether per-sample gradients are taken at every step."""
+        return type(self).weights is not Method.weights or type(self).directions is not Method.directions
 
-    def before_step(self, run: Run) -> None:
-        """Called before the first forward pass of every optimizer step."""
+    # The seven moments, in the order of a run.
+
+    def prepare(self, task: Dataset, run: Run) -> Dataset:
+        """Return the task to train on; called once, on a fresh start, and read back from the run folder on resume.
+
+        Args:
+            task: Tokenised samples with `input_ids`, `labels` (-100 where unsupervised) and the index column. Rows
+                may be dropped, repeated or added, labels masked, and a column `token_weights` given, as long as
+                `labels`.
+            run: The run, at its first step.
+        """
+        return task
+
+    def begin_step(self, run: Run) -> str:
+        """Return whose batches the next optimizer step takes: "task", or the name of a pool."""
+        return "task"
+
+    def losses(self, batch: Batch, run: Run) -> Losses:
+        """Return loss and token count of every sample, `(B,)` each; a loss depends on its own sample alone."""
+        return per_sample_nll(run.model, batch)
 
     def weights(self, scores: Scores, run: Run) -> Selection:
-        """Return the weights of a batch of candidates."""
-        return Selection(scores.valid.float(), torch.zeros_like(scores.loss))
+        """Return the weights of an optimizer step's candidates; called once a step."""
+        return Selection(scores.valid.float())
 
-    def correct(self, g_task: Direction, run: Run) -> Direction:
-        """Return the gradient for the optimizer, given the weighted mean gradient of the task samples."""
-        return g_task
+    def correct(self, g: Direction, run: Run) -> Direction:
+        """Return the gradient for the optimizer, given the weighted mean gradient `g`; called once a step."""
+        return g
 
-    def after_step(self, run: Run) -> None:
-        """Called after every optimizer step."""
+    def end_step(self, run: Run) -> None:
+        """Called after every optimizer step; may move the weights."""
 
-    def state_dict(self) -> tuple[dict[str, Direction], dict[str, Any]]:
+    def finish(self, run: Run) -> None:
+        """Called after training, before the model is saved; may edit the weights."""
+
+    # What the moments are measured with.
+
+    def directions(self) -> Mapping[str, Direction]:
+        """Return what the candidates' cosines are taken with, by name."""
+        return {}
+
+    def metric(self, run: Run) -> Metric | None:
+        """Return the metric of norms and cosines; None is the plain inner product."""
+        return None
+
+    # What a checkpoint holds.
+
+    def state_dict(self) -> State:
         """Return what a checkpoint must hold: directions, and values that JSON can hold."""
         return {}, {}
 
@@ -137,7 +223,13 @@ class Method:
         return cls(**options)
 
 
-def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+def option(default: Any, help: str, choices: Sequence[str] | Callable[[], Sequence[str]] = ()) -> Any:
+    """Return a dataclass field for an option, with its help text and choices."""
+    listed = choices() if callable(choices) else choices
+    return field(default=default, metadata={"help": help} | ({"choices": list(listed)} if listed else {}))
+
+
+def check_choice(option: str, value: str, choices: Sequence[str]) -> None:
     """Raise a ConfigError unless `value` is one of `choices`."""
     if value not in choices:
         raise ConfigError(f"unknown {option} '{value}'{nearest(str(value), choices)}")
