@@ -8,7 +8,7 @@ from torch import nn
 
 from dualselect.errors import UnsupportedModuleError
 from dualselect.gradients import Direction, capture, per_sample_nll, register_rule, rules, trainable_parameters
-from dualselect.gradients.terms import Dense
+from dualselect.gradients.factors import Dense
 
 KINDS = [
     "lora on q and v",

@@ -4,7 +4,7 @@ from dualselect.gradients.capture import PerSampleGradients, capture
 from dualselect.gradients.direction import Direction, Layout, Parameters, safe_cosine, trainable_parameters
 from dualselect.gradients.losses import PerSampleLoss, StartingPoint, per_sample_kl, per_sample_nll, sequence_lengths
 from dualselect.gradients.rules import register_rule
-from dualselect.gradients.terms import Dense, Outer, Rows
+from dualselect.gradients.factors import Dense, Outer, Rows
 
 __all__ = [
     "Dense",

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dualselect.errors import UnsupportedModuleError
 from dualselect.gradients.direction import Direction, Layout, Parameters, trainable_parameters
 from dualselect.gradients.rules import Rule, rule_for
-from dualselect.gradients.terms import Outer, Rows, Term, Unformed, inner
+from dualselect.gradients.factors import Outer, Rows, Term, Unformed, inner
 
 
 class PerSampleGradients:

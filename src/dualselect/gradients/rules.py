@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dualselect.errors import UnsupportedModuleError
-from dualselect.gradients.terms import Dense, Outer, Rows, Term
+from dualselect.gradients.factors import Dense, Outer, Rows, Term
 
 # (module, input (B, T, in) or (B, T) for tables, output gradient (B, T, out)) -> {parameter name: term}
 Rule = Callable[[nn.Module, Tensor, Tensor], Mapping[str, Term]]
