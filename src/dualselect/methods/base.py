@@ -136,10 +136,16 @@ class Method:
     Attributes:
         name: What the user types.
         pools: Names of the data sets it needs besides the task; `references` is one.
+        stage: When it acts: "before", "during" or "after" training.
+        cost: Its cost, in plain SFT steps a step and in what it does once.
+        fidelity: How it relates to its source: "faithful", "simplified" or "variant", with the reason.
     """
 
     name: ClassVar[str]
     pools: ClassVar[tuple[str, ...]] = ()
+    stage: ClassVar[str] = "during"
+    cost: ClassVar[str] = "1"
+    fidelity: ClassVar[str] = "unknown"
 
     def __post_init__(self) -> None:
         """Check the options; subclasses call this first."""
