@@ -1,11 +1,12 @@
 """Per-sample gradient rules: one pure function a layer type.
 
-A rule takes the module, its input and the gradient of its output, and returns a term for each of the module's own
+A rule takes the module, its input and the gradient of its output, and returns a factor for each of the module's own
 trainable parameters. A new layer type is a new rule here (or in any module that is imported before training) and a
 test against a loop of single backward passes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
@@ -13,76 +14,109 @@ from torch import Tensor, nn
 from dualselect.errors import UnsupportedModuleError
 from dualselect.gradients.factors import Dense, Outer, Rows, Term
 
-# (module, input (B, T, in) or (B, T) for tables, output gradient (B, T, out)) -> {parameter name: term}
+# (module, input (B, T, in) or (B, T) for tables, output gradient (B, T, out)) -> {parameter name: factor}
 Rule = Callable[[nn.Module, Tensor, Tensor], Mapping[str, Term]]
 
 _rules: dict[type[nn.Module], Rule] = {}
+_rules_by_name: dict[str, Rule] = {}
 
 
-def register_rule(*module_types: type[nn.Module]) -> Callable[[Rule], Rule]:
-    """Register the decorated function as the per-sample gradient rule of `module_types` and their subclasses."""
+def register_rule(*modules: type[nn.Module] | str) -> Callable[[Rule], Rule]:
+    """Register the decorated function as the per-sample gradient rule of `modules`.
+
+    Args:
+        modules: Classes, and patterns of class names such as "*RMSNorm" for classes that need not be imported. A
+            class includes its subclasses that leave `forward` as it is; a subclass with a forward of its own computes
+            something else, so it has no rule unless it is registered itself.
+    """
 
     def register(rule: Rule) -> Rule:
-        _rules.update(dict.fromkeys(module_types, rule))
+        for module in modules:
+            if isinstance(module, str):
+                _rules_by_name[module] = rule
+            else:
+                _rules[module] = rule
         return rule
 
     return register
 
 
 def rule_for(name: str, module: nn.Module) -> Rule:
-    """Return the rule of `module`, the most specific class first.
+    """Return the rule of `module`.
 
     Raises:
         UnsupportedModuleError: No rule fits; the message names the module.
     """
+    rule = next(_candidates(module), None)
+    if rule is None or (rule is rms_norm and not _is_rms_norm(module)):
+        raise UnsupportedModuleError(
+            f"module '{name}' ({type(module).__name__}) has trainable parameters but no per-sample gradient rule: "
+            "freeze it, leave it out of the adapter's targets, or register a rule with "
+            "dualselect.gradients.register_rule"
+        )
+    return rule
+
+
+def _candidates(module: nn.Module) -> Iterator[Rule]:
+    """Yield the rules that fit: of the classes that define the module's `forward`, then by the class's name."""
     for module_type in type(module).__mro__:
-        if module_type in _rules:
-            return _rules[module_type]
-    if _is_rms_norm(module):
-        return rms_norm
-    raise UnsupportedModuleError(
-        f"module '{name}' ({type(module).__name__}) has trainable parameters but no per-sample gradient rule: "
-        "freeze it, leave it out of the adapter's targets, or register a rule with dualselect.gradients.register_rule"
-    )
+        if module_type in _rules and module_type.forward is type(module).forward:
+            yield _rules[module_type]
+    for pattern, rule in _rules_by_name.items():
+        if fnmatchcase(type(module).__name__, pattern):
+            yield rule
 
 
-def _is_rms_norm(module: nn.Module) -> bool:
-    # Every transformers family brings its own RMSNorm class; they share the name, one weight and an epsilon.
-    own = [name for name, _ in module.named_parameters(recurse=False)]
-    return type(module).__name__.endswith("RMSNorm") and own == ["weight"] and _epsilon(module) is not None
-
-
-def _epsilon(module: nn.Module) -> float | None:
-    epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-    return epsilon if isinstance(epsilon, float) else None
-
-
-@register_rule(nn.Linear)
+# FalconLinear adds the bias after the product.
+@register_rule(nn.Linear, "FalconLinear")
 def linear(module: nn.Module, x: Tensor, delta: Tensor) -> dict[str, Term]:
     """Weight: sum over tokens of delta x^T; bias: sum over tokens of delta."""
+    # Heads or experts between the samples and the features are further tokens.
+    x, delta = (values.reshape(len(values), -1, values.shape[-1]) for values in (x, delta))
     return {"weight": Outer(delta, x), "bias": _token_sum(delta)}
 
 
-@register_rule(nn.Embedding)
+@register_rule("Conv1D")
+def transposed_linear(module: nn.Module, x: Tensor, delta: Tensor) -> dict[str, Term]:
+    """Weight `(in, out)`, as in GPT-2: sum over tokens of x delta^T; bias: sum over tokens of delta."""
+    return {"weight": Outer(x, delta), "bias": _token_sum(delta)}
+
+
+# Gemma, XGLM and others multiply the rows that they look up by a constant.
+@register_rule(nn.Embedding, "*ScaledWordEmbedding")
 def embedding(module: nn.Module, index: Tensor, delta: Tensor) -> dict[str, Term]:
     """Weight: delta is added to the row of each token; the padding row gets none, as in torch."""
     assert isinstance(module, nn.Embedding)
     if module.padding_idx is not None:
         delta = delta.masked_fill((index == module.padding_idx)[..., None], 0.0)
-    return {"weight": Rows(index, delta)}
+    scale = getattr(module, "embed_scale", None)
+    if isinstance(scale, Tensor):  # rounded as in the forward pass
+        scale = scale.to(module.weight.dtype)
+    return {"weight": Rows(index, delta if scale is None else delta * scale)}
 
 
-@register_rule(nn.LayerNorm)
+# NemotronLayerNorm1P multiplies by 1 + weight.
+@register_rule(nn.LayerNorm, "NemotronLayerNorm1P")
 def layer_norm(module: nn.Module, x: Tensor, delta: Tensor) -> dict[str, Term]:
     """Weight: sum over tokens of delta times the normalised input; bias: sum of delta."""
     assert isinstance(module, nn.LayerNorm)
     normalised = nn.functional.layer_norm(x.float(), module.normalized_shape, eps=module.eps)
-    return {"weight": _token_sum(delta.float() * normalised), "bias": _token_sum(delta)}
+    features = len(module.normalized_shape)
+    return {"weight": _token_sum(delta.float() * normalised, features), "bias": _token_sum(delta, features)}
 
 
-@register_rule(nn.RMSNorm)
+@register_rule("Cohere*LayerNorm")
+def cohere_layer_norm(module: nn.Module, x: Tensor, delta: Tensor) -> dict[str, Term]:
+    """Weight `(D,)` or `(heads, D)`: sum over tokens of delta times the input normalised over its last dimension."""
+    normalised = nn.functional.layer_norm(x.float(), x.shape[-1:], eps=_epsilon(module) or 0.0)
+    assert isinstance(module.weight, Tensor)
+    return {"weight": _token_sum(delta.float() * normalised, module.weight.ndim)}
+
+
+# Every family of transformers brings its own RMSNorm class; some multiply by 1 + weight.
+@register_rule(nn.RMSNorm, "*RMSNorm")
 def rms_norm(module: nn.Module, x: Tensor, delta: Tensor) -> dict[str, Term]:
-    """Weight: sum over tokens of delta times x / rms(x); the same for norms that multiply by 1 + weight."""
+    """Weight: sum over tokens of delta times x / rms(x)."""
     x = x.float()
     epsilon = _epsilon(module)
     if epsilon is None:
@@ -90,5 +124,16 @@ def rms_norm(module: nn.Module, x: Tensor, delta: Tensor) -> dict[str, Term]:
     return {"weight": _token_sum(delta.float() * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + epsilon))}
 
 
-def _token_sum(values: Tensor) -> Dense:
-    return Dense(values.sum(dim=tuple(range(1, values.ndim - 1)), dtype=torch.float32))
+def _is_rms_norm(module: nn.Module) -> bool:
+    own = [name for name, _ in module.named_parameters(recurse=False)]
+    return own == ["weight"] and (isinstance(module, nn.RMSNorm) or _epsilon(module) is not None)
+
+
+def _epsilon(module: nn.Module) -> float | None:
+    epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    return epsilon if isinstance(epsilon, float) else None
+
+
+def _token_sum(values: Tensor, features: int = 1) -> Dense:
+    """Sum over all dimensions between the samples and the last `features`."""
+    return Dense(values.sum(dim=tuple(range(1, values.ndim - features)), dtype=torch.float32))
