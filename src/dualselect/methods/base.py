@@ -179,7 +179,7 @@ class Method:
 
     def losses(self, batch: Batch, run: Run) -> Losses:
         """Return loss and token count of every sample, `(B,)` each; a loss depends on its own sample alone."""
-        return per_sample_nll(run.model, batch)
+        return per_sample_nll(run.model, batch, statistics=True)
 
     def weights(self, scores: Scores, run: Run) -> Selection:
         """Return the weights of an optimizer step's candidates; called once a step."""

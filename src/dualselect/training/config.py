@@ -1,23 +1,26 @@
 """The settings of a run: TRL's, plus the method and how losses are averaged."""
 
-from dataclasses import dataclass, field
+import copy
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
+from accelerate import Accelerator, DistributedType
 from trl import SFTConfig
 
 from dualselect.data import POLICIES
 from dualselect.errors import ConfigError, nearest
 
 LOSS_AVERAGES = ("sample", "token")
+_PROCESSES = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU)
 
 
 @dataclass
 class DualSelectConfig(SFTConfig):
-    """All of `trl.SFTConfig`, whose fields keep their meaning, and what a method needs besides.
+    """All of `trl.SFTConfig`, whose fields keep their meaning and defaults, and what a method needs besides.
 
     Raises:
-        ConfigError: A setting has an unknown value, or cannot be combined with per-sample selection.
+        ConfigError: A setting has an unknown value.
     """
 
     method: str = field(default="dualselect", metadata={"help": "Fine-tuning method; `dualselect methods` lists them."})
@@ -27,14 +30,25 @@ class DualSelectConfig(SFTConfig):
     loss_average: str = field(
         default="sample",
         metadata={
-            "help": "Average of a batch's losses: 'sample' is the mean of per-sample means (the paper), 'token' the "
-            "mean over all supervised tokens (TRL's own).",
+            "help": "Average of an optimizer step's losses: 'sample' is the mean of per-sample means (the paper), "
+            "'token' the mean over all supervised tokens (TRL's own).",
             "choices": list(LOSS_AVERAGES),
         },
     )
-    reference_batch_size: int | None = field(
+    window_memory: float | None = field(
         default=None,
-        metadata={"help": "References in one forward pass. Unset: per_device_train_batch_size."},
+        metadata={
+            "help": "GiB for the per-sample gradients of an optimizer step, which are kept until all of its "
+            "micro-batches are scored; what does not fit is differentiated a second time. Unset: half of what is "
+            "free at the first step."
+        },
+    )
+    scan_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "Padded tokens in one batch of a pass over a pool, such as a refresh. Unset: those of the largest "
+            "training batch, so that a refresh needs no more memory than a step."
+        },
     )
     reference_answer_tokens: int = field(
         default=128,
@@ -43,13 +57,11 @@ class DualSelectConfig(SFTConfig):
     prompt_overlap: str = field(
         default="error",
         metadata={
-            "help": "When a prompt stands in two sets: stop with an 'error'; 'drop' it from the references if it is a "
-            "task, from evaluation if it is either; or 'ignore' it between task and references.",
+            "help": "When a prompt appears in two sets: stop with an 'error'; 'drop' it from the references (or "
+            "another pool) if it is a task prompt, from evaluation if it is either; or 'ignore' it between the task "
+            "and the pools.",
             "choices": list(POLICIES),
         },
-    )
-    eval_on_start: bool = field(
-        default=True, metadata={"help": "Evaluate before the first step, if there is anything to evaluate on."}
     )
 
     def __post_init__(self) -> None:
@@ -60,27 +72,87 @@ class DualSelectConfig(SFTConfig):
             value = getattr(self, option)
             if value not in choices:
                 raise ConfigError(f"unknown {option} '{value}'{nearest(value, choices)}")
-        for option in ("reference_batch_size", "reference_answer_tokens"):
+        for option in ("scan_tokens", "reference_answer_tokens"):
             value = getattr(self, option)
             if value is not None and value < 1:
                 raise ConfigError(f"{option} is {value}; give at least 1")
+        if self.window_memory is not None and self.window_memory < 0:
+            raise ConfigError(f"window_memory is {self.window_memory}; give at least 0 GiB")
 
 
-def check_selection_settings(args: DualSelectConfig) -> None:
-    """Raise a ConfigError for a setting under which the samples of a batch cannot be told apart."""
+def own_copy(args: SFTConfig | None) -> DualSelectConfig:
+    """Return a copy of the caller's settings that a trainer may change; TRL's settings become ours."""
+    if args is None:
+        return DualSelectConfig(output_dir="runs/dualselect")
+    if isinstance(args, DualSelectConfig):
+        return copy.copy(args)
+    given = {option.name: getattr(args, option.name) for option in fields(args) if option.init}
+    return DualSelectConfig(**given)
+
+
+def check_settings(args: DualSelectConfig, what: str, compute_loss_func: Any = None) -> None:
+    """Refuse settings that only TRL's own loss obeys.
+
+    Args:
+        args: The run's settings.
+        what: What takes its own loss, as the message calls it.
+        compute_loss_func: The trainer's argument of that name.
+
+    Raises:
+        ConfigError: A setting would be ignored, or the samples of a batch could not be told apart.
+    """
     refused = {
         "packing": (args.packing, "samples would share a row: set packing=False"),
-        "fp16": (args.fp16, "small gradients would underflow without loss scaling: set bf16=True"),
-        "loss_type": (args.loss_type != "nll", "only 'nll' has per-sample gradients here"),
+        "loss_type": (args.loss_type not in ("nll", "chunked_nll"), "only 'nll' has per-sample losses here"),
         "label_smoothing_factor": (args.label_smoothing_factor > 0, "set it to 0"),
         "neftune_noise_alpha": (args.neftune_noise_alpha is not None, "leave it unset"),
+        "use_liger_kernel": (args.use_liger_kernel, "its fused loss has no per-sample values: set it to False"),
+        "torch_compile": (args.torch_compile, "the compiled forward would not be used: set it to False"),
+        "pad_to_multiple_of": (
+            bool(args.padding_free and args.pad_to_multiple_of),
+            "with padding_free the padding would count as samples: leave one of the two out",
+        ),
+        "average_tokens_across_devices": (
+            args.loss_average == "token" and not args.average_tokens_across_devices,
+            "the token average is taken over all processes: set it to True",
+        ),
         "gradient_checkpointing_kwargs": (
             bool((args.gradient_checkpointing_kwargs or {}).get("use_reentrant")),
             "reentrant checkpointing hides gradients: set use_reentrant to False",
         ),
-        "deepspeed": (args.deepspeed is not None, "use DDP (accelerate launch), whose parameters are whole"),
-        "fsdp": (bool(args.fsdp), "use DDP (accelerate launch), whose parameters are whole"),
     }
     for option, (is_set, cure) in refused.items():
         if is_set:
-            raise ConfigError(f"{option}={getattr(args, option)!r} does not go with per-sample selection: {cure}")
+            raise ConfigError(f"{option}={getattr(args, option)!r} does not go with {what}: {cure}")
+    if compute_loss_func is not None:
+        raise ConfigError(f"compute_loss_func does not go with {what}: a method's `losses` is the place for a loss")
+
+
+def check_accelerator(accelerator: Accelerator, n_gpu: int, what: str) -> None:
+    """Refuse what accelerate set up and per-sample gradients cannot use, however it was asked for.
+
+    Flags, an accelerate configuration and environment variables can all ask for it, so its state is what counts.
+
+    Raises:
+        ConfigError: Parameters are sharded, losses are scaled, or one process drives several GPUs.
+    """
+    kind = accelerator.distributed_type
+    if kind not in _PROCESSES:
+        raise ConfigError(
+            f"accelerate runs {kind.value}, which does not go with {what}: use DDP (accelerate launch --multi_gpu), "
+            "whose parameters are whole"
+        )
+    if getattr(accelerator, "parallelism_config", None) is not None:
+        raise ConfigError(f"accelerate's parallelism_config does not go with {what}: leave it unset and use DDP")
+    if accelerator.scaler is not None or accelerator.mixed_precision == "fp16":
+        raise ConfigError(
+            f"fp16 does not go with {what}: small gradients would underflow without loss scaling; set bf16=True "
+            "(accelerate launch --mixed_precision bf16)"
+        )
+    if n_gpu > 1:
+        raise ConfigError(
+            f"one process with {n_gpu} GPUs does not go with {what}: start one process a GPU with accelerate launch, "
+            "or set CUDA_VISIBLE_DEVICES to one"
+        )
+    if accelerator.num_processes > 1 and not accelerator.even_batches:
+        raise ConfigError(f"even_batches=False does not go with {what}: every process needs as many samples")

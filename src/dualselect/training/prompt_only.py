@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 
+from dualselect.distributed import from_main_process, rank
 from dualselect.errors import DataError
 from dualselect.files import replacing
 
@@ -21,8 +22,8 @@ Generate = Callable[[list[Any]], list[str]]
 def answered(dataset: Dataset, run_folder: Path, recipe: str, generate: Generate) -> Dataset:
     """Return the references with an answer in every row.
 
-    Answers are kept in `<run folder>/reference_answers.parquet` and read from there if prompts and recipe are the
-    same, so that a resumed run, and every process of a distributed one, has those of the first.
+    The main process answers. Its answers are kept in `<run folder>/reference_answers.parquet` and read from there if
+    prompts and recipe are the same, so that a resumed run has those of the first.
 
     Args:
         dataset: References in a form of TRL's; rows of the form prompt-completion may lack the completion.
@@ -37,7 +38,9 @@ def answered(dataset: Dataset, run_folder: Path, recipe: str, generate: Generate
     if not missing:
         return dataset
     prompts = [dataset[index]["prompt"] for index in missing]
-    answers = _kept_or_generated(prompts, run_folder / FILE, recipe, generate)
+    # One process answers, for one folder may not be in reach of all of them.
+    kept = _kept_or_generated(prompts, run_folder / FILE, recipe, generate) if rank() == 0 else None
+    answers: list[str] = from_main_process(kept)
     if not any(answers):
         raise DataError(f"the model answers nothing to any of the {len(prompts)} references without a completion")
     given = dict(zip(missing, answers, strict=True))

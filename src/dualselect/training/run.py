@@ -1,70 +1,154 @@
-"""What a method sees of the trainer."""
+"""What a method sees of a training run."""
 
-from typing import TYPE_CHECKING
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import TrainerState
 from transformers.utils import logging
 
+from dualselect.distributed import rank
 from dualselect.errors import ConfigError
-from dualselect.gradients import Parameters
-from dualselect.selection import ReferencePool
-
-if TYPE_CHECKING:
-    from dualselect.training.trainer import DualSelectTrainer
+from dualselect.gradients import Direction, Layout, Parameters, StartingPoint
+from dualselect.methods import Method
+from dualselect.selection import Pool
+from dualselect.training.record import RunRecord
 
 _logger = logging.get_logger(__name__)
 
+Nested = Callable[[Method, str, Mapping[str, Any]], None]  # fine-tunes the model in place
 
-class TrainerRun:
-    """The `dualselect.methods.Run` of a trainer."""
 
-    def __init__(self, trainer: "DualSelectTrainer", params: Parameters, references: ReferencePool | None) -> None:
-        self._trainer = trainer
-        self._references = references
-        self.params = params
-        self._metrics: dict[str, list[Tensor]] = {}
+class TrainingRun:
+    """The `dualselect.methods.Run` of a training run; it knows no trainer, who tells it how far the run is.
+
+    Args:
+        seed: The run's seed.
+        model: The model, not wrapped for distributed training.
+        tokenizer: Its tokenizer.
+        params: The trainable parameters.
+        pools: The pools by name.
+        record: Where what is logged and recorded goes.
+        start: The weights before training, if they are kept.
+        nested: Fine-tunes the model on a pool by another method.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        model: nn.Module,
+        tokenizer: Any,
+        params: Parameters,
+        pools: Mapping[str, Pool],
+        record: RunRecord,
+        start: StartingPoint | None = None,
+        nested: Nested | None = None,
+    ) -> None:
+        self.seed, self.model, self.tokenizer, self.params = seed, model, tokenizer, params
+        self.pools = dict(pools)
+        self.state = TrainerState()
+        self.optimizer: torch.optim.Optimizer | None = None
+        self._record, self._start, self._nested = record, start, nested
 
     @property
     def step(self) -> int:
         """Completed optimizer steps."""
-        return int(self._trainer.state.global_step)
+        return int(self.state.global_step)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps that the run will make; 0 before that is known."""
+        return int(self.state.max_steps or 0)
 
     @property
     def epoch(self) -> int:
         """Completed epochs; a fraction within rounding of a whole number counts as that number."""
-        return int((self._trainer.state.epoch or 0.0) + 1e-6)
+        return int((self.state.epoch or 0.0) + 1e-6)
 
-    @property
-    def seed(self) -> int:
-        """The run's seed."""
-        return int(self._trainer.args.seed)
+    def pool(self, name: str = "references") -> Pool:
+        """Return a named pool; a ConfigError if the run has none of that name."""
+        if name not in self.pools:
+            have = ", ".join(self.pools) or "none"
+            raise ConfigError(f"the method asks for the pool '{name}', which the run does not have (it has: {have})")
+        return self.pools[name]
 
-    @property
-    def references(self) -> ReferencePool:
-        """The reference pool; a ConfigError if there is none."""
-        if self._references is None:
-            name = self._trainer.method.name
-            raise ConfigError(f"method '{name}' needs references: give reference_dataset (or --references)")
-        return self._references
+    def start(self) -> AbstractContextManager[None]:
+        """Return a context in which the model has the weights it had before training."""
+        if self._start is None:
+            raise ConfigError("the weights before training were not kept: the method has to say that it `needs_start`")
+        return self._start()
+
+    @contextmanager
+    def moved(self, by: Direction) -> Iterator[None]:
+        """Return a context in which `by` is added to the parameters; afterwards they are what they were, bit for bit."""
+        # A copy, since subtracting what was added would leave a residue of rounding.
+        with self._restored():
+            self.move(by)
+            yield
+
+    @torch.no_grad()
+    def move(self, by: Direction) -> None:
+        """Add `by` to the parameters."""
+        by.add_to(self.params)
+        torch.clear_autocast_cache()  # it does not see that a parameter's data has changed
+
+    @contextmanager
+    def trained(self, method: Method, pool: str, **changes: Any) -> Iterator[None]:
+        """Return a context in which the model has been fine-tuned on a pool by another method; then it is restored."""
+        if self._nested is None:
+            raise ConfigError("this run cannot train another model on the way")
+        with self._restored():
+            self._nested(method, pool, changes)
+            yield
+
+    @contextmanager
+    def _restored(self) -> Iterator[None]:
+        before = {name: param.detach().clone() for name, param in self.params.items()}
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, param in self.params.items():
+                    param.copy_(before[name])
+            torch.clear_autocast_cache()
+
+    def second_moment(self) -> Direction | None:
+        """Return Adam's bias-corrected second moment of every parameter; None before the first step."""
+        if self.optimizer is None:
+            return None
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate wraps it
+        states = [optimizer.state.get(param) for param in self.params.values()]
+        if not all(states):
+            return None
+        betas = {tuple(group.get("betas", ())) for group in optimizer.param_groups}
+        if len(betas) > 1 or not all(betas) or not all("exp_avg_sq" in state for state in states):
+            raise ConfigError(
+                "metric 'adam' needs an optimizer that keeps a second moment of every element under one pair of betas, "
+                f"which {type(optimizer).__name__} does not: set optim to adamw_torch, or choose another metric"
+            )
+        ((_, beta),) = betas
+        moments = torch.cat([state["exp_avg_sq"].flatten() for state in states]).float()
+        # All parameters step together; a tensor, so that nothing waits for the device.
+        step = torch.as_tensor(states[0]["step"], dtype=torch.float32, device=moments.device)
+        return Direction(Layout.of(self.params), moments / (1 - beta**step))
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """Return a CPU generator that depends on seed, step and purpose alone, equal on all processes."""
+        digest = hashlib.sha256(f"{self.seed} {self.step} {purpose}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
     def log(self, **metrics: float | Tensor) -> None:
         """Log metrics under `dualselect/`, averaged over the steps between two log events."""
-        for name, value in metrics.items():
-            tensor = torch.as_tensor(value, dtype=torch.float32).detach()
-            self._metrics.setdefault(f"dualselect/{name}", []).append(tensor)
-
-    def pop_metrics(self) -> dict[str, float]:
-        """Return the means of what was logged, and forget it. This is where the device is waited for."""
-        means = {name: torch.stack(values).nanmean().item() for name, values in self._metrics.items()}
-        self._metrics = {}
-        return means
+        self._record.log(**metrics)
 
     def say(self, message: str) -> None:
         """Warn on the main process."""
-        if self._trainer.is_world_process_zero():
+        if rank() == 0:
             _logger.warning(message)
 
-    def record_references(self, scores: dict[str, Tensor]) -> None:
-        """Write a refresh to the selection log."""
-        self._trainer.record_references(scores)
+    def record(self, table: str, ids: Sequence[str], **columns: Any) -> None:
+        """Write a table of this step into the selection log."""
+        self._record.table(table, ids, columns)

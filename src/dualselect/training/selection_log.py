@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 from dualselect.files import replacing
 
 FOLDER = "selection"
+MERGED_PARTS = 64  # small files of one flush each that are merged into one
 ROWS_PER_PART = 100_000
 
+# Columns that readers may count on, null where a method does not have them; a method's own columns come besides.
 _COMMON = [
     ("step", pa.int32()),
     ("id", pa.string()),
@@ -31,12 +33,13 @@ _CONFLICTS = "conflicts.parquet"
 
 
 class SelectionLog:
-    """Writes the candidates of every batch and of every refresh into `<run folder>/selection/`.
+    """Writes the candidates of every optimizer step and the tables of methods into `<run folder>/selection/`.
 
-    Task candidates go to `task-<first>-<last>.parquet`, named by the steps they span; the last part grows until it
-    holds `ROWS_PER_PART` rows. Each refresh is one file `references-<step>.parquet`. `conflicts.parquet` holds
-    cosines of single samples with single references, where they were measured. A step is the number of optimizer
-    steps that were complete when its candidates were scored. Losses are nats per supervised token.
+    Task candidates go to `task-<first>-<last>.parquet`, named by the steps they span: a small file for each flush, of
+    which `MERGED_PARTS` are merged into one, and those again once they contain `ROWS_PER_PART` rows. A table that a
+    method records, such as a refresh, is one file `<table>-<step>.parquet`. `conflicts.parquet` contains cosines of
+    single samples with single references, where they were measured. A step is the number of optimizer steps that were
+    complete when its candidates were scored. Losses are nats per supervised token.
 
     Args:
         run_folder: The run's output folder.
@@ -44,40 +47,21 @@ class SelectionLog:
 
     def __init__(self, run_folder: Path) -> None:
         self.folder = run_folder / FOLDER
-        self._pending: list[pa.RecordBatch] = []
-        self._part: pa.Table | None = None  # what the last, still growing file holds
-        self._part_file: Path | None = None
+        self._pending: list[pa.Table] = []
+        self._small: list[tuple[Path, pa.Table]] = []  # parts of one flush each
+        self._merged: tuple[Path, pa.Table] | None = None  # the last merged part, while it may still grow
 
-    def add_tasks(
-        self,
-        step: int,
-        epoch: float,
-        ids: Sequence[str],
-        *,
-        loss: Any,
-        cosine: Any,
-        score: Any,
-        weight: Any,
-        kept: Any,
-        tokens: Any,
-        dropped_reason: Sequence[str | None],
-    ) -> None:
-        """Remember the candidates of one batch; each column has one value a candidate, on the CPU."""
-        columns = _columns(step, ids, loss, cosine, score, weight, kept)
-        columns |= {
-            "epoch": [epoch] * len(ids),
-            "tokens": _plain(tokens),
-            "dropped_reason": pa.array(dropped_reason, pa.string()),
-        }
-        self._pending.append(pa.RecordBatch.from_pydict(columns, schema=TASK_SCHEMA))
+    def add_tasks(self, step: int, epoch: float, ids: Sequence[str], **columns: Any) -> None:
+        """Remember the candidates of one step; each column has one value a candidate."""
+        self._pending.append(_table(TASK_SCHEMA, step, ids, {"epoch": [epoch] * len(ids), **columns}))
 
-    def add_references(
-        self, step: int, ids: Sequence[str], *, loss: Any, cosine: Any, score: Any, weight: Any, kept: Any
-    ) -> None:
-        """Write the whole pool as it was scored at a refresh."""
-        columns = _columns(step, ids, loss, cosine, score, weight, kept)
-        table = pa.Table.from_pydict(columns, schema=REFERENCE_SCHEMA)
-        _write(table, self.folder / f"references-{step:08d}.parquet")
+    def add_table(self, name: str, step: int, ids: Sequence[str], **columns: Any) -> None:
+        """Write a table of one step, such as the pool as it was scored at a refresh."""
+        _write(_table(REFERENCE_SCHEMA, step, ids, columns), self.folder / f"{name}-{step:08d}.parquet")
+
+    def add_references(self, step: int, ids: Sequence[str], **columns: Any) -> None:
+        """Write the whole pool of references as it was scored at a refresh."""
+        self.add_table("references", step, ids, **columns)
 
     def add_conflicts(self, step: int, ids: Sequence[str], references: Sequence[str], cosine: Any) -> None:
         """Write cosines of samples with references, shape `(len(ids), len(references))`, in place of earlier ones."""
@@ -90,27 +74,32 @@ class SelectionLog:
         _write(pa.Table.from_pydict(columns, schema=CONFLICT_SCHEMA), self.folder / _CONFLICTS)
 
     def flush(self) -> None:
-        """Write what is pending into the growing part."""
+        """Write what is pending as a small part, and merge small parts from time to time."""
         if not self._pending:
             return
-        rows = pa.Table.from_batches(self._pending)
+        rows = _concatenated(self._pending)
         self._pending = []
-        part = rows if self._part is None else pa.concat_tables([self._part, rows])
-        self._replace_part(part)
-        if part.num_rows >= ROWS_PER_PART:
-            self._part = self._part_file = None
+        path = self.folder / _part_name(rows)
+        _write(rows, path)
+        self._small.append((path, rows))
+        if len(self._small) >= MERGED_PARTS:
+            self._merge()
 
-    def _replace_part(self, part: pa.Table) -> None:
-        before, after = self._part_file, self.folder / _part_name(part)
-        _write(part, after)
-        # The name tells the last step, so a part that grew has a new one.
-        if before is not None and before != after:
-            before.unlink()
-        self._part, self._part_file = part, after
+    def _merge(self) -> None:
+        parts = [*([self._merged] if self._merged else []), *self._small]
+        table = _concatenated([rows for _, rows in parts])
+        path = self.folder / _part_name(table)
+        _write(table, path)
+        # After a crash here readers leave out parts that lie within the span of another.
+        for before, _ in parts:
+            if before != path:
+                before.unlink()
+        self._small = []
+        self._merged = (path, table) if table.num_rows < ROWS_PER_PART else None
 
     def truncate(self, step: int) -> None:
-        """Forget all that was logged at `step` or later, which a run that goes on from there will log again."""
-        self._pending, self._part, self._part_file = [], None, None
+        """Forget all that was logged at `step` or later, which a run that continues from there will log again."""
+        self._pending, self._small, self._merged = [], [], None
         for path in sorted(self.folder.glob("*.parquet")):
             table = pq.read_table(path)
             earlier = table.filter(pc.less(table["step"], step))
@@ -132,15 +121,18 @@ class SelectionLog:
         return _read(run_folder / FOLDER, _CONFLICTS, CONFLICT_SCHEMA)
 
 
-def _columns(
-    step: int, ids: Sequence[str], loss: Any, cosine: Any, score: Any, weight: Any, kept: Any
-) -> dict[str, Any]:
-    values = {"loss": loss, "cosine": cosine, "score": score, "weight": weight, "kept": kept}
-    return {"step": [step] * len(ids), "id": list(ids), **{name: _plain(value) for name, value in values.items()}}
+def _table(schema: pa.Schema, step: int, ids: Sequence[str], columns: dict[str, Any]) -> pa.Table:
+    values = {"step": [step] * len(ids), "id": list(ids), **{name: _plain(value) for name, value in columns.items()}}
+    known = {name: pa.array(value, schema.field(name).type) for name, value in values.items() if name in schema.names}
+    return pa.table(known | {name: pa.array(value) for name, value in values.items() if name not in known})
 
 
 def _plain(values: Any) -> Any:
-    return values.numpy() if hasattr(values, "numpy") else values
+    return values.detach().cpu().numpy() if hasattr(values, "detach") else values
+
+
+def _concatenated(tables: Sequence[pa.Table]) -> pa.Table:
+    return pa.concat_tables(tables, promote_options="default")
 
 
 def _part_name(table: pa.Table) -> str:
@@ -153,5 +145,25 @@ def _write(table: pa.Table, path: Path) -> None:
 
 
 def _read(folder: Path, pattern: str, schema: pa.Schema) -> pa.Table:
-    tables = [pq.read_table(path, schema=schema) for path in sorted(folder.glob(pattern))]
-    return pa.concat_tables(tables) if tables else schema.empty_table()
+    paths = _outermost(sorted(folder.glob(pattern)))
+    found = _concatenated([schema.empty_table(), *(pq.read_table(path) for path in paths)])
+    own = [name for name in found.column_names if name not in schema.names]
+    return found.select([*schema.names, *own])
+
+
+def _outermost(paths: Sequence[Path]) -> list[Path]:
+    """Leave out parts that were merged into another one which is there too."""
+    kept: list[Path] = []
+    last = -1
+    for path in sorted(paths, key=lambda path: (_span(path)[0], -_span(path)[1])):
+        first, end = _span(path)
+        if first < 0 or end > last:
+            kept.append(path)
+            last = max(last, end)
+    return kept
+
+
+def _span(path: Path) -> tuple[int, int]:
+    """Return the steps that a part of task candidates spans, (-1, -1) for other tables."""
+    _, *steps = path.stem.split("-")
+    return (int(steps[0]), int(steps[1])) if len(steps) == 2 else (-1, -1)

@@ -1,45 +1,46 @@
 """DualSelectTrainer: TRL's SFTTrainer with a method between the gradients and the optimizer.
 
-Only `training_step` differs. It takes per-sample gradients of the batch in one forward and one backward pass, asks
-the method for weights, sums, and writes the corrected gradient into `.grad` once per optimizer step; clipping,
-optimizer, schedule, logging, evaluation and checkpoints stay TRL's.
+Clipping, optimizer, schedule, logging, evaluation and checkpoints stay TRL's. What happens between a batch and `.grad`
+is `training/step.py`, what a method sees is `training/run.py`, what is written down is `training/record.py`.
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, replace
-from hashlib import sha256
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
+from accelerate.utils.memory import clear_device_cache
 from datasets import Dataset
 from torch import Tensor, nn
 from transformers.trainer_callback import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from transformers.utils import logging
 from trl import SFTTrainer
 
 from dualselect import methods
-from dualselect.data import REFERENCES, TASK, evaluation_role, keep_apart, write_samples
-from dualselect.errors import ConfigError, DataError
-from dualselect.evaluation import generate_answers
-from dualselect.gradients import capture, per_sample_nll, safe_cosine, sequence_lengths, trainable_parameters
-from dualselect.methods import Method, Scores, Selection
-from dualselect.selection import ReferencePool, preservation_loss, remember_start
-from dualselect.training.config import DualSelectConfig, check_selection_settings
+from dualselect.data import INDEX_COLUMN, REFERENCES, TASK, IndexCollator, write_samples
+from dualselect.errors import ConfigError, ResumeError, TrainingError, UnsupportedModuleError
+from dualselect.gradients import Direction, Watch, trainable_parameters
+from dualselect.methods import Method
+from dualselect.selection import remember_start
+from dualselect.training import _trl
+from dualselect.training.checkpoint import (
+    check_whole,
+    identity_of,
+    last_whole_checkpoint,
+    load_state,
+    save_state,
+    seal,
+)
+from dualselect.training.config import DualSelectConfig, check_accelerator, check_settings, own_copy
+from dualselect.training.data import Evaluation, TrainingData, make_pools, report_dropped
 from dualselect.training.metrics import MetricsFile
-from dualselect.training.prompt_only import answered
-from dualselect.training.provenance import write_config, write_provenance
-from dualselect.training.run import TrainerRun
-from dualselect.training.samples import INDEX_COLUMN, IndexCollator, dropped_ids, identify
-from dualselect.training.selection_log import SelectionLog
-from dualselect.training.state import load_state, save_state
-from dualselect.training.window import AccumulationWindow
-
-_logger = logging.get_logger(__name__)
-
-Evaluation: TypeAlias = "Dataset | dict[str, Dataset] | None"
+from dualselect.training.prepared import PreparedTask
+from dualselect.training.provenance import data_hash, weights_hash, write_config, write_provenance
+from dualselect.training.record import RunRecord
+from dualselect.training.run import TrainingRun
+from dualselect.training.step import PlainStep, SelectiveStep
 
 
 class DualSelectTrainer(SFTTrainer):
@@ -47,345 +48,283 @@ class DualSelectTrainer(SFTTrainer):
 
     Args:
         model: Hub id, path or model, as in `trl.SFTTrainer`.
-        args: The settings; method and options in them hold unless `method` is given.
+        args: The settings, ours or a `trl.SFTConfig`; they are copied, never changed. Method and options in them hold
+            unless `method` is given.
         train_dataset: The task, in any of TRL's forms. An optional column `id` names the samples.
         eval_dataset: One data set, or several by name (say `task` and `probe`), evaluated apart.
         reference_dataset: The pool of safe responses, in TRL's forms, prepared by the same code as the task.
+        pools: Further data sets that a method needs, by name (`harmful`, `utility`, ...).
         method: A method, or its name; None takes `args.method` with `args.method_options`.
         **kwargs: What else `trl.SFTTrainer` takes (`processing_class`, `peft_config`, `callbacks`, ...).
 
     Raises:
-        ConfigError: Settings that do not go together, or a method that needs references and got none.
-        DataError: A data set is empty once prepared.
-        UnsupportedModuleError: At the first step, if a trainable module has no per-sample gradient rule.
+        ConfigError: Settings that do not go together, or a method that needs a pool and got none.
+        DataError: A data set is empty once prepared, or sets share prompts.
+        UnsupportedModuleError: A trainable module has no per-sample gradient rule.
     """
 
     def __init__(
         self,
         model: Any,
-        args: DualSelectConfig | None = None,
+        args: Any = None,
         train_dataset: Dataset | None = None,
         eval_dataset: Evaluation = None,
         reference_dataset: Dataset | None = None,
         method: str | Method | None = None,
+        pools: Mapping[str, Dataset] | None = None,
         **kwargs: Any,
     ) -> None:
-        args = args if args is not None else DualSelectConfig(output_dir="runs/dualselect")
+        args = own_copy(args)
         self.method = _resolve_method(method, args)
-        if self.method.selects:
-            check_selection_settings(args)
-        elif args.padding_free and args.loss_average == "sample":
-            raise ConfigError(
-                f"padding_free joins the samples of a batch, so method '{self.method.name}' cannot average by sample: "
-                "set loss_average to 'token', or padding_free to False"
-            )
-        if self.method.needs_references and reference_dataset is None:
-            raise ConfigError(f"method '{self.method.name}' needs references: give reference_dataset (or --references)")
-        if train_dataset is None or not isinstance(train_dataset, Dataset):
-            raise ConfigError("train_dataset must be a datasets.Dataset: streamed data has no stable samples")
-        if eval_dataset is None:
-            args.eval_on_start = False
-        if len(train_dataset) == 0:
-            raise DataError("the task data set is empty: give at least one sample")
-        if reference_dataset is not None and len(reference_dataset) == 0:
-            raise DataError("the reference pool is empty: give at least one reference")
-        sets = _by_role(train_dataset, reference_dataset, eval_dataset)
-        self._raw_data = keep_apart(sets, args.prompt_overlap)
-        train_dataset, eval_dataset = self._raw_data[TASK], _like(eval_dataset, self._raw_data)
-        indexed, self.sample_ids = identify(train_dataset)
-        self._window = AccumulationWindow()
-        self._samples_in_window = 0
-        self._unwritten: list[tuple[int, float, Scores, Tensor, Tensor]] = []
-        self._uncounted_tokens = torch.zeros((), dtype=torch.long)
-        super().__init__(model=model, args=args, train_dataset=indexed, eval_dataset=eval_dataset, **kwargs)
-        self._report_dropped("task", self.sample_ids, self.train_dataset)
+        given = {} if reference_dataset is None else {REFERENCES: reference_dataset}
+        given |= pools or {}
+        _check_pools(self.method, given)
+        if not self.takes_trl_step(args):
+            check_settings(args, _what(self.method, args), kwargs.get("compute_loss_func"))
+        data = TrainingData(train_dataset, given, eval_dataset, args.prompt_overlap)
+        super().__init__(model=model, args=args, train_dataset=data.task, eval_dataset=data.evaluation, **kwargs)
+        if not self.takes_trl_step(args):
+            check_accelerator(self.accelerator, self.args.n_gpu, _what(self.method, args))
+        if INDEX_COLUMN in self.train_dataset.column_names:  # packed rows have none
+            report_dropped(TASK, data.task_ids, self.train_dataset, args)
+        self.data = data
         self.data_collator = IndexCollator(self.data_collator)
-        params = trainable_parameters(self.model)
-        references = self._reference_pool(self._raw_data[REFERENCES], params) if self.method.needs_references else None
-        self.run = TrainerRun(self, params, references)
         self.run_folder = Path(args.output_dir)
-        self.selection_log = SelectionLog(self.run_folder)
-        #: What else `config.yaml` should hold, such as where model and data came from.
+        #: What else `config.yaml` should contain, such as where model and data came from.
         self.extra_settings: dict[str, Any] = {}
+        params = trainable_parameters(self.model)
+        self.watch = self._watch(params)
+        self.record = RunRecord(self.run_folder, data.task_ids)
+        self.run = TrainingRun(
+            self.args.seed,
+            self.model,
+            self.processing_class,
+            params,
+            make_pools(self, data, self.watch, params) if self.watch is not None else {},
+            self.record,
+            start=remember_start(params) if self.method.needs_start else None,
+            nested=self._train_nested,
+        )
+        self._prepared = PreparedTask(self.run_folder, self.train_dataset)
+        self._uncounted_tokens = torch.zeros((), dtype=torch.long)
+        self._evaluates_on_start = self.args.eval_on_start
+        self._set_up_step()
         self.add_callback(MetricsFile(self.run_folder))
-        self.add_callback(_MethodMoments(self))
+        self.add_callback(_Moments(self))
 
-    def _reference_pool(self, dataset: Dataset, params: Mapping[str, nn.Parameter]) -> ReferencePool:
-        with self.accelerator.main_process_first():
-            dataset = answered(dataset, Path(self.args.output_dir), *self._answering())
-        indexed, ids = identify(dataset)
-        # Whether only completions count is a property of each data set; TRL has settled it for the task.
-        for_task = self.completion_only_loss
-        if self.args.completion_only_loss is None:
-            self.completion_only_loss = "prompt" in indexed.column_names
-        prepared = self._prepare_dataset(
-            indexed, self.processing_class, self.args, False, self._formatting_func, "reference"
+    def takes_trl_step(self, args: DualSelectConfig | None = None) -> bool:
+        """Return whether training steps are TRL's own: those of a method that does not touch them."""
+        args = args if args is not None else self.args
+        touched = self.method.reads_gradients or any(
+            getattr(type(self.method), moment) is not getattr(Method, moment) for moment in ("losses", "correct")
         )
-        self.completion_only_loss = for_task
-        self._report_dropped("reference", ids, prepared)
-        kind = self.method.reference_loss
-        return ReferencePool(
-            examples=prepared.select_columns(["input_ids", "labels"]),  # stays in Arrow: small whatever the pool
-            ids=[ids[index] for index in prepared[INDEX_COLUMN]],
-            model=self.model,
-            params=params,
-            loss=preservation_loss(kind, remember_start(params) if kind == "kl" else None),
-            collate=self.data_collator.collate,
-            batch_size=self.args.reference_batch_size or self.args.per_device_train_batch_size,
-            autocast=self.autocast,
-            progress=not self.args.disable_tqdm and self.is_world_process_zero(),
+        return args.loss_average == "token" and not touched
+
+    def _watch(self, params: Mapping[str, nn.Parameter]) -> Watch | None:
+        if self.method.reads_gradients or self.method.pools:
+            return Watch(self.model, params)
+        try:
+            return None if self.takes_trl_step() else Watch(self.model, params)
+        except UnsupportedModuleError:
+            return None  # then a step with a sample that is not finite is left out as a whole
+
+    def _set_up_step(self) -> None:
+        self.step: SelectiveStep | PlainStep | None = None
+        if self.takes_trl_step():
+            return
+        kind = SelectiveStep if self.method.reads_gradients else PlainStep
+        self.step = kind(
+            self.method,
+            self.run,
+            self.watch,
+            self.accelerator,
+            self.record,
+            memory=self.args.window_memory,
+            loss_average=self.args.loss_average,
+            offloading=lambda: _trl.offloading(self),
         )
 
-    def _answering(self) -> tuple[str, Callable[[list[Any]], list[str]]]:
-        """Return how references without an answer get one: what the answers depend on, and the function."""
-        limit = self.args.reference_answer_tokens
-
-        def generate(prompts: list[Any]) -> list[str]:
-            return generate_answers(
-                self.model,
-                self.processing_class,
-                prompts,
-                max_new_tokens=limit,
-                batch_size=self.args.per_device_eval_batch_size,
-                description="Answering references",
-                show_progress=not self.args.disable_tqdm,
-            )
-
-        return f"{limit} tokens of {getattr(self.model.config, '_name_or_path', '')}", generate
-
-    def _report_dropped(self, role: str, ids: list[str], prepared: Dataset) -> None:
-        dropped = dropped_ids(ids, prepared)
-        if len(dropped) == len(ids):
-            raise DataError(
-                f"no {role} sample has a supervised token within max_length={self.args.max_length}: raise max_length"
-            )
-        if dropped:
-            named = ", ".join(dropped[:5]) + (", ..." if len(dropped) > 5 else "")
-            _logger.warning(
-                f"{len(dropped)} of {len(ids)} {role} samples have no supervised token within "
-                f"max_length={self.args.max_length} and are skipped: {named}"
-            )
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Return the context of a forward pass that does not go through the wrapped model."""
-        context: AbstractContextManager[Any] = self.accelerator.autocast()
-        return context
+    # TRL's moments.
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        if INDEX_COLUMN not in self._signature_columns:
-            self._signature_columns = [*self._signature_columns, INDEX_COLUMN]
+        _trl.keep_columns(self, (INDEX_COLUMN, "token_weights"))
 
-    # The step.
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | int | None]:
+        """Return the micro-batches of an optimizer step, of the task or of the pool that the method names."""
+        self.record.step, self.record.epoch = self.run.step, float(self.state.epoch or 0.0)
+        source = self.method.begin_step(self.run)
+        # The task's batches are drawn in any case, so that a resumed run finds its place among them.
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if source != TASK and batches:
+            batches = self._pool_batches(source, len(batches))
+            items = _trl.count_items(self, batches)
+        return batches, items
+
+    def _pool_batches(self, name: str, count: int) -> list[Any]:
+        pool = self.run.pool(name)
+        return pool.batches(_trl.batch_size(self), count, self.run.generator(f"batches of {name}"))
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """Run forward and backward of a micro-batch and, with the window's last one, set the update's gradient.
+        """Run forward and backward of a micro-batch and, with the step's last one, set the update's gradient.
 
         Returns:
-            The micro-batch's part of the reported loss over all its candidates, shape `()`.
+            With the last micro-batch of an optimizer step its mean loss, else 0; shape `()`.
         """
-        if not self.method.selects:
+        if self.step is None:
             loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+            self._leave_out_nonfinite()
             return loss
         self.model.train()
         if callable(getattr(self.optimizer, "train", None)):
             self.optimizer.train()
-        with self.maybe_activation_offload_context:
-            inputs = self._prepare_inputs(inputs)
-            index = inputs.pop(INDEX_COLUMN)
-            with capture(self.model, self.run.params, sequence_lengths(inputs)) as gradients:
-                with self.autocast():
-                    losses, tokens = per_sample_nll(self.model, inputs)
-                gradients.backward(losses)
-        losses = losses.detach()
-        norms = gradients.norm()
-        direction = self.method.direction
-        cosines = torch.zeros_like(norms)
-        if direction is not None:
-            cosines = safe_cosine(gradients.dot(direction), norms, direction.norm())
-        scores = self._gather(Scores(index, losses, tokens, norms, cosines))
-        selection = self.method.weights(scores, self.run)
-        weights = self._usable(selection.weights, scores)
-        self._record(scores, selection, weights)
-        unit = tokens if self.args.loss_average == "token" else torch.ones_like(losses)
-        self._window.add(gradients, self._own_part(weights) * unit)
-        if self.accelerator.sync_gradients:
-            g_task = self._window.mean()
-            self.method.correct(g_task, self.run).assign_grad(self.run.params)
-        self._uncounted_tokens = self._uncounted_tokens + self._count_tokens(inputs)
-        return self._reported_loss(losses, tokens, num_items_in_batch)
+        every = self.args.torch_empty_cache_steps
+        if every is not None and self.state.global_step % every == 0:
+            clear_device_cache()
+        batch = self._prepare_inputs(inputs)
+        self._uncounted_tokens = self._uncounted_tokens + _tokens_of(batch).to(self._uncounted_tokens.device)
+        return self.step(batch)
 
-    def _gather(self, scores: Scores) -> Scores:
-        """Return the scores of all processes, in the order of their ranks."""
-        if self.accelerator.num_processes == 1:
-            return scores
-        table = torch.stack([values.double() for values in vars(scores).values()], dim=1)
-        index, loss, tokens, norm, cosine = self.accelerator.gather(table).unbind(1)
-        return Scores(index.long(), loss.float(), tokens.long(), norm.float(), cosine.float())
-
-    def _own_part(self, weights: Tensor) -> Tensor:
-        size = len(weights) // self.accelerator.num_processes
-        start = size * self.accelerator.process_index
-        return weights[start : start + size]
-
-    def _usable(self, weights: Tensor, scores: Scores) -> Tensor:
-        self.run.log(dropped_samples=(~scores.valid).sum())
-        return torch.where(scores.valid, weights.float(), 0.0)
-
-    def _reported_loss(self, losses: Tensor, tokens: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
-        finite = torch.isfinite(losses)
-        losses = torch.where(finite, losses, 0.0)
-        if self.args.loss_average == "token" and num_items_in_batch is not None:
-            share = (losses * tokens).sum() / torch.as_tensor(num_items_in_batch).clamp(min=1)
-            return share * self.accelerator.num_processes
-        return losses.sum() / max(self._samples_in_window, 1)
-
-    def _count_tokens(self, inputs: Mapping[str, Any]) -> Tensor:
-        mask = inputs.get("attention_mask")
-        count = torch.tensor(inputs["input_ids"].numel()) if mask is None else mask.sum()
-        return self.accelerator.gather(count.to(self.accelerator.device)).sum()
-
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
-        """Return the micro-batches of an optimizer step, remembering how many samples they hold."""
-        batches, num_items_in_batch = super().get_batch_samples(*args, **kwargs)
-        self._samples_in_window = sum(len(batch[INDEX_COLUMN]) for batch in batches)
-        return batches, num_items_in_batch
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
-        """Return TRL's loss, for evaluation and for methods that take no per-sample gradients.
-
-        With `loss_average='sample'` training minimises the mean of per-sample means. Samples whose loss is not finite
-        are left out of a training batch.
-        """
-        inputs = {name: value for name, value in inputs.items() if name != INDEX_COLUMN}
-        if not self.model.training:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        loss = self._training_loss(model, inputs, num_items_in_batch)
-        if not torch.isfinite(loss):
-            inputs = self._without_nonfinite(inputs)
-            loss = self._training_loss(model, inputs, num_items_in_batch)
-        return loss
-
-    def _training_loss(self, model: nn.Module, inputs: dict[str, Any], num_items: Tensor | int | None) -> Tensor:
-        loss: Tensor
-        if self.args.loss_average == "token":
-            loss = super().compute_loss(model, dict(inputs), num_items_in_batch=num_items)
-            return loss
-        outputs = model(**inputs, use_cache=False, fused_lm_head=True)
-        self._uncounted_tokens = self._uncounted_tokens + self._count_tokens(inputs)
-        tokens = outputs.label_mask.sum(1)
-        total: Tensor = (-outputs.log_probs.sum(1) / tokens.clamp(min=1)).sum()
-        if num_items is None:  # then Trainer divides by the accumulation steps
-            return total * self.current_gradient_accumulation_steps / max(self._samples_in_window, 1)
-        return total / max(self._samples_in_window, 1)
-
-    def _without_nonfinite(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        with torch.no_grad(), self.autocast():
-            finite = torch.isfinite(per_sample_nll(self.model, inputs).loss)
-        self.run.log(dropped_samples=(~finite).sum())
-        self.run.say(f"step {self.state.global_step}: left out {int((~finite).sum())} samples without a finite loss")
-        rows = {name: value[finite] for name, value in inputs.items()}
-        if not finite.any():  # one row without a label gives a loss of zero that can still be differentiated
-            rows = {name: value[:1] for name, value in inputs.items()}
-            rows["labels"] = torch.full_like(rows["labels"], -100)
-        return rows
-
-    # What is written down.
-
-    def _record(self, scores: Scores, selection: Selection, weights: Tensor) -> None:
-        kept = (weights > 0) * scores.tokens
-        self.run.log(
-            kept_tokens=kept.sum() / scores.tokens.sum(),
-            kept_samples=(weights > 0).float().mean(),
-            loss_spread=scores.loss.std(correction=0),
-            cosine_spread=scores.cosine.std(correction=0),
-            cosine=scores.cosine.nanmean(),
-        )
-        self._unwritten.append((self.state.global_step, self.state.epoch or 0.0, scores, selection.score, weights))
-
-    def record_references(self, scores: dict[str, Tensor]) -> None:
-        """Write a refresh to the selection log: `loss`, `cosine`, `score`, `weight`, each over the whole pool."""
-        if self.is_world_process_zero():
-            self.selection_log.add_references(
-                self.state.global_step, self.run.references.ids, **scores, kept=scores["weight"] > 0
-            )
-
-    def flush(self) -> None:
-        """Write what is pending of the selection log; this waits for the device."""
-        pending, self._unwritten = self._unwritten, []
-        self._total_train_tokens += int(self._uncounted_tokens)
-        self._uncounted_tokens = torch.zeros((), dtype=torch.long)
-        if not self.is_world_process_zero():
+    def _leave_out_nonfinite(self) -> None:
+        """Make an update without a finite gradient none at all; TRL's own step cannot tell its samples apart."""
+        params = [p for p in self.model.parameters() if p.grad is not None]
+        if not self.accelerator.sync_gradients or self.accelerator.scaler is not None or not params:
             return
-        for step, epoch, scores, score, weights in pending:
-            names = [self.sample_ids[index] for index in scores.index.tolist()]
-            columns = {"loss": scores.loss, "cosine": scores.cosine, "score": score, "weight": weights}
-            self.selection_log.add_tasks(
-                step,
-                epoch,
-                names,
-                **{name: values.cpu() for name, values in columns.items()},
-                kept=(weights > 0).cpu(),
-                tokens=scores.tokens.cpu(),
-                dropped_reason=[None if valid else "non-finite" for valid in scores.valid.tolist()],
-            )
-        self.selection_log.flush()
+        if not torch.isfinite(nn.utils.get_total_norm([p.grad for p in params])):
+            self.run.say(f"step {self.run.step}: the gradient is not finite, so this update is left out")
+            self.run.log(skipped_updates=1.0)
+            for param in params:
+                param.grad.zero_()
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Return TRL's loss, for evaluation and for steps that are TRL's own."""
+        ours = (INDEX_COLUMN, "token_weights", "supervised")
+        return super().compute_loss(
+            model, {name: value for name, value in inputs.items() if name not in ours}, *args, **kwargs
+        )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log as TRL does, with the method's metrics under `dualselect/`."""
         if self.model.training:
-            self.flush()
-            for name, value in self.run.pop_metrics().items():
-                self._metrics["train"][name].append(value)
-            self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+            self._flush()
+            metrics = _trl.train_metrics(self)
+            for name, value in self.record.pop_metrics().items():
+                metrics[name].append(value)
+            metrics["num_tokens"] = [_trl.trained_tokens(self)]
         super().log(logs, start_time)
 
-    # Begin, checkpoint, resume.
+    def _flush(self) -> None:
+        counted = int(self.accelerator.reduce(self._uncounted_tokens.to(self.accelerator.device), reduction="sum"))
+        _trl.set_trained_tokens(self, _trl.trained_tokens(self) + counted)
+        self._uncounted_tokens = torch.zeros((), dtype=torch.long)
+        self.record.flush()
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
-        """Train as `transformers.Trainer.train` does; a resumed run equals an unbroken one bit for bit."""
-        self.method.prepare(self.run)
-        result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-        self.flush()
+    # Begin, checkpoint, resume, end.
+
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> Any:
+        """Train as `transformers.Trainer.train` does; a resumed run equals an unbroken one bit for bit.
+
+        Raises:
+            ResumeError: The checkpoint is incomplete, or belongs to another run.
+            TrainingError: The weights are not finite, or no step could be made.
+        """
+        checkpoint = self._checkpoint(resume_from_checkpoint)
+        if checkpoint is None:
+            self.method = replace(self.method)  # without what an earlier `train` left in it
+            self._set_up_step()
+            self.args.eval_on_start = self._evaluates_on_start
+            self.train_dataset = self._prepared.fresh(self.method, self.run)
+        else:
+            self.args.eval_on_start = False  # done when the run began
+            self.train_dataset = self._prepared.again()
+        self._state_at_start = _copied(self.method.state_dict())
+        self._identity = self.identity  # before a checkpoint's weights take the place of the first ones
+        try:
+            result = super().train(checkpoint, trial, ignore_keys_for_eval)
+        finally:
+            if self.watch is not None:
+                self.watch.remove()
+        self._flush()
+        self.method.finish(self.run)
+        self._check_weights()
         return result
+
+    def _checkpoint(self, resume: str | bool | None) -> str | None:
+        """Return the checkpoint to continue from: the one named, or the last whole one for True."""
+        if not resume:
+            return None
+        folder = Path(resume) if isinstance(resume, str) else last_whole_checkpoint(self.run_folder)
+        if folder is None:
+            raise ResumeError(f"{self.run_folder} contains no whole checkpoint to resume from: start without resuming")
+        check_whole(folder, self.accelerator.num_processes)
+        return str(folder)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a run must have in common with the checkpoint that it goes on from."""
-        references = self.run.references.ids if self.method.needs_references else []
-        digest = sha256("\n".join([*self.sample_ids, "", *references]).encode()).hexdigest()
-        return {
-            "method": self.method.name,
-            "method options": asdict(self.method),
-            "loss_average": self.args.loss_average,
-            "data": digest,
-        }
+        """What a run must have in common with the checkpoint that it continues from."""
+        adapters = getattr(self.model, "peft_config", {})
+        return identity_of(
+            self.args,
+            self.method,
+            adapter={name: config.to_dict() for name, config in adapters.items()} or None,
+            weights=self._start_hash,
+            data={role: data_hash(dataset) for role, dataset in self.data.raw.items()},
+            processes=self.accelerator.num_processes,
+        )
+
+    @cached_property
+    def _start_hash(self) -> str:
+        return weights_hash(self.model)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        self.flush()
+        self._flush()
+        self._check_weights()
+        folder = Path(_trl.output_folder(self, trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         if self.args.should_save:
-            # Before the rest, so that no checkpoint is ever complete without it.
-            folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            save_state(folder, self.method, self.identity, {"num_tokens": self._total_train_tokens})
+            save_state(folder, self.method, self._identity, {"num_tokens": _trl.trained_tokens(self)})
         super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            seal(folder)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
-            counters = load_state(Path(checkpoint), self.method, self.identity, self.run.params)
-            self._total_train_tokens = counters["num_tokens"]
+            counters = load_state(Path(checkpoint), self.method, self._identity, self.run.params)
+            _trl.set_trained_tokens(self, counters["num_tokens"])
 
-    def _reference_ids(self) -> list[str]:
-        """Return the ids of all references given, whether or not the method uses them."""
-        return identify(self._raw_data[REFERENCES])[1] if REFERENCES in self._raw_data else []
+    def begin(self) -> None:
+        """Start a run, or another attempt at it: nothing of an earlier one remains."""
+        self.run.state, self.run.optimizer = self.state, self.optimizer
+        self.record.reset()
+        if self.step is not None:
+            self.step.reset()
+        if self.state.global_step == 0:
+            self.method.load_state_dict(*_copied(self._state_at_start))
+            _trl.set_trained_tokens(self, 0)
+        if self.watch is not None and (self.method.reads_gradients or self.method.pools):
+            self.watch.install()
+        if self.is_world_process_zero():
+            self._open_run_folder()
+
+    def _open_run_folder(self) -> None:
+        """Write what the run is made from, or, on resuming, forget what was logged after the checkpoint."""
+        step = self.state.global_step
+        self.record.log_file.truncate(step)
+        if step == 0:
+            write_config(self.run_folder, self._settings())
+            seeds = {"seed": self.args.seed, "data_seed": self.args.data_seed}
+            write_provenance(self.run_folder, self.model, self.data.raw, seeds)
+            write_samples(self.run_folder, self.data.raw, self.data.ids())
 
     def _settings(self) -> dict[str, Any]:
         """Return all settings side by side, as the command line takes them."""
@@ -393,35 +332,41 @@ class DualSelectTrainer(SFTTrainer):
         del training["method_options"]
         return training | {"method": self.method.name} | asdict(self.method) | self.extra_settings
 
-    def open_run_folder(self) -> None:
-        """Write what the run is made from, or, on resuming, forget what was logged after the checkpoint."""
-        step = self.state.global_step
-        if step > 0:
-            self.args.eval_on_start = False  # done when the run began
-        if not self.is_world_process_zero():
-            return
-        self.selection_log.truncate(step)
-        if step == 0:
-            write_config(self.run_folder, self._settings())
-            seeds = {"seed": self.args.seed, "data_seed": self.args.data_seed}
-            write_provenance(self.run_folder, self.model, self._raw_data, seeds)
-            write_samples(self.run_folder, self._raw_data, {TASK: self.sample_ids, REFERENCES: self._reference_ids()})
+    def _check_weights(self) -> None:
+        if not torch.isfinite(Direction.of(self.run.params).norm()):
+            raise TrainingError(
+                f"the weights are not finite after step {self.run.step}: lower learning_rate, or look for samples with "
+                "extreme losses in the selection log"
+            )
+
+    def _train_nested(self, method: Method, pool: str, changes: Mapping[str, Any]) -> None:
+        """Fine-tune the model in place on a pool; what that run writes goes into a folder of its own."""
+        folder = self.run_folder / "nested" / f"{method.name}-{pool}"
+        given = {option.name: getattr(self.args, option.name) for option in fields(self.args) if option.init}
+        own = {"output_dir": str(folder), "save_strategy": "no", "eval_strategy": "no", "eval_on_start": False}
+        own |= {"load_best_model_at_end": False, "report_to": "none", "max_steps": -1, "push_to_hub": False}
+        examples = self.run.pool(pool).examples
+        nested = DualSelectTrainer(
+            model=self.model,
+            args=DualSelectConfig(**(given | own | {"prompt_overlap": "ignore"} | dict(changes))),
+            train_dataset=examples,
+            method=method,
+            processing_class=self.processing_class,
+        )
+        nested.train()
 
 
-class _MethodMoments(TrainerCallback):
-    """Calls the method's moments around every optimizer step."""
+class _Moments(TrainerCallback):
+    """Tells the trainer when a run begins, and the method when a step ends."""
 
     def __init__(self, trainer: DualSelectTrainer) -> None:
         self.trainer = trainer
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self.trainer.open_run_folder()
-
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self.trainer.method.before_step(self.trainer.run)
+        self.trainer.begin()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.trainer.method.after_step(self.trainer.run)
+        self.trainer.method.end_step(self.trainer.run)
 
 
 def _resolve_method(method: str | Method | None, args: DualSelectConfig) -> Method:
@@ -430,16 +375,29 @@ def _resolve_method(method: str | Method | None, args: DualSelectConfig) -> Meth
     return methods.get(method or args.method).from_options(args.method_options)
 
 
-def _by_role(task: Dataset, references: Dataset | None, evaluation: Evaluation) -> dict[str, Dataset]:
-    """Return all data by role, as they are kept apart and as provenance.json lists them."""
-    sets = {TASK: task} if references is None else {TASK: task, REFERENCES: references}
-    if isinstance(evaluation, dict):
-        return sets | {evaluation_role(name): dataset for name, dataset in evaluation.items()}
-    return sets if evaluation is None else sets | {"evaluation": evaluation}
+def _check_pools(method: Method, given: Mapping[str, Any]) -> None:
+    for name in method.pools:
+        if name not in given:
+            how = (
+                "reference_dataset (or --references)"
+                if name == REFERENCES
+                else f"pools={{'{name}': ...}} (or --pools {name}=FILE)"
+            )
+            raise ConfigError(f"method '{method.name}' needs the pool '{name}': give {how}")
 
 
-def _like(evaluation: Evaluation, by_role: Mapping[str, Dataset]) -> Evaluation:
-    """Return the evaluation sets that stand in `by_role`, in the form in which `evaluation` was given."""
-    if isinstance(evaluation, dict):
-        return {name: by_role[evaluation_role(name)] for name in evaluation}
-    return by_role.get("evaluation")
+def _what(method: Method, args: DualSelectConfig) -> str:
+    if method.reads_gradients:
+        return f"the per-sample selection of method '{method.name}'"
+    average = "" if args.loss_average == "token" else f" with loss_average '{args.loss_average}'"
+    return f"the loss of method '{method.name}'{average}"
+
+
+def _tokens_of(batch: Mapping[str, Any]) -> Tensor:
+    mask = batch.get("attention_mask")
+    return torch.tensor(batch["input_ids"].numel()) if mask is None else mask.sum()
+
+
+def _copied(state: tuple[dict[str, Direction], dict[str, Any]]) -> tuple[dict[str, Direction], dict[str, Any]]:
+    directions, values = state
+    return {name: direction.clone() for name, direction in directions.items()}, dict(values)

@@ -1,35 +1,152 @@
-"""The batches of one optimizer step, summed into one task gradient."""
+"""The candidates of one optimizer step: scored micro-batch by micro-batch, selected and summed once."""
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
 import torch
 from torch import Tensor
 
-from dualselect.gradients import Direction, PerSampleGradients
+from dualselect.distributed import world_size
+from dualselect.gradients import Batch, Direction, Losses, Parameters, PerSampleGradients
+
+_SHARE_OF_FREE_MEMORY = 0.5
+
+Differentiate = Callable[[Batch], Losses]  # a forward pass with a graph
 
 
-class AccumulationWindow:
-    """Weighted gradients and their weights, summed over the micro-batches of an optimizer step.
+@dataclass
+class Part:
+    """A scored micro-batch of B samples.
 
-    Dividing once at the end gives every kept sample (or token) the same say, however the kept ones are spread over
-    micro-batches and processes.
+    Attributes:
+        index: Which samples, `(B,)`.
+        losses: Their losses, without a graph.
+        norm: Their gradient norms, `(B,)`.
+        cosine: Their cosines with each direction, `(B,)`, by name.
+        gradients: Their gradients, or None where these are taken a second time.
+        again: What a second time needs: the batch and the random state of the first.
+        auxiliary: The gradient of what the loss adds to the samples' own, if anything.
     """
 
-    def __init__(self) -> None:
-        self._sum: Direction | None = None
-        self._mass: Tensor | None = None
+    index: Tensor
+    losses: Losses
+    norm: Tensor
+    cosine: Mapping[str, Tensor]
+    gradients: PerSampleGradients | None
+    again: tuple[Batch, "RandomState"] | None
+    auxiliary: Direction | None = None
 
-    def add(self, gradients: PerSampleGradients, weights: Tensor) -> None:
-        """Add a micro-batch; `weights` (B,) are those of this process's samples."""
-        part = gradients.weighted_sum(weights)
-        self._sum = part if self._sum is None else self._sum.axpy(1.0, part)
-        self._mass = weights.sum() if self._mass is None else self._mass + weights.sum()
 
-    def mean(self) -> Direction:
-        """Return the weighted mean over all processes, zero if nothing has weight, and start anew."""
-        if self._sum is None or self._mass is None:
+class Window:
+    """The parts of an optimizer step.
+
+    Gradients of all parts are kept until the step's weights are known, as long as they fit into the memory they are
+    allowed. Those of further parts are not kept: once the weights are known, these parts are run again under the same
+    random state and only their weighted sum is differentiated. The sum is the same, at the cost of a second pass.
+
+    Args:
+        params: The trainable parameters.
+        room: Bytes that gradients may take.
+    """
+
+    def __init__(self, params: Parameters, room: float) -> None:
+        self.params = params
+        self.room = room
+        self.parts: list[Part] = []
+        self._held = 0
+
+    def fits(self, size: int) -> bool:
+        """Return whether gradients of `size` bytes more may be kept."""
+        return self._held + size <= self.room
+
+    def add(self, part: Part) -> None:
+        """Add a scored micro-batch."""
+        self.parts.append(part)
+        self._held += part.gradients.nbytes if part.gradients is not None else 0
+
+    def mean(self, weights: Tensor, mass: Tensor, differentiate: Differentiate) -> Direction:
+        """Return the weighted mean gradient over all processes; zero where nothing has weight.
+
+        Args:
+            weights: Weights of this process's samples, in the order of the parts, `(N,)`.
+            mass: Sum of the weights over all processes, `()`.
+            differentiate: Runs the forward pass of a part that was not kept.
+        """
+        scale = torch.where(mass > 0, 1.0 / mass.clamp_min(1e-30), torch.zeros_like(mass))
+        shares = (weights * scale).split([len(part.index) for part in self.parts])
+        total: Direction | None = None
+        for part, share in zip(self.parts, shares, strict=True):
+            if part.gradients is not None:
+                term = part.gradients.weighted_sum(share)
+            else:
+                term = self._second_pass(part, share, differentiate)
+            total = term if total is None else total.axpy(1.0, term)
+            if part.auxiliary is not None:
+                total.axpy(1.0 / (len(self.parts) * world_size()), part.auxiliary)
+        if total is None:
             raise RuntimeError("no micro-batch was added")
-        total, mass = self._sum, self._mass.float()
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            total.all_reduce()
-            torch.distributed.all_reduce(mass)
-        self._sum = self._mass = None
-        return total.scale(torch.where(mass > 0, 1.0 / mass.clamp_min(1e-30), torch.zeros_like(mass)))
+        return total.all_reduce()
+
+    def _second_pass(self, part: Part, weights: Tensor, differentiate: Differentiate) -> Direction:
+        assert part.again is not None
+        batch, state = part.again
+        if not torch.isfinite(part.losses.loss).all():
+            # A sample that is not finite would reach the sum even with weight 0: its row is left out.
+            rows = (weights != 0).nonzero().flatten()
+            if not len(rows):
+                return Direction.zeros(self.params)
+            batch, weights = rows_of(batch, rows, len(weights)), weights[rows]
+        with state.restored():
+            loss = (differentiate(batch).loss * weights).sum()
+        return gradient_of(loss, self.params)
+
+
+def gradient_of(loss: Tensor, params: Parameters, *, retain_graph: bool = False) -> Direction:
+    """Return the gradient of a scalar by autograd; a parameter that takes no part has zero."""
+    found = torch.autograd.grad(loss, list(params.values()), retain_graph=retain_graph, allow_unused=True)
+    total = Direction.zeros(params)
+    for view, part in zip(total.views().values(), found, strict=True):
+        if part is not None:
+            view.copy_(part)
+    return total
+
+
+def rows_of(batch: Batch, rows: Tensor, size: int) -> dict[str, Any]:
+    """Return the batch with some of its `size` rows."""
+    return {
+        name: value[rows.to(value.device)] if isinstance(value, Tensor) and value.ndim and len(value) == size else value
+        for name, value in batch.items()
+    }
+
+
+def allowed_bytes(device: torch.device, gibibytes: float | None) -> float:
+    """Return the bytes that a window's gradients may take: as set, or half of what is free on the device now."""
+    if gibibytes is not None:
+        return gibibytes * 2**30
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    else:
+        free = psutil.virtual_memory().available
+    return _SHARE_OF_FREE_MEMORY * free
+
+
+class RandomState:
+    """The state of the generators that dropout draws from, on the CPU and on a device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._devices = [device] if device.type == "cuda" else []
+        self._cpu = torch.get_rng_state()
+        self._others = [torch.cuda.get_rng_state(device) for device in self._devices]
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Return a context in which the generators start from this state; afterwards they are as they were."""
+        with torch.random.fork_rng(self._devices):
+            torch.set_rng_state(self._cpu)
+            for device, state in zip(self._devices, self._others, strict=True):
+                torch.cuda.set_rng_state(state, device)
+            yield

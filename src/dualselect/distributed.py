@@ -1,0 +1,54 @@
+"""The processes of a run, over torch.distributed; a run of one process needs none of it."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def is_distributed() -> bool:
+    """Return whether this is one of several processes."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def rank() -> int:
+    """Return the number of this process, 0 for the main one."""
+    return dist.get_rank() if is_distributed() else 0
+
+
+def world_size() -> int:
+    """Return the number of processes."""
+    return dist.get_world_size() if is_distributed() else 1
+
+
+def sum_over_processes(values: Tensor, device: torch.device | None = None) -> Tensor:
+    """Return the sum of `values` over all processes, where `values` lies; `device` is where the processes meet."""
+    if not is_distributed():
+        return values
+    shared = values.detach().clone().to(device or values.device)
+    dist.all_reduce(shared)
+    return shared.to(values.device)
+
+
+def gathered(values: Tensor) -> Tensor:
+    """Return the rows of all processes in the order of their ranks; every process has as many."""
+    if not is_distributed():
+        return values
+    parts = [torch.empty_like(values) for _ in range(world_size())]
+    dist.all_gather(parts, values.contiguous())
+    return torch.cat(parts)
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Return whether `flag` is set on any process, so that all of them do the same."""
+    return bool(sum_over_processes(torch.tensor(float(flag), device=device)) > 0)
+
+
+def from_main_process(value: Any) -> Any:
+    """Return the main process's `value` on every process."""
+    if not is_distributed():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]

@@ -1,0 +1,157 @@
+"""The data of a run: the task, the pools and the evaluation sets, kept apart, with stable ids, tokenised alike."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from datasets import Dataset
+from transformers.utils import logging
+
+from dualselect.data import (
+    INDEX_COLUMN,
+    REFERENCES,
+    TASK,
+    IndexCollator,
+    dropped_ids,
+    evaluation_role,
+    identify,
+    keep_apart,
+)
+from dualselect.distributed import rank
+from dualselect.errors import ConfigError, DataError
+from dualselect.evaluation import generate_answers
+from dualselect.gradients import Parameters, Watch
+from dualselect.selection import Pool
+from dualselect.training import _trl
+from dualselect.training.config import DualSelectConfig
+from dualselect.training.prompt_only import answered
+
+_logger = logging.get_logger(__name__)
+
+Evaluation: TypeAlias = "Dataset | dict[str, Dataset] | None"
+
+
+class TrainingData:
+    """The raw data of a run, by role.
+
+    Args:
+        task: What the run trains on.
+        pools: The other data sets that methods use, by name; `references` is one.
+        evaluation: One data set, or several by name.
+        policy: What to do with prompts that appear in two sets; see `prompt_overlap`.
+
+    Raises:
+        ConfigError: The task is missing or streamed.
+        DataError: A set is empty, has two samples of one id, or sets share prompts.
+    """
+
+    def __init__(self, task: Dataset | None, pools: Mapping[str, Dataset], evaluation: Evaluation, policy: str) -> None:
+        if not isinstance(task, Dataset):
+            raise ConfigError("train_dataset must be a datasets.Dataset: streamed data has no stable samples")
+        for name, dataset in {TASK: task, **pools}.items():
+            if len(dataset) == 0:
+                raise DataError(f"the data set '{name}' is empty: give at least one sample")
+        self._evaluation = evaluation
+        self.raw = keep_apart({TASK: task, **pools, **_evaluation_sets(evaluation)}, policy)
+        self.pool_names = tuple(pools)
+        self.task, self.task_ids = identify(self.raw[TASK])
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """The evaluation sets, in the form in which they were given."""
+        if isinstance(self._evaluation, dict):
+            return {name: self.raw[evaluation_role(name)] for name in self._evaluation}
+        return self.raw.get("evaluation")
+
+    def ids(self) -> dict[str, list[str]]:
+        """Return the ids of the task and of every pool, by role."""
+        return {TASK: self.task_ids, **{name: identify(self.raw[name])[1] for name in self.pool_names}}
+
+
+def make_pools(trainer: Any, data: TrainingData, watch: Watch, params: Parameters) -> dict[str, Pool]:
+    """Return the pools that the trainer's method needs, tokenised by the same code as the task.
+
+    Args:
+        trainer: An `SFTTrainer` with its collator.
+        data: The run's data.
+        watch: The model's per-sample gradients.
+        params: The trainable parameters.
+
+    Raises:
+        DataError: No sample of a pool has a supervised token within max_length.
+    """
+    return {name: _pool(trainer, name, data.raw[name], watch, params) for name in trainer.method.pools}
+
+
+def _pool(trainer: Any, name: str, dataset: Dataset, watch: Watch, params: Parameters) -> Pool:
+    args = trainer.args
+    if name == REFERENCES:
+        dataset = _with_answers(trainer, dataset)
+    indexed, ids = identify(dataset)
+    prepared = _trl.prepare_dataset(trainer, indexed, name)
+    report_dropped(name, ids, prepared, args)
+    examples = prepared.select_columns(["input_ids", "labels"])  # stays in Arrow: small whatever the pool
+    return Pool(
+        examples=examples,
+        ids=[ids[index] for index in prepared[INDEX_COLUMN]],
+        watch=watch,
+        model=trainer.model,
+        params=params,
+        collate=collate_of(trainer),
+        tokens_per_batch=args.scan_tokens or _largest_batch(trainer),
+        autocast=trainer.accelerator.autocast,
+        progress=not args.disable_tqdm and rank() == 0,
+        folder=Path(args.output_dir) / "scan" / name,
+    )
+
+
+def collate_of(trainer: Any) -> Any:
+    """Return the function that makes a batch of tokenised samples without an index."""
+    collator = trainer.data_collator
+    return collator.collate if isinstance(collator, IndexCollator) else collator
+
+
+def _largest_batch(trainer: Any) -> int:
+    """Return the padded tokens of the largest batch that training can meet."""
+    longest = max(len(ids) for ids in trainer.train_dataset["input_ids"])
+    return int(trainer.args.per_device_train_batch_size * longest)
+
+
+def _with_answers(trainer: Any, dataset: Dataset) -> Dataset:
+    """Return the references with an answer each: the starting model's own where there is none."""
+    args = trainer.args
+
+    def generate(prompts: list[Any]) -> list[str]:
+        return generate_answers(
+            trainer.model,
+            trainer.processing_class,
+            prompts,
+            max_new_tokens=args.reference_answer_tokens,
+            batch_size=args.per_device_eval_batch_size,
+            description="Answering references",
+            show_progress=not args.disable_tqdm,
+        )
+
+    recipe = f"{args.reference_answer_tokens} tokens of {getattr(trainer.model.config, '_name_or_path', '')}"
+    return answered(dataset, Path(args.output_dir), recipe, generate)
+
+
+def report_dropped(role: str, ids: Sequence[str], prepared: Dataset, args: DualSelectConfig) -> None:
+    """Warn of the samples without a supervised token; a DataError if no other is left."""
+    dropped = dropped_ids(ids, prepared)
+    if len(dropped) == len(ids):
+        raise DataError(
+            f"no {role} sample has a supervised token within max_length={args.max_length}: raise max_length"
+        )
+    if dropped:
+        named = ", ".join(dropped[:5]) + (", ..." if len(dropped) > 5 else "")
+        _logger.warning(
+            f"{len(dropped)} of {len(ids)} {role} samples have no supervised token within "
+            f"max_length={args.max_length} and are skipped: {named}"
+        )
+
+
+def _evaluation_sets(evaluation: Evaluation) -> dict[str, Dataset]:
+    if isinstance(evaluation, dict):
+        return {evaluation_role(name): dataset for name, dataset in evaluation.items()}
+    return {} if evaluation is None else {"evaluation": evaluation}

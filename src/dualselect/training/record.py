@@ -1,0 +1,109 @@
+"""What a run writes down while it trains: metrics, the selection log, and TRL's token statistics."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dualselect.distributed import rank, sum_over_processes
+from dualselect.gradients import Losses
+from dualselect.methods import Scores
+from dualselect.training.selection_log import SelectionLog
+
+
+class _Candidates(NamedTuple):
+    """The candidates of an optimizer step, still on the device."""
+
+    step: int
+    epoch: float
+    scores: Scores
+    weights: Tensor
+    columns: Mapping[str, Tensor]
+
+
+class RunRecord:
+    """Collects on the device and writes at log events, so that no step waits for the device.
+
+    Args:
+        run_folder: The run's output folder.
+        sample_ids: The id at each index of the task.
+    """
+
+    def __init__(self, run_folder: Path, sample_ids: Sequence[str]) -> None:
+        self.run_folder = run_folder
+        self.sample_ids = sample_ids
+        self.log_file = SelectionLog(run_folder)
+        self.step, self.epoch = 0, 0.0
+        self._metrics: dict[str, list[Tensor]] = {}
+        self._statistics: list[Tensor] = []
+        self._candidates: list[_Candidates] = []
+
+    def reset(self) -> None:
+        """Forget what was not written yet, as at the begin of a run."""
+        self._metrics, self._statistics, self._candidates = {}, [], []
+
+    def log(self, **metrics: float | Tensor) -> None:
+        """Log metrics under `dualselect/`, averaged over the steps between two log events."""
+        for name, value in metrics.items():
+            tensor = torch.as_tensor(value, dtype=torch.float32).detach()
+            self._metrics.setdefault(f"dualselect/{name}", []).append(tensor)
+
+    def losses(self, losses: Losses) -> None:
+        """Note a micro-batch's token statistics: top-1 hits, entropy, tokens, router loss."""
+        if losses.correct is not None and losses.entropy is not None:
+            counts = [losses.correct.sum(), losses.entropy.sum(), losses.tokens.sum()]
+            self._statistics.append(torch.stack([count.float() for count in counts]))
+        if losses.auxiliary is not None:
+            self._metrics.setdefault("aux_loss", []).append(losses.auxiliary.float())
+
+    def candidates(self, scores: Scores, weights: Tensor, columns: Mapping[str, Tensor]) -> None:
+        """Note the candidates of a step with the weights they got, `(N,)`, and further columns of the log."""
+        kept = (weights > 0) * scores.tokens
+        cosines = {
+            ("cosine" if name == "reference" else f"cosine_{name}"): values for name, values in scores.cosine.items()
+        }
+        self.log(
+            kept_tokens=kept.sum() / scores.tokens.sum(),
+            kept_samples=(weights > 0).float().mean(),
+            dropped_samples=(~scores.valid).sum(),
+            loss_spread=scores.loss.std(correction=0),
+            **{name: values.nanmean() for name, values in cosines.items()},
+            **{f"{name}_spread": values.std(correction=0) for name, values in cosines.items()},
+        )
+        self._candidates.append(_Candidates(self.step, self.epoch, scores, weights, {**cosines, **columns}))
+
+    def table(self, name: str, ids: Sequence[str], columns: Mapping[str, Any]) -> None:
+        """Write a table of this step into the selection log."""
+        if rank() == 0:
+            self.log_file.add_table(name, self.step, ids, **columns)
+
+    def pop_metrics(self) -> dict[str, float]:
+        """Return the means of what was logged, and forget it; every process calls this. It waits for the device."""
+        metrics, self._metrics = self._metrics, {}
+        means = {name: torch.stack(values).nanmean().item() for name, values in metrics.items()}
+        statistics, self._statistics = self._statistics, []
+        if statistics:
+            correct, entropy, tokens = sum_over_processes(torch.stack(statistics).sum(0)).tolist()
+            means["mean_token_accuracy"], means["entropy"] = correct / max(tokens, 1), entropy / max(tokens, 1)
+        return means
+
+    def flush(self) -> None:
+        """Write what is pending of the selection log; this waits for the device."""
+        pending, self._candidates = self._candidates, []
+        if rank() != 0:
+            return
+        for step, epoch, scores, weights, columns in pending:
+            self.log_file.add_tasks(
+                step,
+                epoch,
+                [self.sample_ids[index] for index in scores.index.tolist()],
+                loss=scores.loss,
+                tokens=scores.tokens,
+                weight=weights,
+                kept=weights > 0,
+                dropped_reason=[None if valid else "non-finite" for valid in scores.valid.tolist()],
+                **columns,
+            )
+        self.log_file.flush()

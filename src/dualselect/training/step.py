@@ -1,0 +1,279 @@
+"""One optimizer step: from its micro-batches to the gradient that the optimizer takes.
+
+Neither step knows a trainer: they take a model's run, an accelerator and batches, and leave the update in `.grad`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from dualselect.data import INDEX_COLUMN
+from dualselect.distributed import gathered, rank, sum_over_processes, world_size
+from dualselect.gradients import Batch, Direction, Losses, Metric, Watch, check_model, sequence_lengths
+from dualselect.methods import Method, Run, Scores
+from dualselect.training.window import Part, RandomState, Window, allowed_bytes, gradient_of
+
+Context = Callable[[], AbstractContextManager[Any]]
+
+
+class Record(Protocol):
+    """What a step writes down."""
+
+    def candidates(self, scores: Scores, weights: Tensor, columns: Mapping[str, Tensor]) -> None:
+        """Note the candidates of a step with the weights they got."""
+
+    def losses(self, losses: Losses) -> None:
+        """Note a micro-batch's token statistics."""
+
+
+class Step:
+    """What the steps have in common: the forward pass and the average of losses.
+
+    Args:
+        method: The method.
+        run: What it sees.
+        watch: The model's per-sample gradients.
+        accelerator: Says when an optimizer step is complete.
+        record: Where to note what happened.
+        loss_average: 'sample' or 'token'.
+        offloading: The context of forward and backward.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        run: Run,
+        watch: Watch,
+        accelerator: Accelerator,
+        record: Record,
+        *,
+        loss_average: str = "sample",
+        offloading: Context = nullcontext,
+    ) -> None:
+        self.method, self.run, self.watch = method, run, watch
+        self.accelerator, self.record = accelerator, record
+        self.loss_average, self.offloading = loss_average, offloading
+        self._is_checked = False
+
+    def differentiable(self, batch: Batch) -> Losses:
+        """Run the forward pass."""
+        with self.accelerator.autocast():
+            return self.method.losses(batch, self.run)
+
+    def unit(self, tokens: Tensor) -> Tensor:
+        """Return what a sample counts in the average of losses, `(B,)`."""
+        return tokens.float() if self.loss_average == "token" else torch.ones_like(tokens, dtype=torch.float32)
+
+    def check(self, batch: Batch) -> None:
+        """Compare two samples with the model's own loss and backward pass, at a run's first step."""
+        if not self._is_checked:
+            check_model(self.run.model, self.run.params, batch, watch=self.watch, autocast=self.accelerator.autocast)
+        self._is_checked = True
+
+
+class SelectiveStep(Step):
+    """Scores every candidate of an optimizer step, asks the method once for weights, and sums once.
+
+    Args:
+        memory: GiB that the gradients of a step may take; None is half of what is free.
+    """
+
+    def __init__(self, *args: Any, memory: float | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._memory = memory
+        self._room: float | None = None
+        self._has_said = False
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget a step that was begun."""
+        self._window = Window(self.run.params, self._room if self._room is not None else 0.0)
+        self._metric: Metric | None = None
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Score a micro-batch; with the last one of an optimizer step, set the update's gradient.
+
+        Args:
+            batch: With the index column, on the run's device.
+
+        Returns:
+            The optimizer step's mean loss over all its finite candidates with its last micro-batch, else 0; shape
+            `()`. Over all processes.
+        """
+        self.score(batch)
+        if self.accelerator.sync_gradients:
+            return self.complete()
+        return torch.zeros((), device=batch[INDEX_COLUMN].device)
+
+    def score(self, batch: Batch) -> None:
+        """Add a micro-batch to the optimizer step."""
+        inputs = dict(batch)
+        index = inputs.pop(INDEX_COLUMN)
+        self.check(inputs)
+        if not self._window.parts:
+            self._begin(index.device)
+        self._window.add(self._scored(index, inputs))
+
+    def complete(self) -> Tensor:
+        """Select, set the update's gradient and return the mean loss, shape `()`."""
+        window, metric = self._window, self._metric
+        self.reset()
+        scores, mine = _scores_of(window.parts)
+        chosen = self.method.weights(scores, self.run)
+        weights = torch.where(scores.valid, chosen.weights.float(), 0.0)
+        self.record.candidates(scores, weights, chosen.columns)
+        unit = self.unit(scores.tokens)
+        amounts = weights * unit
+        g = window.mean(amounts[mine], amounts.sum(), self.differentiable)
+        self.method.correct(g, self.run).assign_grad(self.run.params)
+        counted = unit * scores.valid
+        return (torch.where(scores.valid, scores.loss, 0.0) * counted).sum() / counted.sum()
+
+    def _begin(self, device: torch.device) -> None:
+        if self._room is None:
+            self._room = allowed_bytes(device, self._memory)
+        self.reset()
+        self._metric = self.method.metric(self.run)
+
+    def _scored(self, index: Tensor, inputs: Batch) -> Part:
+        lengths = sequence_lengths(inputs)
+        size = self.watch.estimate(len(index), max(lengths) if lengths else inputs["input_ids"].shape[1])
+        keep = self._window.fits(size)
+        if not keep:
+            self._announce(size)
+        again = None if keep else (inputs, RandomState(index.device))
+        directions = self.method.directions()
+        with (
+            self.offloading(),
+            self.watch.capture(lengths, keep=keep, directions=directions, metric=self._metric) as gradients,
+        ):
+            losses = self.differentiable(inputs)
+            auxiliary = None
+            if losses.auxiliary is not None:
+                auxiliary = gradient_of(losses.auxiliary, self.run.params, retain_graph=True)
+            gradients.backward(losses.loss)
+        losses = Losses(*(None if value is None else value.detach() for value in losses))
+        self.record.losses(losses)
+        return Part(
+            index=index,
+            losses=losses,
+            norm=gradients.norm(self._metric),
+            cosine={name: gradients.cosine(d, self._metric) for name, d in directions.items()},
+            gradients=gradients if keep else None,
+            again=again,
+            auxiliary=auxiliary,
+        )
+
+    def _announce(self, size: int) -> None:
+        if not self._has_said:
+            self.run.say(
+                f"the per-sample gradients of a whole optimizer step do not fit into {self._window.room / 2**30:.2f} "
+                f"GiB ({size / 2**30:.2f} GiB a micro-batch): micro-batches beyond that are run a second time once "
+                "the selection is known; raise window_memory, or lower gradient_accumulation_steps, to spare that"
+            )
+        self._has_said = True
+
+
+class PlainStep(Step):
+    """A step without per-sample gradients: one backward pass a micro-batch, one correction an optimizer step.
+
+    A sample without a finite loss or gradient would spoil the sum. That shows once a step; the step is then taken
+    again with per-sample gradients, which leave such samples out.
+    """
+
+    def __init__(self, *args: Any, memory: float | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._careful = SelectiveStep(*args, memory=memory, **kwargs)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget a step that was begun."""
+        self._batches: list[Batch] = []
+        self._losses: list[Losses] = []
+        self._auxiliary: list[Direction] = []
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Differentiate a micro-batch; with the last one of an optimizer step, set the update's gradient.
+
+        Args:
+            batch: With the index column, on the run's device.
+
+        Returns:
+            The optimizer step's mean loss with its last micro-batch, else 0; shape `()`. Over all processes.
+        """
+        inputs = {name: value for name, value in batch.items() if name != INDEX_COLUMN}
+        self.check(inputs)
+        with self.offloading():
+            losses = self.differentiable(inputs)
+            if losses.auxiliary is not None:
+                self._auxiliary.append(gradient_of(losses.auxiliary, self.run.params, retain_graph=True))
+            (losses.loss * self.unit(losses.tokens)).sum().backward()
+        losses = Losses(*(None if value is None else value.detach() for value in losses))
+        self.record.losses(losses)
+        self._batches.append(batch)
+        self._losses.append(losses)
+        if self.accelerator.sync_gradients:
+            return self._complete()
+        return torch.zeros((), device=losses.loss.device)
+
+    def _complete(self) -> Tensor:
+        batches, losses, auxiliary = self._batches, self._losses, self._auxiliary
+        self.reset()
+        loss = torch.cat([part.loss for part in losses])
+        unit = self.unit(torch.cat([part.tokens for part in losses]))
+        total, mass = sum_over_processes(torch.stack([(loss * unit).sum(), unit.sum()])).unbind()
+        g = Direction.from_grads(self.run.params).scale(1.0 / mass.clamp_min(1.0))
+        for term in auxiliary:
+            g.axpy(1.0 / (len(batches) * world_size()), term)
+        g.all_reduce()
+        # The one wait for the device of an optimizer step; the sum is the same on all processes, and so the branch.
+        if not torch.isfinite(g.norm() + total):
+            return self._leave_out(batches)
+        self.method.correct(g, self.run).assign_grad(self.run.params)
+        return total / mass
+
+    def _leave_out(self, batches: Sequence[Batch]) -> Tensor:
+        for param in self.run.params.values():
+            param.grad = None
+        for batch in batches:
+            self._careful.score(batch)
+        return self._careful.complete()
+
+
+def _scores_of(parts: Sequence[Part]) -> tuple[Scores, Tensor]:
+    """Return the scores of all processes' candidates in the order of their indices, and where this process's are."""
+    names = list(parts[0].cosine)
+    columns = [
+        torch.cat([part.index for part in parts]),
+        torch.cat([part.losses.tokens for part in parts]),
+        *(
+            _bits(torch.cat(values))
+            for values in (
+                [part.losses.loss for part in parts],
+                [part.norm for part in parts],
+                *([part.cosine[name] for part in parts] for name in names),
+            )
+        ),
+    ]
+    table = gathered(torch.stack(columns, dim=1))
+    order = table[:, 0].argsort(stable=True)
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order), device=order.device)
+    own = len(columns[0])
+    index, tokens, *floats = table[order].unbind(1)
+    loss, norm, *cosines = (_floats(values) for values in floats)
+    scores = Scores(index, loss, tokens, norm, dict(zip(names, cosines, strict=True)))
+    return scores, place[own * rank() : own * (rank() + 1)]
+
+
+def _bits(values: Tensor) -> Tensor:
+    """Return fp32 values as int64, so that one table carries them exactly beside whole numbers."""
+    return values.float().contiguous().view(torch.int32).long()
+
+
+def _floats(bits: Tensor) -> Tensor:
+    return bits.int().view(torch.float32)
