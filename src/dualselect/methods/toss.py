@@ -1,0 +1,61 @@
+"""TOSS: leave out the answer tokens that a safety-degraded model likes better than a useful one."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from datasets import Dataset
+from torch import Tensor
+
+from dualselect.data.identity import INDEX_COLUMN
+from dualselect.methods.base import Method, Run, check_positive, check_range, option
+from dualselect.methods.sft import SFT
+from dualselect.selection.token_scores import TokenPlaces, highest, token_nll, without_tokens
+
+
+@dataclass
+class TOSS(Method):
+    """Before training, mask the answer tokens that a safety-degraded model finds likelier than a useful one.
+
+    "Token-level Data Selection for Safe LLM Fine-tuning", arXiv 2603.01185. Two models are trained from the same
+    start, one on harmful and one on high-quality answers. A token's score is its loss under the useful model minus
+    that under the harmful one; the share `drop_fraction` of all answer tokens with the highest scores is not trained
+    on, though it stays in the context of the others.
+    """
+
+    name: ClassVar[str] = "toss"
+    pools: ClassVar[tuple[str, ...]] = ("harmful", "utility")
+    stage: ClassVar[str] = "before"
+    cost: ClassVar[str] = "1, after two trainings on the pools and two forward passes over the task"
+    fidelity: ClassVar[str] = "faithful: to the released code, which averages over kept tokens; TOSS-Pro is left out"
+
+    drop_fraction: float = option(0.1, "Share of all answer tokens that is not trained on (d).")
+    pool_epochs: float | None = option(None, "Epochs of the two trainings on the pools. Unset: as for the task.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("drop_fraction", self.drop_fraction, 0.0, 1.0)
+        check_positive("pool_epochs", self.pool_epochs)
+
+    def prepare(self, task: Dataset, run: Run) -> Dataset:
+        """Return the task with its riskiest tokens masked, without the samples that have no token left."""
+        places = TokenPlaces.of(task)
+        count = int(self.drop_fraction * len(places) + 1e-9)  # 0.29 * 100 is not to become 28
+        if count == 0:
+            return task
+        nll_harmful = self._nll_after_training_on("harmful", task, run)
+        nll_utility = self._nll_after_training_on("utility", task, run)
+        score = nll_utility - nll_harmful
+        dropped = highest(score, task[INDEX_COLUMN], places, count)
+        kept = without_tokens(task, places, dropped)
+        run.say(
+            f"toss: masked {count} of {len(places)} answer tokens; {len(task) - len(kept)} of {len(task)} samples have "
+            "none left and are left out"
+        )
+        return kept
+
+    def _nll_after_training_on(self, pool: str, task: Dataset, run: Run) -> Tensor:
+        changes: dict[str, Any] = {}
+        if self.pool_epochs is not None:
+            changes = {"num_train_epochs": self.pool_epochs, "max_steps": -1}
+        with run.trained(SFT(), pool, **changes):
+            return token_nll(run.pool(pool), task)
