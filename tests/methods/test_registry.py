@@ -1,6 +1,6 @@
 """The registry and the contract that other packages rely on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import EntryPoint
 from typing import ClassVar
 
@@ -35,7 +35,8 @@ def registered(monkeypatch):
 
 
 def test_the_built_in_methods_are_there():
-    assert list(methods.available()) == ["sft", "random", "safegrad", "dualselect"]
+    names = ["sft", "random", "safegrad", "dualselect", "lisa", "toss", "booster", "antidote"]
+    assert list(methods.available()) == names
     assert methods.get("dualselect") is methods.DualSelect
 
 
@@ -74,10 +75,37 @@ def test_an_unknown_option_is_refused_with_the_nearest():
         methods.SFT.from_options({"rho": 1.0})
 
 
-def test_every_option_is_explained():
-    from dataclasses import fields
+@pytest.mark.parametrize("method", methods.registry.BUILT_IN, ids=lambda method: method.name)
+def test_every_method_and_option_is_explained(method):
+    assert method.stage in ("before", "during", "after")
+    assert method.fidelity.partition(";")[0] in ("faithful", "simplified", "variant")
+    assert method.cost[0].isdigit() or method.cost.startswith("about ")
+    for option in fields(method):
+        assert option.metadata["help"].endswith(".")
+        shown = [line.strip() for line in method.__doc__.splitlines() if line.strip().startswith(f"{option.name}: ")]
+        assert len(shown) == 1
+        assert option.metadata["help"] in shown[0]
+        assert f"default: {methods.default_of(option)})" in shown[0]
 
-    for method in methods.available().values():
-        assert method.__doc__
-        for option in fields(method):
-            assert option.metadata["help"].endswith(".")
+
+def test_the_options_of_another_package_join_its_docstring_once(registered, monkeypatch):
+    monkeypatch.setattr(module, "Other", Other, raising=False)
+    registered(other="dualselect.methods.registry:Other")
+    methods.get("other")
+    module.document_options(Other)
+    assert Other.__doc__.splitlines() == [
+        "A method of another package.",
+        "",
+        "Args:",
+        "    strength:  (float, default: 1.0)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "moment"),
+    [("lisa", "begin_step"), ("toss", "prepare"), ("booster", "correct"), ("antidote", "finish")],
+)
+def test_no_method_pays_for_per_sample_gradients_that_it_does_not_read(method, moment):
+    kind = methods.get(method)
+    assert getattr(kind, moment) is not getattr(Method, moment)
+    assert not kind().reads_gradients

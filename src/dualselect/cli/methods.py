@@ -1,15 +1,18 @@
-"""`dualselect methods`: every way of fine-tuning, with its options."""
+"""`dualselect methods`: every way of fine-tuning, with what it needs, what it costs and its options."""
 
 import argparse
-from dataclasses import MISSING, Field, fields
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dualselect.methods import Method
 
-_ABOUT = """List the methods that `dualselect train --method NAME` knows, with their options and defaults.
+_ABOUT = """List the methods that `dualselect train --method NAME` knows: when each acts, which data it needs besides
+the task, what it costs, how faithful it is to its source, and its options with their defaults.
 
-Methods of other packages, registered under the entry-point group `dualselect.methods`, are listed too."""
+Methods that act after training also work on a finished run: `dualselect repair --method NAME --model RUN`. Methods of
+other packages, registered under the entry-point group `dualselect.methods`, are listed too."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -31,35 +34,44 @@ def run(args: argparse.Namespace) -> int:
     from dualselect import methods
 
     chosen = {args.name: methods.get(args.name)} if args.name else methods.available()
-    # Wider than a narrow terminal only where the output goes into a file or pipe.
     console = Console(highlight=False, soft_wrap=False)
+    if not args.name:
+        console.print(_table(chosen))
     for name, method in chosen.items():
         _show(console, name, method)
     return 0
+
+
+def _table(chosen: "Mapping[str, type[Method]]") -> Any:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("method", "acts", "needs", "cost in SFT steps", "fidelity", box=None, header_style="bold")
+    for name, method in chosen.items():
+        row = (name, method.stage, ", ".join(method.pools) or "-", method.cost, method.fidelity.partition(";")[0])
+        table.add_row(*map(escape, row))
+    return table
 
 
 def _show(console: Any, name: str, method: "type[Method]") -> None:
     from rich.markup import escape
     from rich.padding import Padding
 
-    about = escape(first_line(method))
-    needs = " Needs references." if method.needs_references else ""
-    console.print(f"[bold]{escape(name)}[/bold]: {about}{needs}")
+    from dualselect.methods import default_of
+
+    console.print(f"\n[bold]{escape(name)}[/bold]: {escape(first_line(method))}")
+    needs = f"Needs {' and '.join(method.pools)}. " if method.pools else ""
+    fidelity = method.fidelity[:1].upper() + method.fidelity[1:]
+    facts = f"Acts {method.stage} training. {needs}Costs {method.cost}. {fidelity}."
+    console.print(Padding(escape(facts), (0, 0, 0, 2)))
     for option in fields(method):
         choices = option.metadata.get("choices")
         one_of = f" One of: {', '.join(choices)}." if choices else ""
-        text = f"{option.metadata.get('help', '')}{one_of} (default: {_default(option)})"
+        text = f"{option.metadata.get('help', '')}{one_of} (default: {default_of(option)})"
         console.print(f"  --{option.name}", style="cyan")
         console.print(Padding(escape(text), (0, 0, 0, 6)))
-    console.print()
 
 
 def first_line(method: type) -> str:
     """Return the first line of a method's docstring, or nothing."""
     return (method.__doc__ or "").strip().partition("\n")[0]
-
-
-def _default(option: "Field[Any]") -> Any:
-    if option.default is not MISSING:
-        return "unset" if option.default is None else option.default
-    return "none: must be given" if option.default_factory is MISSING else option.default_factory()

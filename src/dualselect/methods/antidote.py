@@ -28,8 +28,8 @@ class Antidote(Method):
     name: ClassVar[str] = "antidote"
     pools: ClassVar[tuple[str, ...]] = ("harmful",)
     stage: ClassVar[str] = "after"
-    cost: ClassVar[str] = "1, then one forward pass over the harmful data"
-    fidelity: ClassVar[str] = "faithful: but padding does not count as input"
+    cost: ClassVar[str] = "1, and once a forward pass over the pool"
+    fidelity: ClassVar[str] = "faithful; padding does not count as input"
 
     dense_ratio: float = option(0.1, "Share of every output row's weights that is set to zero.")
 

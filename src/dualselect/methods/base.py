@@ -138,7 +138,7 @@ class Method:
         pools: Names of the data sets it needs besides the task; `references` is one.
         stage: When it acts: "before", "during" or "after" training.
         cost: Its cost, in plain SFT steps a step and in what it does once.
-        fidelity: How it relates to its source: "faithful", "simplified" or "variant", with the reason.
+        fidelity: How it relates to its source: "faithful", "simplified" or "variant"; what differs after a semicolon.
     """
 
     name: ClassVar[str]

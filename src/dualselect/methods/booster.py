@@ -24,8 +24,8 @@ class Booster(Method):
     name: ClassVar[str] = "booster"
     pools: ClassVar[tuple[str, ...]] = ("harmful",)
     stage: ClassVar[str] = "during"
-    cost: ClassVar[str] = "3 with as many harmful samples as task samples in a step"
-    fidelity: ClassVar[str] = "faithful: but harmful gradients are taken without dropout and weights restored exactly"
+    cost: ClassVar[str] = "3"
+    fidelity: ClassVar[str] = "faithful; harmful gradients are taken without dropout and weights are restored exactly"
 
     lamb: float = option(5.0, "Weight of the harmful loss's drop (lambda).")
     alpha: float = option(0.1, "Length of the harmful step whose effect is weakened.")

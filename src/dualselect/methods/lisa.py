@@ -21,8 +21,8 @@ class Lisa(Method):
     name: ClassVar[str] = "lisa"
     pools: ClassVar[tuple[str, ...]] = ("references",)
     stage: ClassVar[str] = "during"
-    cost: ClassVar[str] = "1, and a copy of the trained weights"
-    fidelity: ClassVar[str] = "faithful: but phases count optimizer steps, where the released code counts micro-batches"
+    cost: ClassVar[str] = "1"
+    fidelity: ClassVar[str] = "faithful; phases count optimizer steps, where the released code counts micro-batches"
 
     alignment_steps: int = option(100, "Optimizer steps of a phase on the references (K1); a run begins with one.")
     finetune_steps: int = option(900, "Optimizer steps of a phase on the task (K2).")

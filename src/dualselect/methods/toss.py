@@ -25,8 +25,10 @@ class TOSS(Method):
     name: ClassVar[str] = "toss"
     pools: ClassVar[tuple[str, ...]] = ("harmful", "utility")
     stage: ClassVar[str] = "before"
-    cost: ClassVar[str] = "1, after two trainings on the pools and two forward passes over the task"
-    fidelity: ClassVar[str] = "faithful: to the released code, which averages over kept tokens; TOSS-Pro is left out"
+    cost: ClassVar[str] = "1, and once two trainings on the pools and two forward passes over the task"
+    fidelity: ClassVar[str] = (
+        "faithful; the average is over kept tokens, as in the released code, and TOSS-Pro is left out"
+    )
 
     drop_fraction: float = option(0.1, "Share of all answer tokens that is not trained on (d).")
     pool_epochs: float | None = option(None, "Epochs of the two trainings on the pools. Unset: as for the task.")
