@@ -27,7 +27,7 @@ class TOSS(Method):
     stage: ClassVar[str] = "before"
     cost: ClassVar[str] = "1, and once two trainings on the pools and two forward passes over the task"
     fidelity: ClassVar[str] = (
-        "faithful; the average is over kept tokens, as in the released code, and TOSS-Pro is left out"
+        "faithful; averages over kept tokens, as the released code does; no TOSS-Pro"
     )
 
     drop_fraction: float = option(0.1, "Share of all answer tokens that is not trained on (d).")
