@@ -1,12 +1,23 @@
 """Per-sample losses against logits of the whole batch."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
+from transformers import (
+    MixtralConfig,
+    MixtralForCausalLM,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
+    RecurrentGemmaConfig,
+    RecurrentGemmaForCausalLM,
+)
+from trl.trainer.utils import add_fused_lm_head
 
+from dualselect.errors import UnsupportedModuleError
 from dualselect.gradients import losses as module
-from dualselect.gradients import per_sample_kl, per_sample_nll, sequence_lengths
-from dualselect.selection import remember_start
+from dualselect.gradients import per_sample_kl, per_sample_nll, sequence_lengths, supervised_positions
 
 
 def rows_of(model, batch):
@@ -16,31 +27,64 @@ def rows_of(model, batch):
         yield row[labels != -100].log_softmax(-1), labels[labels != -100]
 
 
+def starting_point_of(model):
+    """Return a context factory in which the trainable parameters have the values they have now."""
+    start = {param: param.detach().clone() for param in model.parameters() if param.requires_grad}
+
+    @contextmanager
+    def at_start():
+        now = {param: param.data for param in start}
+        for param, value in start.items():
+            param.data = value
+        yield
+        for param, value in now.items():
+            param.data = value
+
+    return at_start
+
+
+def joined(batch):
+    """Return the samples of a padded batch as one padding-free row."""
+    real = batch["attention_mask"].bool()
+    return {
+        "input_ids": batch["input_ids"][real][None],
+        "labels": batch["labels"][real][None],
+        "position_ids": torch.cat([torch.arange(int(length)) for length in real.sum(1)])[None],
+    }
+
+
 @pytest.fixture(params=[3, 512], ids=["many chunks", "one chunk"])
 def _chunk(request, monkeypatch):
     monkeypatch.setattr(module, "_CHUNK", request.param)
 
 
-@pytest.mark.usefixtures("_chunk")
-@pytest.mark.parametrize("frozen", [True, False], ids=["frozen head", "trained head"])
-def test_nll_and_its_gradient_equal_those_of_the_full_logits(tiny_model, batch, frozen):
-    tiny_model.lm_head.requires_grad_(not frozen)
-    found = per_sample_nll(tiny_model, batch)
-    expected = torch.stack([-logp.gather(1, labels[:, None]).mean() for logp, labels in rows_of(tiny_model, batch)])
-    torch.testing.assert_close(found.loss, expected)
-    assert found.tokens.tolist() == [len(labels) for _, labels in rows_of(tiny_model, batch)]
-    weight = tiny_model.model.layers[0].mlp.up_proj.weight
-    scale = torch.arange(1.0, 6.0)
-    ours, theirs = (torch.autograd.grad((scale * losses).sum(), weight)[0] for losses in (found.loss, expected))
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.usefixtures("_chunk")
-@pytest.mark.parametrize("frozen", [True, False], ids=["frozen head", "trained head"])
-def test_kl_and_its_gradient_equal_the_definition(make_tiny_model, batch, frozen):
+@pytest.fixture(params=[True, False], ids=["frozen head", "trained head"])
+def model(request, make_tiny_model):
     model = make_tiny_model()
-    model.lm_head.requires_grad_(not frozen)
-    start = remember_start({name: p for name, p in model.named_parameters() if p.requires_grad})
+    model.lm_head.requires_grad_(not request.param)
+    return model
+
+
+def gradients_of(model, losses):
+    """Return the gradients of unequally weighted losses by a layer and, where it is trained, the head."""
+    scale = torch.arange(1.0, len(losses) + 1)
+    weights = [model.model.layers[0].mlp.up_proj.weight, model.lm_head.weight]
+    return torch.autograd.grad((scale * losses).sum(), [weight for weight in weights if weight.requires_grad])
+
+
+@pytest.mark.usefixtures("_chunk")
+def test_nll_and_its_gradient_equal_those_of_the_full_logits(model, batch):
+    found = per_sample_nll(model, batch)
+    expected = torch.stack([-logp.gather(1, labels[:, None]).mean() for logp, labels in rows_of(model, batch)])
+    torch.testing.assert_close(found.loss, expected)
+    assert found.tokens.tolist() == [len(labels) for _, labels in rows_of(model, batch)]
+    for ours, theirs in zip(gradients_of(model, found.loss), gradients_of(model, expected), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("_chunk")
+def test_kl_and_its_gradient_equal_the_definition(model, batch):
+    start = starting_point_of(model)
     before = [logp.detach() for logp, _ in rows_of(model, batch)]
     torch.manual_seed(5)
     with torch.no_grad():
@@ -52,17 +96,57 @@ def test_kl_and_its_gradient_equal_the_definition(make_tiny_model, batch, frozen
     expected = torch.stack([(p.exp() * (p - q)).sum(-1).mean() for p, q in zip(before, now, strict=True)])
     assert expected.min() > 0.01
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
-    weight = model.model.layers[0].mlp.up_proj.weight
-    ours, theirs = (torch.autograd.grad(losses.sum(), weight)[0] for losses in (found, expected))
-    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+    for ours, theirs in zip(gradients_of(model, found), gradients_of(model, expected), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
 def test_kl_is_zero_with_zero_gradient_at_the_start(tiny_model, batch):
-    params = dict(tiny_model.named_parameters())
-    losses = per_sample_kl(tiny_model, batch, remember_start(params)).loss
+    losses = per_sample_kl(tiny_model, batch, starting_point_of(tiny_model)).loss
     assert losses.abs().max() < 1e-6
-    gradients = torch.autograd.grad(losses.sum(), list(params.values()))
+    gradients = torch.autograd.grad(losses.sum(), list(tiny_model.parameters()))
     assert max(gradient.abs().max() for gradient in gradients) < 1e-6
+
+
+@pytest.mark.usefixtures("_chunk")
+def test_token_weights_make_a_weighted_mean(model, batch):
+    weights = torch.rand(batch["labels"].shape, generator=torch.Generator().manual_seed(2))
+    weights[1] = 0.0  # a sample that does not count at all
+    found = per_sample_nll(model, batch | {"token_weights": weights})
+    expected = []
+    for (logp, labels), row, weight in zip(rows_of(model, batch), batch["labels"][:, 1:], weights[:, 1:], strict=True):
+        nll, weight = -logp.gather(1, labels[:, None]).squeeze(1), weight[row != -100]
+        expected.append((weight * nll).sum() / weight.sum().clamp_min(1e-9))
+    torch.testing.assert_close(found.loss, torch.stack(expected))
+    assert found.tokens.tolist() == per_sample_nll(model, batch).tokens.tolist()
+    for ours, theirs in zip(gradients_of(model, found.loss), gradients_of(model, torch.stack(expected)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_equal_token_weights_of_any_size_change_nothing(model, batch):
+    weights = torch.full(batch["labels"].shape, 7.0)
+    found, plain = per_sample_nll(model, batch | {"token_weights": weights}), per_sample_nll(model, batch)
+    torch.testing.assert_close(found.loss, plain.loss)
+
+
+@pytest.mark.usefixtures("_chunk")
+def test_statistics_equal_those_of_the_full_logits(model, batch):
+    found = per_sample_nll(model, batch, statistics=True)
+    correct = [int((logp.argmax(-1) == labels).sum()) for logp, labels in rows_of(model, batch)]
+    entropy = [-(logp.exp() * logp).sum() for logp, _ in rows_of(model, batch)]
+    assert found.correct.tolist() == correct
+    torch.testing.assert_close(found.entropy, torch.stack(entropy))
+    plain = per_sample_nll(model, batch)
+    assert plain.correct is None
+    assert plain.entropy is None
+    torch.testing.assert_close(found.loss, plain.loss, rtol=0, atol=0)
+
+
+def test_hits_are_counted_where_there_are_some(tiny_model, batch):
+    with torch.no_grad():
+        first = tiny_model(**batch).logits[:, :-1].argmax(-1)
+    batch["labels"][:, 1:] = torch.where(batch["labels"][:, 1:] != -100, first, -100)
+    found = per_sample_nll(tiny_model, batch, statistics=True)
+    assert found.correct.tolist() == found.tokens.tolist()
 
 
 def test_the_vocabulary_is_projected_at_supervised_tokens_only(make_tiny_model, with_lora, batch, monkeypatch):
@@ -82,11 +166,28 @@ def test_the_vocabulary_is_projected_at_supervised_tokens_only(make_tiny_model, 
     assert sum(projected) == int((batch["labels"][:, 1:] != -100).sum())
 
 
-def test_a_sample_without_supervised_tokens_has_loss_zero(tiny_model, batch):
+def test_a_sample_without_supervised_tokens_has_loss_zero(model, batch):
     batch["labels"][2] = -100
-    found = per_sample_nll(tiny_model, batch)
-    assert found.loss[2] == 0
-    assert found.tokens[2] == 0
+    found = per_sample_nll(model, batch, statistics=True)
+    assert found.loss[2] == found.tokens[2] == found.correct[2] == found.entropy[2] == 0
+
+
+def test_a_batch_without_supervised_tokens_has_no_gradient_and_no_error(model, batch):
+    batch["labels"][:] = -100
+    found = per_sample_nll(model, batch, statistics=True)
+    assert found.loss.tolist() == [0.0] * 5
+    assert all(not gradient.any() for gradient in gradients_of(model, found.loss))
+
+
+def test_a_sample_that_is_not_finite_leaves_the_others_alone(model, batch):
+    batch["input_ids"][batch["input_ids"] == 127] = 126
+    expected = per_sample_nll(model, batch).loss
+    batch["input_ids"][0, 0] = 127
+    with torch.no_grad():
+        model.model.embed_tokens.weight[127] = float("nan")
+    found = per_sample_nll(model, batch).loss
+    assert found[0].isnan()
+    torch.testing.assert_close(found[1:], expected[1:])
 
 
 @pytest.mark.parametrize(("name", "value", "factor"), [("logit_scale", 0.25, 0.25), ("logits_scaling", 4.0, 0.25)])
@@ -106,7 +207,114 @@ def test_families_that_scale_or_cap_their_logits_are_followed(tiny_model, batch,
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_the_cap_of_recurrent_gemma_is_followed(batch):
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "lru_width": 32}
+    model = RecurrentGemmaForCausalLM(
+        RecurrentGemmaConfig(vocab_size=128, num_attention_heads=4, attention_window_size=16, **shape)
+    ).eval()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(300)  # so that the cap of 30 matters
+        uncapped = model.lm_head(model.model(batch["input_ids"]).last_hidden_state)
+        found = per_sample_nll(model, batch).loss
+        expected = [-logp.gather(1, labels[:, None]).mean() for logp, labels in rows_of(model, batch)]
+    assert uncapped.abs().max() > 30
+    torch.testing.assert_close(found, torch.stack(expected))
+
+
+# Where the samples are.
+
+
+def test_a_padding_free_batch_has_the_losses_of_the_padded_one(model, batch):
+    found, expected = per_sample_nll(model, joined(batch), statistics=True), per_sample_nll(model, batch)
+    torch.testing.assert_close(found.loss, expected.loss)
+    assert found.tokens.tolist() == expected.tokens.tolist()
+    for ours, theirs in zip(gradients_of(model, found.loss), gradients_of(model, expected.loss), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
 def test_lengths_of_a_padding_free_batch_are_read_from_its_positions(batch):
     assert sequence_lengths(batch) is None
     packed = {"labels": torch.zeros(1, 6), "position_ids": torch.tensor([[0, 1, 2, 0, 0, 1]])}
     assert sequence_lengths(packed) == [3, 1, 2]
+
+
+@pytest.mark.parametrize("form", [lambda batch: batch, joined], ids=["padded", "padding-free"])
+def test_positions_from_the_collator_change_nothing_and_save_the_search(model, batch, form, monkeypatch):
+    batch = form(batch)
+    expected, lengths = per_sample_nll(model, batch), sequence_lengths(batch)
+    batch |= supervised_positions(batch)
+    monkeypatch.setattr(torch.Tensor, "nonzero", lambda *_, **__: pytest.fail("searched for positions"))
+    assert sequence_lengths(batch) == lengths
+    found = per_sample_nll(model, batch)
+    torch.testing.assert_close(found.loss, expected.loss)
+    assert found.tokens.tolist() == expected.tokens.tolist()
+
+
+def test_padding_at_the_end_of_a_padding_free_row_is_no_sample(model, batch):
+    expected = per_sample_nll(model, batch)
+    row = joined(batch)
+    row = {name: torch.nn.functional.pad(values, (0, 3), value=0) for name, values in row.items()}
+    row["labels"][:, -3:] = -100
+    row |= supervised_positions(row, size=5)
+    assert len(sequence_lengths(row)) == 5
+    assert sum(sequence_lengths(row)) == row["labels"].shape[1]
+    found = per_sample_nll(model, row)
+    torch.testing.assert_close(found.loss, expected.loss)
+    assert found.tokens.tolist() == expected.tokens.tolist()
+
+
+def test_the_model_sees_nothing_that_is_meant_for_the_loss(tiny_model, batch, monkeypatch):
+    seen = {}
+    forward = tiny_model.model.forward
+
+    def watched(**inputs):
+        seen.update(inputs)
+        return forward(**inputs)
+
+    monkeypatch.setattr(tiny_model.model, "forward", watched)
+    extra = {"token_weights": torch.ones_like(batch["labels"], dtype=torch.float)}
+    per_sample_nll(tiny_model, batch | extra | supervised_positions(batch))
+    assert set(seen) == {"input_ids", "attention_mask", "use_cache"}
+
+
+# The routers' loss of a mixture of experts.
+
+
+def mixture(kind, coefficient=0.5):
+    shape = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shared = {"vocab_size": 128, "num_key_value_heads": 2, "initializer_range": 0.2, "num_experts_per_tok": 2}
+    router = {"router_aux_loss_coef": coefficient, "output_router_logits": coefficient != 0}
+    torch.manual_seed(0)
+    if kind == "Mixtral":
+        return MixtralForCausalLM(MixtralConfig(**shape, **shared, **router, num_local_experts=4))
+    experts = {"num_experts": 4, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16}
+    return Qwen2MoeForCausalLM(Qwen2MoeConfig(**shape, **shared, **router, **experts))
+
+
+@pytest.mark.parametrize("form", [lambda batch: batch, joined], ids=["padded", "padding-free"])
+@pytest.mark.parametrize("kind", ["Mixtral", "Qwen2-MoE"])
+def test_the_router_loss_and_its_gradient_equal_trl_s(kind, batch, form):
+    model, batch = mixture(kind), form(batch)
+    found = per_sample_nll(model, batch)
+    add_fused_lm_head(model)
+    outputs = model(**batch, fused_lm_head=True, output_router_logits=True)
+    expected = 0.5 * outputs.aux_loss
+    torch.testing.assert_close(found.auxiliary, expected)
+    gate = model.model.layers[0].mlp.gate.weight
+    ours, theirs = (torch.autograd.grad(loss, gate)[0] for loss in (found.auxiliary, expected))
+    assert theirs.abs().max() > 1e-5
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_no_router_loss_where_the_model_adds_none(batch, tiny_model):
+    assert per_sample_nll(tiny_model, batch).auxiliary is None
+    assert per_sample_nll(mixture("Mixtral", 0.0), batch).auxiliary is None
+
+
+def test_a_router_loss_by_an_unknown_formula_is_refused(batch, monkeypatch):
+    model = mixture("Mixtral")
+    monkeypatch.setattr(
+        "transformers.models.mixtral.modeling_mixtral.load_balancing_loss_func", lambda router_logits: router_logits
+    )
+    with pytest.raises(UnsupportedModuleError, match="router_aux_loss_coef=0"):
+        per_sample_nll(model, batch)

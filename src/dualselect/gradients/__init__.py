@@ -2,18 +2,27 @@
 
 from dualselect.gradients.capture import PerSampleGradients, capture
 from dualselect.gradients.direction import Direction, Layout, Parameters, safe_cosine, trainable_parameters
-from dualselect.gradients.losses import PerSampleLoss, StartingPoint, per_sample_kl, per_sample_nll, sequence_lengths
+from dualselect.gradients.losses import (
+    Batch,
+    Losses,
+    StartingPoint,
+    per_sample_kl,
+    per_sample_nll,
+    sequence_lengths,
+    supervised_positions,
+)
 from dualselect.gradients.rules import register_rule
 from dualselect.gradients.factors import Dense, Outer, Rows
 
 __all__ = [
+    "Batch",
     "Dense",
     "Direction",
     "Layout",
+    "Losses",
     "Outer",
     "Parameters",
     "PerSampleGradients",
-    "PerSampleLoss",
     "Rows",
     "StartingPoint",
     "capture",
@@ -22,5 +31,6 @@ __all__ = [
     "register_rule",
     "safe_cosine",
     "sequence_lengths",
+    "supervised_positions",
     "trainable_parameters",
 ]
