@@ -80,10 +80,11 @@ def make_pools(trainer: Any, data: TrainingData, watch: Watch, params: Parameter
     Raises:
         DataError: No sample of a pool has a supervised token within max_length.
     """
-    return {name: _pool(trainer, name, data.raw[name], watch, params) for name in trainer.method.pools}
+    return {name: make_pool(trainer, name, data.raw[name], watch, params) for name in trainer.method.pools}
 
 
-def _pool(trainer: Any, name: str, dataset: Dataset, watch: Watch, params: Parameters) -> Pool:
+def make_pool(trainer: Any, name: str, dataset: Dataset, watch: Watch, params: Parameters) -> Pool:
+    """Return the pool of that name over raw samples; arguments as for `make_pools`."""
     args = trainer.args
     if name == REFERENCES:
         dataset = _with_answers(trainer, dataset)
