@@ -8,6 +8,7 @@ from dualselect.gradients.losses import (
     StartingPoint,
     per_sample_kl,
     per_sample_nll,
+    per_token_nll,
     sequence_lengths,
     supervised_positions,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "capture",
     "per_sample_kl",
     "per_sample_nll",
+    "per_token_nll",
     "register_rule",
     "safe_cosine",
     "sequence_lengths",

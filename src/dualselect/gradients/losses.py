@@ -81,6 +81,26 @@ def per_sample_nll(model: nn.Module, batch: Batch, *, statistics: bool = False) 
     return losses
 
 
+@torch.no_grad()
+def per_token_nll(model: nn.Module, batch: Batch) -> Tensor:
+    """Return the negative log-likelihood of every supervised token, without a graph.
+
+    Args:
+        model: As for `per_sample_nll`.
+        batch: As for `per_sample_nll`; token weights do not count.
+
+    Returns:
+        Shape `(N,)`, fp32, nats: sample by sample, by position within each.
+
+    Raises:
+        UnsupportedModuleError: As for `per_sample_nll`.
+    """
+    head = _head(model)
+    where = _Supervised.of(batch, by_sample=False)
+    hidden, _ = _forward(model, batch)
+    return _losses_of_tokens(where.gather(hidden), head, where, _NLL(where.labels, statistics=False))
+
+
 def per_sample_kl(model: nn.Module, batch: Batch, starting_point: StartingPoint) -> Losses:
     """Return the mean over every sample's supervised tokens of KL(start || current), in nats.
 
