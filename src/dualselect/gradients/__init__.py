@@ -1,7 +1,8 @@
 """Per-sample gradients without loops: capture, the algebra of directions, and per-sample losses."""
 
-from dualselect.gradients.capture import PerSampleGradients, capture
+from dualselect.gradients.capture import PerSampleGradients, Watch, capture
 from dualselect.gradients.direction import Direction, Layout, Parameters, safe_cosine, trainable_parameters
+from dualselect.gradients.factors import Dense, Outer, Rows
 from dualselect.gradients.losses import (
     Batch,
     Losses,
@@ -12,24 +13,31 @@ from dualselect.gradients.losses import (
     sequence_lengths,
     supervised_positions,
 )
+from dualselect.gradients.metrics import PER_MODULE, RAW, Metric, preconditioned
 from dualselect.gradients.rules import register_rule
-from dualselect.gradients.factors import Dense, Outer, Rows
+from dualselect.gradients.sketches import Sketch
 
 __all__ = [
+    "PER_MODULE",
+    "RAW",
     "Batch",
     "Dense",
     "Direction",
     "Layout",
     "Losses",
+    "Metric",
     "Outer",
     "Parameters",
     "PerSampleGradients",
     "Rows",
+    "Sketch",
     "StartingPoint",
+    "Watch",
     "capture",
     "per_sample_kl",
     "per_sample_nll",
     "per_token_nll",
+    "preconditioned",
     "register_rule",
     "safe_cosine",
     "sequence_lengths",

@@ -1,48 +1,55 @@
 """Per-sample gradients of a whole batch from one forward and one backward pass.
 
-`capture` watches every module that owns trainable parameters. Each output passes through an identity function whose
-backward receives the output's gradient together with the module's input, so that gradient checkpointing and
-activation offloading treat that input like any other saved tensor. Backward then runs only as far as these
-functions: autograd's own weight gradients, which nobody would read, are never computed.
+A `Watch` puts itself between the modules that own trainable parameters and autograd. A plain linear layer becomes one
+autograd function, which saves its input once, in the dtype that the product is made in. The output of any other
+module passes through an identity function that saves the module's input. Either way gradient checkpointing and
+activation offloading treat that input like any other saved tensor, and in backward it meets the output's gradient.
+Backward then runs only as far as these functions: autograd's own weight gradients, which nobody would read, are not
+computed.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from dualselect.errors import UnsupportedModuleError
-from dualselect.gradients.direction import Direction, Layout, Parameters, trainable_parameters
+from dualselect.gradients.direction import Direction, Layout, Parameters, safe_cosine, trainable_parameters
+from dualselect.gradients.metrics import RAW, Metric
 from dualselect.gradients.rules import Rule, rule_for
-from dualselect.gradients.factors import Outer, Rows, Term, Unformed, inner
+from dualselect.gradients.sketches import Sketch
+from dualselect.gradients.stores import Kept, Measured, Slot, Store
+
+Receive = Callable[[Tensor, Tensor], None]
 
 
 class PerSampleGradients:
     """The gradients of the B samples of one batch, answered without a second backward pass.
 
-    Small matrices (LoRA factors, norms, biases) lie side by side in one `(B, P)` fp32 buffer, so that every answer is
-    one matrix product; of large ones only inputs and output gradients are kept, whichever is less.
+    It can outlive its context: several captures can be kept side by side. Answers are fp32.
     """
 
-    def __init__(self, params: Parameters, owners: Sequence[int], sequence_lengths: Sequence[int] | None) -> None:
-        self.params = params
-        self.layout = Layout.of(params)
-        self._name_of = {id(param): name for name, param in params.items()}
-        self._shared = {self._name_of[key] for key in set(owners) if owners.count(key) > 1}
+    def __init__(self, watch: "Watch", sequence_lengths: Sequence[int] | None, metric: Metric, store: Store) -> None:
+        self.layout = watch.layout
+        self.running = False
+        self.metric = metric
+        self._switch = watch._switch
+        self._slots = watch._slots
+        self._store = store
         self._lengths = list(sequence_lengths) if sequence_lengths is not None else None
-        self._batch_size = len(self._lengths) if self._lengths is not None else None
-        self._dense: dict[str, bool] = {}
-        self._terms: dict[str, list[Unformed]] = defaultdict(list)
-        self._blocks: dict[str, Tensor] = {}
-        self._filled: set[str] = set()
-        self._buffer: Tensor | None = None
-        self._norm: Tensor | None = None
-        device = next(iter(params.values())).device
+        self._norms: dict[Metric, Tensor] = {}
+        if self._lengths is not None:
+            store.batch_size = len(self._lengths)
         # Backward runs towards this leaf only; that is what keeps weight gradients from being computed.
-        self._anchor = torch.zeros((), device=device, requires_grad=True)
+        self.anchor = torch.zeros((), device=store.device, requires_grad=True)
 
     def backward(self, losses: Tensor) -> None:
         """Run the one backward pass.
@@ -53,134 +60,101 @@ class PerSampleGradients:
         Raises:
             UnsupportedModuleError: A trainable parameter took no part through its own module's forward.
         """
-        if self._batch_size is None or losses.shape != (self._batch_size,):
-            raise ValueError(f"expected losses of shape ({self._batch_size},), got {tuple(losses.shape)}")
-        torch.autograd.backward(losses.sum(), inputs=[self._anchor])
-        for name in self.params:
-            if name not in self._terms and name not in self._filled:
-                raise UnsupportedModuleError(
-                    f"parameter '{name}' is trainable but its module was not called in the forward pass, so it has no "
-                    "per-sample gradient: freeze it (requires_grad=False) or leave it out of the adapter's targets"
-                )
+        if losses.shape != (self._store.batch_size,):
+            raise ValueError(f"expected losses of shape ({self._store.batch_size},), got {tuple(losses.shape)}")
+        self.running = True
+        try:
+            # What a checkpointed layer computes again restores its own autocast.
+            with self._switch.on(self), self._exact():
+                torch.autograd.backward(losses.sum(), inputs=[self.anchor])
+                self._store.finish()
+        finally:
+            self.running = False
 
-    def dot(self, direction: Direction) -> Tensor:
-        """Return the inner product of every sample's gradient with `direction`, shape `(B,)`, fp32."""
-        views = direction.views()
-        total = self._new_zeros()
-        if self._buffer is not None:
-            total = self._buffer @ self._dense_part(direction)
-        for name, terms in self._terms.items():
-            for term in terms:
-                total = total + term.dot(views[name])
-        return total
+    @torch.no_grad()
+    def dot(self, direction: Direction, metric: Metric | None = None) -> Tensor:
+        """Return the inner product of every sample's gradient with `direction`, shape `(B,)`.
 
-    def norm(self) -> Tensor:
-        """Return the Euclidean norm of every sample's gradient, shape `(B,)`, fp32."""
-        if self._norm is None:
-            self._norm = self._compute_norm()
-        return self._norm
+        Args:
+            direction: What to compare with.
+            metric: What to compare by; the capture's own metric if None.
+        """
+        metric = metric or self.metric
+        if metric.per_module:
+            return self.cosine(direction, metric) * self.norm(metric) * metric.norm(direction)
+        with self._exact():
+            return self._store.total(direction, metric)
 
-    def _compute_norm(self) -> Tensor:
-        squared = self._new_zeros()
-        if self._buffer is not None:
-            squared = torch.linalg.vector_norm(self._buffer, dim=1).square()
-        for terms in self._terms.values():
-            squared = squared + _squared_norm(terms)
-        # A sum of Gram products can fall below zero by rounding where it is zero.
-        return squared.clamp_min(0.0).sqrt()
+    @torch.no_grad()
+    def norm(self, metric: Metric | None = None) -> Tensor:
+        """Return the norm of every sample's gradient, shape `(B,)`; not finite where the gradient is not."""
+        metric = metric or self.metric
+        if metric not in self._norms:
+            with self._exact():
+                # A sum of Gram products can fall below zero by rounding where it is zero.
+                self._norms[metric] = self._store.total(None, metric).clamp_min(0.0).sqrt()
+        return self._norms[metric]
 
+    @torch.no_grad()
+    def cosine(self, direction: Direction, metric: Metric | None = None) -> Tensor:
+        """Return the cosine of every sample's gradient with `direction`, shape `(B,)`; zero where either is zero."""
+        metric = metric or self.metric
+        if not metric.per_module:
+            return safe_cosine(self.dot(direction, metric), self.norm(metric), metric.norm(direction))
+        with self._exact():
+            return metric.cosine_with(direction, self._store.parts(direction, metric), self._store.parts(None, metric))
+
+    @torch.no_grad()
     def weighted_sum(self, weights: Tensor) -> Direction:
         """Return the sum over samples of `weights[i]` times gradient i.
 
         Args:
             weights: Shape `(B,)`. A sample of weight zero leaves no trace, even if its gradient is not finite.
         """
-        weights = weights.float()
-        if self._buffer is not None:
-            # Zero times NaN is NaN. Finite gradients stay as they are, so that every answer can be asked for again.
-            lost = (weights == 0) & ~torch.isfinite(self.norm())
-            self._buffer.masked_fill_(lost[:, None], 0.0)
-        if self._buffer is not None and not self._terms:
-            return Direction(self.layout, weights @ self._buffer)
-        total = Direction.zeros(self.params)
-        views = total.views()
-        if self._buffer is not None:
-            sizes = [self.params[name].numel() for name in self._blocks]
-            for name, part in zip(self._blocks, (weights @ self._buffer).split(sizes), strict=True):
-                views[name].copy_(part.view_as(views[name]))
-        for name, terms in self._terms.items():
-            for term in terms:
-                term.add_weighted_sum(weights, views[name])
-        return total
+        with self._exact():
+            return self._store.weighted_sum(weights.float())
 
-    def _new_zeros(self) -> Tensor:
-        return torch.zeros(self._batch_size or 0, device=self._anchor.device)
+    @torch.no_grad()
+    def sketch(self, sketch: Sketch) -> Tensor:
+        """Return a random projection of every sample's gradient, shape `(B, k)`, fp32."""
+        with self._exact():
+            return self._store.sketch(sketch)
 
-    def _dense_part(self, direction: Direction) -> Tensor:
-        if len(self._blocks) == len(self.params):
-            return direction.vector
-        views = direction.views()
-        return torch.cat([views[name].flatten() for name in self._blocks])
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are kept; a tensor that serves several modules counts once."""
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in self._store.tensors()}
+        return sum(storages.values())
 
-    # What the hooks call.
+    def _exact(self) -> torch.autocast:
+        return torch.autocast(self._store.device.type, enabled=False)
 
-    def observe(self, name: str, module: nn.Module, rule: Rule, x: Tensor, output: Tensor) -> Tensor:
-        """Pass `output` on unchanged, arranging that its gradient reaches `rule` together with `x`."""
-        own = {
-            local: self._name_of[id(param)]
-            for local, param in module.named_parameters(recurse=False)
-            if id(param) in self._name_of
-        }
-        self._check_batch(name, x)
-        tokens = output.shape[:-1].numel() // (self._batch_size or 1)
-        for parameter in own.values():
-            self._dense.setdefault(parameter, self._is_cheaper_dense(parameter, module, tokens))
+    # What the watched modules call.
 
-        def receive(x: Tensor, delta: Tensor) -> None:
-            for local, term in rule(module, self._by_sample(x), self._by_sample(delta)).items():
-                if local in own:
-                    self._deposit(own[local], term)
+    def observe(self, site: "_Site", module: nn.Module, x: Tensor, tokens: int, itemsize: int) -> Receive:
+        """Prepare for a call of `module` on `x` and return what is to receive input and output gradient in backward."""
+        self._check_batch(site.name, x)
+        if not self.running:  # not once more where a checkpointed layer is computed again
+            tokens = max(self._lengths) if self._lengths is not None else tokens
+            for parameter in site.own.values():
+                self._store.plan(parameter, self._slots[parameter], tokens, itemsize)
+        return partial(self._receive, site, module)
 
-        observed: Tensor = _Observe.apply(output, self._anchor, receive, x)
-        return observed
+    def _receive(self, site: "_Site", module: nn.Module, x: Tensor, delta: Tensor) -> None:
+        terms = site.rule(module, self._by_sample(x), self._by_sample(delta))
+        for local, parameter in site.own.items():
+            if local in terms:
+                self._store.deposit(parameter, terms[local])
 
     def _check_batch(self, name: str, x: Tensor) -> None:
-        leading = x.shape[0]
-        if self._batch_size is None:
-            self._batch_size = leading
-        if leading != self._batch_size and not self._is_joined(x):
+        leading, batch_size = x.shape[0], self._store.batch_size
+        if not batch_size:
+            self._store.batch_size = leading
+        elif leading != batch_size and not self._is_joined(x):
             raise UnsupportedModuleError(
-                f"module '{name}' was called with a leading dimension of {leading} in a batch of {self._batch_size} "
+                f"module '{name}' was called with a leading dimension of {leading} in a batch of {batch_size} "
                 "samples, so its gradient cannot be told apart by sample: freeze it or leave it out of the targets"
             )
-
-    def _is_cheaper_dense(self, parameter: str, module: nn.Module, tokens: int) -> bool:
-        shape = self.params[parameter].shape
-        if len(shape) != 2:
-            return True
-        is_table = isinstance(module, nn.Embedding)
-        return not is_table and parameter not in self._shared and shape.numel() <= tokens * sum(shape)
-
-    def _deposit(self, parameter: str, term: Term) -> None:
-        if not self._dense[parameter]:
-            if not isinstance(term, Outer | Rows):
-                raise UnsupportedModuleError(
-                    f"parameter '{parameter}' is shared by layers of different kinds: freeze it"
-                )
-            self._terms[parameter].append(term)
-            return
-        if self._buffer is None:
-            self._allocate()
-        term.add_to(self._blocks[parameter], first=parameter not in self._filled)
-        self._filled.add(parameter)
-
-    def _allocate(self) -> None:
-        # In the layout's order, so that a direction's vector multiplies the buffer as it is.
-        names = [name for name in self.params if self._dense.get(name)]
-        sizes = [self.params[name].numel() for name in names]
-        self._buffer = torch.empty(self._batch_size or 0, sum(sizes), device=self._anchor.device)
-        for name, columns in zip(names, self._buffer.split(sizes, dim=1), strict=True):
-            self._blocks[name] = columns.unflatten(1, self.params[name].shape)
 
     def _is_joined(self, values: Tensor) -> bool:
         """Whether these are the tokens of all samples in one row; our own losses hand on others by sample."""
@@ -193,67 +167,309 @@ class PerSampleGradients:
         return nn.utils.rnn.pad_sequence(values[0].split(self._lengths), batch_first=True)
 
 
-def _squared_norm(terms: Sequence[Unformed]) -> Tensor:
-    pairs = [(a, b) for i, a in enumerate(terms) for b in terms[i:]]
-    return torch.stack([inner(a, b) * (1 if a is b else 2) for a, b in pairs]).sum(0)
+class Watch:
+    """The watched modules of a model; made once a run.
 
+    While it is installed and nothing is being captured, the model computes what it computes without.
 
-class _Observe(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, output: Tensor, anchor: Tensor, receive: Callable[..., None], x: Tensor) -> Tensor:
-        ctx.receive = receive
-        ctx.save_for_backward(x)
-        return output.view_as(output)
+    Args:
+        model: Any model whose trainable parameters are in modules with a rule.
+        params: What to differentiate by; all trainable parameters if None. Tied parameters count once.
 
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (delta,) = grad_outputs
-        (x,) = ctx.saved_tensors
-        ctx.receive(x.detach(), delta)
-        return delta, None, None, None
+    Raises:
+        UnsupportedModuleError: A module with trainable parameters has no rule, or there is nothing to train.
+    """
+
+    def __init__(self, model: nn.Module, params: Parameters | None = None) -> None:
+        self.model = model
+        self.params = trainable_parameters(model) if params is None else params
+        if not self.params:
+            raise UnsupportedModuleError(
+                "the model has no trainable parameters: pass a peft_config, or unfreeze what you want to train"
+            )
+        self.layout = Layout.of(self.params)
+        self._device = next(iter(self.params.values())).device
+        self._switch = _Switch()
+        self._sites = self._find_sites()
+        owners = Counter(parameter for site in self._sites.values() for parameter in site.own.values())
+        tables = {
+            parameter
+            for module, site in self._sites.items()
+            if isinstance(module, nn.Embedding)
+            for parameter in site.own.values()
+        }
+        self._slots = {name: Slot(param.shape, name in tables, owners[name] > 1) for name, param in self.params.items()}
+        self._installed = False
+
+    def _find_sites(self) -> dict[nn.Module, "_Site"]:
+        names = {id(param): name for name, param in self.params.items()}
+        sites = {}
+        for name, module in self.model.named_modules():
+            own = {
+                local: names[id(param)]
+                for local, param in module.named_parameters(recurse=False, remove_duplicate=False)
+                if id(param) in names
+            }
+            if own:
+                sites[module] = _Site(name, rule_for(name, module), own, self._switch)
+        return sites
+
+    def install(self) -> None:
+        """Put the watch between modules and autograd; nothing happens if it is there already."""
+        if not self._installed:
+            for module, site in self._sites.items():
+                _patch(module, site)
+            _installed.add(self)
+            self._installed = True
+
+    def remove(self) -> None:
+        """Restore every module; nothing happens if the watch is not installed."""
+        if self._installed:
+            for module, site in self._sites.items():
+                _unpatch(module, site)
+            _installed.discard(self)
+            self._installed = False
+
+    def estimate(self, batch_size: int, tokens: int) -> int:
+        """Return the bytes that a capture will keep.
+
+        Inputs that several modules share are kept once; which do shows in the first batch.
+
+        Args:
+            batch_size: Samples of the batch, B.
+            tokens: Tokens of each sample, padding included, T.
+        """
+        kind = self._device.type
+        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        total = 0
+        for module, site in self._sites.items():
+            for parameter in site.own.values():
+                dtype = autocast if autocast and not self._slots[parameter].table else self.params[parameter].dtype
+                total += self._slots[parameter].nbytes(tokens, dtype.itemsize, shares_input=site.shares_input)
+        return batch_size * total
+
+    @contextmanager
+    def capture(
+        self,
+        sequence_lengths: Sequence[int] | None = None,
+        keep: bool = True,
+        directions: Mapping[str, Direction] | None = None,
+        metric: Metric | None = None,
+    ) -> Iterator[PerSampleGradients]:
+        """Watch one forward and backward pass of a batch whose samples do not interact.
+
+        Inside the context run the forward pass, then `backward(losses)` of the yielded object; afterwards ask it for
+        its answers. A plain `losses.sum().backward()` works too and leaves `.grad` as it would be without.
+
+        Args:
+            sequence_lengths: Lengths of the B samples of a padding-free batch, which is a single row.
+            keep: Whether gradients are kept. If not, only norms and the inner products with `directions` are computed.
+            directions: What inner products are taken with if gradients are not kept, by name.
+            metric: What answers are given in unless they are asked for in another; `RAW` if None.
+        """
+        metric = metric or RAW
+        store: Store = Kept(self.layout, self._device)
+        if not keep:
+            store = Measured(self.layout, self._device, directions or {}, metric)
+        gradients = PerSampleGradients(self, sequence_lengths, metric, store)
+        was_installed = self._installed
+        self.install()
+        try:
+            with self._switch.on(gradients):
+                yield gradients
+        finally:
+            if not was_installed:
+                self.remove()
 
 
 @contextmanager
 def capture(
     model: nn.Module, params: Parameters | None = None, sequence_lengths: Sequence[int] | None = None
 ) -> Iterator[PerSampleGradients]:
-    """Watch one forward and backward pass of a batch whose samples do not interact.
-
-    Inside the context run the forward pass, then `backward(losses)` of the yielded object; afterwards ask it for
-    `dot`, `norm` and `weighted_sum`. A plain `losses.sum().backward()` works too and leaves `.grad` exactly as it
-    would be without the capture.
+    """Watch one forward and backward pass, as `Watch.capture` does, with the model's installed watch or one of its own.
 
     Args:
-        model: Any model whose trainable parameters sit in modules with a rule.
+        model: Any model whose trainable parameters are in modules with a rule.
         params: What to differentiate by; all trainable parameters if None. Tied parameters count once.
-        sequence_lengths: For a padding-free batch, a single row, the lengths of its B samples.
+        sequence_lengths: Lengths of the B samples of a padding-free batch, which is a single row.
 
     Raises:
         UnsupportedModuleError: A module with trainable parameters has no rule, or mixes the samples.
     """
     params = trainable_parameters(model) if params is None else params
-    if not params:
-        raise UnsupportedModuleError(
-            "the model has no trainable parameters: pass a peft_config, or unfreeze what you want to train"
-        )
-    watched = {id(param) for param in params.values()}
-    rules = {
-        name: (module, rule_for(name, module))
-        for name, module in model.named_modules()
-        if any(id(param) in watched for param in module.parameters(recurse=False))
-    }
-    owners = [id(p) for module, _ in rules.values() for p in module.parameters(recurse=False) if id(p) in watched]
-    gradients = PerSampleGradients(params, owners, sequence_lengths)
-
-    def hook_of(name: str, rule: Rule) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-            return gradients.observe(name, module, rule, inputs[0], output) if torch.is_grad_enabled() else None
-
-        return hook
-
-    handles = [module.register_forward_hook(hook_of(name, rule)) for name, (module, rule) in rules.items()]
-    try:
+    watch = next((watch for watch in _installed if watch.model is model and _same(watch.params, params)), None)
+    with (watch or Watch(model, params)).capture(sequence_lengths) as gradients:
         yield gradients
-    finally:
-        for handle in handles:
-            handle.remove()
+
+
+def _same(a: Parameters, b: Parameters) -> bool:
+    return a.keys() == b.keys() and all(a[name] is b[name] for name in a)
+
+
+# How modules are patched. Everything is kept here, beside the modules, so that a copy of a watched model is not watched.
+
+
+class _Switch:
+    """Which capture of a watch is active, if any."""
+
+    def __init__(self) -> None:
+        self.capture: PerSampleGradients | None = None
+        self.last_input: Callable[[], Tensor | None] = lambda: None
+
+    @contextmanager
+    def on(self, capture: PerSampleGradients) -> Iterator[None]:
+        before, self.capture = self.capture, capture
+        try:
+            yield
+        finally:
+            self.capture = before
+
+
+@dataclass(eq=False)
+class _Site:
+    """A watched module: name, rule, and the watched parameters by their names inside the module."""
+
+    name: str
+    rule: Rule
+    own: Mapping[str, str]
+    switch: _Switch
+    shares_input: bool = False  # with the module called before it
+
+
+@dataclass
+class _Patch:
+    """What is changed on a module, for all who watch it; a plain linear layer has no hook but another forward."""
+
+    hook: RemovableHandle | None
+    sites: list[_Site] = field(default_factory=list)
+
+    def active(self) -> tuple[_Site, PerSampleGradients] | None:
+        if torch.is_grad_enabled():
+            for site in reversed(self.sites):
+                if site.switch.capture is not None:
+                    return site, site.switch.capture
+        return None
+
+
+_installed: "weakref.WeakSet[Watch]" = weakref.WeakSet()
+_patches: "weakref.WeakKeyDictionary[nn.Module, _Patch]" = weakref.WeakKeyDictionary()
+
+
+def _patch(module: nn.Module, site: _Site) -> None:
+    if module not in _patches:
+        own = _forward_of(module)  # ours if the module is a copy of a watched one
+        plain = type(module) is nn.Linear and (own is None or own is forward)
+        if plain:
+            # A bound method, so that a copy of the module gets one that is bound to the copy.
+            module.forward = MethodType(forward, module)  # type: ignore[method-assign]
+        _patches[module] = _Patch(None if plain else module.register_forward_hook(_observe_output, with_kwargs=True))
+    _patches[module].sites.append(site)
+
+
+def _unpatch(module: nn.Module, site: _Site) -> None:
+    patch = _patches[module]
+    patch.sites.remove(site)
+    if patch.sites:
+        return
+    del _patches[module]
+    if patch.hook is not None:
+        patch.hook.remove()
+    elif _forward_of(module) is forward:
+        del module.forward
+
+
+def _forward_of(module: nn.Module) -> Any:
+    """Return the function behind a forward of the module's own, None if it has its class's."""
+    own = vars(module).get("forward")
+    return getattr(own, "__func__", own)
+
+
+def forward(module: nn.Linear, input: Tensor) -> Tensor:
+    """Compute what `nn.Linear` does, observed where a capture is active."""
+    patch = _patches.get(module)
+    active = None if patch is None else patch.active()
+    if active is None:
+        return nn.functional.linear(input, module.weight, module.bias)
+    site, capture = active
+    kind = input.device.type
+    x = input
+    if torch.is_autocast_enabled(kind) and input.dtype != torch.float64:
+        x = input.to(torch.get_autocast_dtype(kind))
+    site.shares_input = x is site.switch.last_input()
+    site.switch.last_input = weakref.ref(x)
+    receive = capture.observe(site, module, x, x.shape[1:-1].numel(), x.element_size())
+    output: Tensor = _ObservedLinear.apply(x, module.weight, module.bias, capture.anchor, capture, receive)
+    return output
+
+
+def _observe_output(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    """Pass a module's output on, observed where a capture is active."""
+    patch = _patches.get(module)
+    active = None if patch is None else patch.active()
+    if active is None:
+        return None
+    site, capture = active
+    x = args[0] if args else next(iter(kwargs.values()))
+    if not isinstance(output, Tensor):
+        raise UnsupportedModuleError(
+            f"module '{site.name}' ({type(module).__name__}) has trainable parameters but returns no single tensor, so "
+            "it cannot be observed: freeze it or leave it out of the adapter's targets"
+        )
+    receive = capture.observe(site, module, x, output.shape[1:-1].numel(), output.element_size())
+    return _Observed.apply(output, capture.anchor, capture, receive, x)
+
+
+class _ObservedLinear(torch.autograd.Function):
+    """A linear layer whose weight gradient is computed by autograd only where a plain backward asks for it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        anchor: Tensor,
+        capture: PerSampleGradients,
+        receive: Receive,
+    ) -> Tensor:
+        ctx.capture, ctx.receive = capture, receive
+        # A frozen weight needs no input; its rule then gets one without features.
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else x.new_empty(*x.shape[:-1], 0), weight)
+        return nn.functional.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (delta,) = grad_outputs
+        x, weight = ctx.saved_tensors
+        by_x = by_weight = by_bias = None
+        if ctx.needs_input_grad[0]:
+            by_x = delta @ weight.to(delta.dtype)
+        # `needs_input_grad` tells what the graph holds, not what this backward pass runs towards.
+        if ctx.capture.running:
+            ctx.receive(x.detach(), delta)
+        else:
+            if ctx.needs_input_grad[1]:
+                by_weight = delta.flatten(0, -2).T @ x.flatten(0, -2)
+            if ctx.needs_input_grad[2]:
+                by_bias = delta.flatten(0, -2).sum(0)
+        return by_x, by_weight, by_bias, None, None, None
+
+
+class _Observed(torch.autograd.Function):
+    """The identity on a module's output, which also saves the module's input."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, output: Tensor, anchor: Tensor, capture: PerSampleGradients, receive: Receive, x: Tensor
+    ) -> Tensor:
+        ctx.capture, ctx.receive = capture, receive
+        ctx.save_for_backward(x)
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (delta,) = grad_outputs
+        if ctx.capture.running:
+            (x,) = ctx.saved_tensors
+            ctx.receive(x.detach(), delta)
+        return delta, None, None, None, None

@@ -1,7 +1,8 @@
 """Vectors in parameter space: one flat fp32 tensor with a named view for every parameter."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Self
 
@@ -28,15 +29,20 @@ class Layout:
         """Return the layout of `params`, in their own order."""
         return cls(tuple(params), tuple(param.shape for param in params.values()))
 
-    @property
+    @cached_property
     def sizes(self) -> list[int]:
         """Number of elements of each parameter."""
         return [prod(shape) for shape in self.shapes]
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of elements of all parameters together, P."""
         return sum(self.sizes)
+
+    def starts(self) -> dict[str, int]:
+        """Return the position of each parameter's first element in a flat vector."""
+        ends = torch.tensor([0, *self.sizes]).cumsum(0).tolist()
+        return dict(zip(self.names, ends[:-1], strict=True))
 
 
 class Direction:
@@ -64,10 +70,18 @@ class Direction:
         return cls(layout, torch.zeros(layout.size, dtype=torch.float32, device=device))
 
     @classmethod
+    @torch.no_grad()
+    def of(cls, params: Parameters) -> Self:
+        """Return a copy of the values of `params`, in fp32."""
+        direction = cls.zeros(params)
+        torch._foreach_copy_(list(direction._parts()), list(params.values()))
+        return direction
+
+    @classmethod
     def from_grads(cls, params: Parameters) -> Self:
         """Return a copy of the `.grad` of `params`; a missing gradient counts as zero."""
         direction = cls.zeros(params)
-        for view, param in zip(direction.views().values(), params.values(), strict=True):
+        for view, param in zip(direction._parts(), params.values(), strict=True):
             if param.grad is not None:
                 view.copy_(param.grad)
         return direction
@@ -80,13 +94,26 @@ class Direction:
         parts = self.vector.split(self.layout.sizes)
         return (part.view(shape) for part, shape in zip(parts, self.layout.shapes, strict=True))
 
+    @torch.no_grad()
     def assign_grad(self, params: Parameters) -> None:
-        """Write the direction into the `.grad` of `params`, in each parameter's dtype."""
-        for part, param in zip(self._parts(), params.values(), strict=True):
-            if param.dtype == torch.float32:
-                param.grad = part
-            else:
-                param.grad = part.to(param.dtype)
+        """Copy the direction into the `.grad` of `params`, in each parameter's dtype; no memory is shared."""
+        for param in params.values():
+            if param.grad is None:
+                param.grad = torch.empty_like(param)
+        self._copy_into([param.grad for param in params.values() if param.grad is not None])
+
+    @torch.no_grad()
+    def copy_to(self, params: Parameters) -> None:
+        """Set the values of `params` to those of the direction, in each parameter's dtype."""
+        self._copy_into(list(params.values()))
+
+    def _copy_into(self, tensors: Sequence[Tensor]) -> None:
+        torch._foreach_copy_(tensors, list(self._parts()))
+
+    @torch.no_grad()
+    def add_to(self, params: Parameters) -> None:
+        """Add the direction to the values of `params`; the sum is rounded to each parameter's dtype."""
+        torch._foreach_add_(list(params.values()), list(self._parts()))
 
     def dot(self, other: "Direction") -> Tensor:
         """Return the inner product with `other`, shape `()`, fp32."""
@@ -112,6 +139,21 @@ class Direction:
     def scale(self, factor: float | Tensor) -> Self:
         """Multiply by `factor` in place and return self."""
         self.vector.mul_(factor)
+        return self
+
+    def mul_(self, other: "Direction") -> Self:
+        """Multiply by `other` element by element, in place, and return self."""
+        self.vector.mul_(other.vector)
+        return self
+
+    def sqrt_(self) -> Self:
+        """Take the square root of every element in place and return self."""
+        self.vector.sqrt_()
+        return self
+
+    def rsqrt_(self) -> Self:
+        """Replace every element by one over its square root, in place, and return self."""
+        self.vector.rsqrt_()
         return self
 
     def clone(self) -> "Direction":
@@ -144,6 +186,6 @@ class Direction:
 
 
 def safe_cosine(dot: Tensor, norm: Tensor, other_norm: Tensor) -> Tensor:
-    """Return `dot / (norm * other_norm)`, zero where a norm is zero."""
+    """Return `dot / (norm * other_norm)`, zero where a norm is zero or is not a number."""
     scale = norm * other_norm
     return torch.where(scale > 0, dot / scale.clamp_min(torch.finfo(torch.float32).tiny), torch.zeros_like(scale))
