@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
@@ -28,6 +28,7 @@ from benchmarks.report import be_quiet
 from benchmarks.samples import samples
 from benchmarks.settings import Settings
 from benchmarks.steppers import TrainerStep, batches_of, make_dualselect, make_sft
+from dualselect.selection import measures
 
 _SFT_STEPS = 4
 _LENGTH_STEP = 64
@@ -90,12 +91,13 @@ def _plain_steps(trainer: Any, lengths: Sequence[int], settings: Settings) -> Ca
 
 
 def _refresh(trainer: Any, lengths: Sequence[int], settings: Settings) -> Callable[[], None]:
-    pool, order = trainer.run.references, _one_batch_a_length(lengths, settings.batch_size)
+    pool, order = trainer.run.pool(), _one_batch_a_length(lengths, settings.batch_size)
     # A plain step makes the optimizer's state, which a refresh in training would find there.
     TrainerStep(trainer).step(batches_of(trainer, order[: settings.batch_size], settings.batch_size)[0])
-    small = replace(pool, examples=[pool.examples[index] for index in order], ids=[str(index) for index in order])
-    small.score(small.gradient(torch.full((len(order),), 1 / len(order))))
-    return lambda: trainer.method.before_step(trainer.run)
+    small = pool.subset(order)
+    direction = small.gradient(torch.full((len(order),), 1 / len(order)))
+    small.scan([measures.loss(), measures.norm(), measures.cosine("cosine", direction)])
+    return lambda: trainer.method.begin_step(trainer.run)
 
 
 def _cuda_peak(work: Callable[[], None]) -> tuple[int, int]:

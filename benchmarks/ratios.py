@@ -40,9 +40,11 @@ def targets(pools: Sequence[int]) -> dict[str, Target]:
     found = {
         "step_attention": Target("DualSelect step / TRL SFT step, LoRA on q and v", True, 1.15, 1.03),
         "step_all_linear": Target("DualSelect step / TRL SFT step, LoRA on all linear layers", True, 1.15, 1.03),
-        "refresh_tokens": Target("scoring tokens/s / TRL SFT tokens/s, LoRA on q and v", False, 0.9, 1.2),
+        "selection_attention": Target("DualSelect step / the same without selection, LoRA on q and v", True, 1.10, 1.03),
+        "selection_all_linear": Target("the same, LoRA on all linear layers", True, 1.10, 1.03),
+        "refresh_tokens": Target("scoring tokens/s / plain tokens/s with our loss, LoRA on q and v", False, 0.9, 1.2),
         "refresh_tokens_all_linear": Target("the same, LoRA on all linear layers", False, 0.9, 1.2),
-        "refresh_total": Target("whole refresh, pool tokens/s / TRL SFT tokens/s, LoRA on q and v", False),
+        "refresh_total": Target("whole refresh, pool tokens/s / plain tokens/s with our loss, LoRA on q and v", False),
         "refresh_total_all_linear": Target("the same, LoRA on all linear layers", False),
     }
     for pool in pools:
@@ -68,11 +70,12 @@ def model_ratios(figures: Figures) -> dict[str, float]:
         suffix = "" if target == "attention" else f"_{target}"
         step, loop, refresh = (measured[part]["seconds"] for part in ("step", "loop", "refresh"))
         ratios[f"step_{target}"] = paired(step["dualselect"], step["sft"])
+        ratios[f"selection_{target}"] = paired(step["dualselect"], step["plain"])
         ratios[f"step_loop{suffix}"] = paired(loop["loop"], loop["dualselect"])
         # The same samples on both sides, so that tokens per second are to each other as the times.
         whole = [a + b for a, b in zip(refresh["score"], refresh["gradient"], strict=True)]
-        ratios[f"refresh_tokens{suffix}"] = paired(refresh["sft"], refresh["score"])
-        ratios[f"refresh_total{suffix}"] = paired(refresh["sft"], whole)
+        ratios[f"refresh_tokens{suffix}"] = paired(refresh["plain"], refresh["score"])
+        ratios[f"refresh_total{suffix}"] = paired(refresh["plain"], whole)
     memory = figures["memory"]
     for pool, measured in memory["refresh"].items():
         ratios[f"refresh_memory_{pool}"] = measured["growth"] / memory["sft"][pool]["growth"]

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from benchmarks.samples import samples
 from benchmarks.settings import Settings
@@ -22,10 +21,11 @@ from benchmarks.steppers import (
     agreement,
     batches_of,
     make_dualselect,
+    make_plain,
     make_sft,
     token_count,
 )
-from dualselect.selection import hard_top_k
+from dualselect.selection import hard_top_k, measures
 
 Say = Callable[[str], None]
 Times = dict[str, list[float]]
@@ -36,14 +36,15 @@ def measure_speed(model: str, target: str, settings: Settings, say: Say) -> dict
     count = settings.batch_size * settings.batches
     dataset = samples(count, settings.problems_per_sample, settings.seed)
     sft = make_sft(model, target, dataset, settings)
+    plain = make_plain(model, target, dataset, settings)
     ours = make_dualselect(model, target, dataset, settings)
-    ours.method.direction = ours.run.references.gradient(torch.full((count,), 1 / count))
+    ours.method.g_ref = ours.run.pool().gradient(torch.full((count,), 1 / count))
     return {
-        "trainable_parameters": ours.method.direction.layout.size,
+        "trainable_parameters": ours.method.g_ref.layout.size,
         "parameters": sum(parameter.numel() for parameter in ours.model.parameters()),
-        "step": _time_steps(sft, ours, settings, say),
+        "step": _time_steps({"sft": sft, "plain": plain, "dualselect": ours}, settings, say),
         "loop": _time_loop(ours, settings, say),
-        "refresh": _time_refreshes(sft, ours, settings, say),
+        "refresh": _time_refreshes(sft, plain, ours, settings, say),
     }
 
 
@@ -53,17 +54,19 @@ def _shuffled_batches(trainer: Any, settings: Settings) -> list[Batch]:
     return batches_of(trainer, order, settings.batch_size)
 
 
-def _time_steps(sft: Any, ours: Any, settings: Settings, say: Say) -> dict[str, Any]:
-    peers = {"sft": TrainerStep(sft), "dualselect": TrainerStep(ours)}
-    batches = {"sft": _shuffled_batches(sft, settings), "dualselect": _shuffled_batches(ours, settings)}
+def _time_steps(trainers: Mapping[str, Any], settings: Settings, say: Say) -> dict[str, Any]:
+    peers = {name: TrainerStep(trainer) for name, trainer in trainers.items()}
+    batches = {name: _shuffled_batches(trainer, settings) for name, trainer in trainers.items()}
     for name, peer in peers.items():
         for batch in batches[name]:
             peer.step(batch)
     times: Times = {name: [] for name in peers}
+    order = list(peers)
     which = [number % settings.batches for number in range(settings.rounds)]
-    for number, batch_number in enumerate(which):
-        # Who goes first changes from round to round, so that neither always finds the machine warmer.
-        for name in ("sft", "dualselect") if number % 2 else ("dualselect", "sft"):
+    for batch_number in which:
+        # Who goes first changes from round to round, so that nobody always finds the machine warmer.
+        order = [*order[1:], order[0]]
+        for name in order:
             work = partial(peers[name].step, batches[name][batch_number])
             times[name].append(_seconds(work, settings.device))
         say(_told("step", times, settings.rounds))
@@ -82,31 +85,33 @@ def _time_loop(ours: Any, settings: Settings, say: Say) -> dict[str, Any]:
     return {"seconds": times, "cosine_of_updates": cosine}
 
 
-def _time_refreshes(sft: Any, ours: Any, settings: Settings, say: Say) -> dict[str, Any]:
-    pool, method, plain = ours.run.references, ours.method, TrainerStep(sft)
-    batches = _shuffled_batches(sft, settings)
+def _time_refreshes(sft: Any, plain: Any, ours: Any, settings: Settings, say: Say) -> dict[str, Any]:
+    pool, method = ours.run.pool(), ours.method
+    peers = {"sft": TrainerStep(sft), "plain": TrainerStep(plain)}
+    batches = {name: _shuffled_batches(peer.trainer, settings) for name, peer in peers.items()}
 
-    def run_plain() -> None:
-        for batch in batches:
-            plain.step(batch)
+    def steps(name: str) -> None:
+        for batch in batches[name]:
+            peers[name].step(batch)
 
-    def chosen() -> Tensor:
-        weights = hard_top_k(-scores.loss, torch.arange(len(pool)), method.references_to_keep(len(pool)))
-        return weights / weights.sum()
+    def scan() -> Any:
+        return pool.scan([measures.loss(), measures.norm(), measures.cosine("cosine", method.g_ref)])
 
-    scores = pool.score(method.direction)
-    pool.gradient(chosen())
+    weights = hard_top_k(-scan()["loss"], torch.arange(len(pool)), method.references_to_keep(len(pool)))
+    weights = weights / weights.sum()
+    pool.gradient(weights)
     work: Mapping[str, Callable[[], Any]] = {
-        "sft": run_plain,
-        "score": partial(pool.score, method.direction),
-        "gradient": partial(pool.gradient, chosen()),
+        "sft": partial(steps, "sft"),
+        "plain": partial(steps, "plain"),
+        "score": scan,
+        "gradient": partial(pool.gradient, weights),
     }
     times: Times = {name: [] for name in work}
     for _ in range(settings.slow_rounds):
         for name, run in work.items():
             times[name].append(_seconds(run, settings.device))
         say(_told("refresh", times, settings.slow_rounds))
-    return {"seconds": times, "references": len(pool), "tokens": token_count(batches)}
+    return {"seconds": times, "references": len(pool), "tokens": token_count(batches["sft"])}
 
 
 def _size(batch: Batch) -> dict[str, int]:

@@ -12,12 +12,14 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from torch import Tensor
+from transformers import Trainer
 from trl import SFTConfig, SFTTrainer
 
 from benchmarks.models import make_model, make_tokenizer
 from benchmarks.settings import LORA_TARGETS, Settings
+from dualselect.data import INDEX_COLUMN
 from dualselect.gradients import Direction, safe_cosine
-from dualselect.methods import DualSelect
+from dualselect.methods import SFT, DualSelect
 from dualselect.selection import TokenBudget, score
 from dualselect.training import DualSelectConfig, DualSelectTrainer
 
@@ -32,6 +34,20 @@ def make_sft(model: str, target: str, dataset: Dataset, settings: Settings, **ar
             model=make_model(model, settings.device, settings.seed),
             args=SFTConfig(**_arguments(settings), **arguments),
             train_dataset=_without_ids(dataset),
+            processing_class=make_tokenizer(model),
+            peft_config=_lora(target),
+        )
+    )
+
+
+def make_plain(model: str, target: str, dataset: Dataset, settings: Settings, **arguments: Any) -> DualSelectTrainer:
+    """Return our trainer without a method: the same loss as ours, no per-sample gradients, ready to step."""
+    return _ready(
+        DualSelectTrainer(
+            model=make_model(model, settings.device, settings.seed),
+            args=DualSelectConfig(**_arguments(settings), **arguments),
+            train_dataset=dataset,
+            method=SFT(),
             processing_class=make_tokenizer(model),
             peft_config=_lora(target),
         )
@@ -79,9 +95,16 @@ def _without_ids(dataset: Dataset) -> Dataset:
 
 def _ready(trainer: Any) -> Any:
     """Do what `Trainer.train` does before its first step."""
+    if trainer.args.gradient_checkpointing:
+        kwargs = trainer.args.gradient_checkpointing_kwargs or {"use_reentrant": False}
+        trainer.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
     trainer.create_optimizer_and_scheduler(_PLANNED_STEPS)
     trainer.model_wrapped, trainer.optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
     trainer.accelerator.gradient_state._set_sync_gradients(True)
+    if isinstance(trainer, DualSelectTrainer):
+        trainer.run.state, trainer.run.optimizer = trainer.state, trainer.optimizer
+        if trainer.method.reads_gradients:
+            trainer.watch.install()
     return trainer
 
 
@@ -110,7 +133,8 @@ class TrainerStep:
     def differentiate(self, batch: Batch) -> None:
         """Leave the update's gradient in `.grad`."""
         trainer = self.trainer
-        micro_batches, num_items = trainer.get_batch_samples(iter([dict(batch)]), 1, trainer.args.device)
+        # Without our trainer's `begin_step`, since a refresh is timed apart.
+        micro_batches, num_items = Trainer.get_batch_samples(trainer, iter([dict(batch)]), 1, trainer.args.device)
         trainer.current_gradient_accumulation_steps = 1
         trainer.training_step(trainer.model_wrapped, micro_batches[0], num_items)
 
@@ -135,7 +159,7 @@ class LoopStep:
 
     def differentiate(self, batch: Batch) -> None:
         """Leave the update's gradient in `.grad`."""
-        trainer, params, g_ref = self.trainer, self.trainer.run.params, self.method.direction
+        trainer, params, g_ref = self.trainer, self.trainer.run.params, self.method.g_ref
         trainer.model.train()
         losses, gradients = [], []
         for row, length in enumerate(batch["attention_mask"].sum(1).tolist()):
@@ -160,7 +184,7 @@ class LoopStep:
         scaling = self.method.score_scaling
         scores = score(losses, cosines, mu=self.method.mu_task, nu=self.method.nu, scaling=scaling)
         tokens = (batch["labels"] != -100).sum(1).to(scores.device)
-        return self.budget.weights(scores, batch["sample_index"].to(scores.device), tokens)
+        return self.budget.weights(scores, batch[INDEX_COLUMN].to(scores.device), tokens)
 
 
 def _update(trainer: Any) -> None:

@@ -12,10 +12,10 @@ import torch
 from accelerate.utils import broadcast_object_list
 from torch.nn.functional import one_hot
 
+from dualselect.data import INDEX_COLUMN
 from dualselect.gradients import Direction, Layout
-from dualselect.selection import preservation_loss
+from dualselect.selection import measures
 from dualselect.training.dropped import DROPPED_SHOWN, most_dropped
-from dualselect.training.samples import INDEX_COLUMN
 from dualselect.training.selection_log import SelectionLog
 
 if TYPE_CHECKING:
@@ -38,11 +38,14 @@ def record_conflicts(trainer: "DualSelectTrainer", limit: int = DROPPED_SHOWN) -
     samples, references = broadcast_object_list(subject)[0]
     if not samples:
         return
-    pool = trainer.run.references
+    pool = trainer.run.pool()
     places = {name: place for place, name in enumerate(pool.ids)}
-    cosines = pool.cosines(_gradients(trainer, samples), [places[name] for name in references])
+    chosen = pool.subset([places[name] for name in references])
+    columns = [measures.cosine(name, gradient) for name, gradient in zip(samples, _gradients(trainer, samples), strict=True)]
+    cosines = chosen.scan(columns, title="Conflicts with references")
     if trainer.is_world_process_zero():
-        trainer.selection_log.add_conflicts(trainer.state.global_step, samples, references, cosines)
+        table = torch.stack([cosines[name] for name in samples])
+        trainer.record.log_file.add_conflicts(trainer.state.global_step, samples, references, table)
 
 
 def _subject(trainer: "DualSelectTrainer", limit: int) -> tuple[list[str], list[str]]:
@@ -58,9 +61,7 @@ def _subject(trainer: "DualSelectTrainer", limit: int) -> tuple[list[str], list[
 
 def _gradients(trainer: "DualSelectTrainer", samples: list[str]) -> list[Direction]:
     """Return the gradient of each sample's loss, without dropout."""
-    index = {trainer.sample_ids[number]: row for row, number in enumerate(trainer.train_dataset[INDEX_COLUMN])}
+    index = {trainer.data.task_ids[number]: row for row, number in enumerate(trainer.train_dataset[INDEX_COLUMN])}
     rows = trainer.train_dataset.select([index[name] for name in samples]).select_columns(["input_ids", "labels"])
-    pool = replace(
-        trainer.run.references, examples=rows, ids=samples, loss=preservation_loss("sft", None), progress=False
-    )
+    pool = replace(trainer.run.pool(), examples=rows, ids=samples, folder=None, progress=False)
     return [pool.gradient(weights.float()) for weights in one_hot(torch.arange(len(samples)))]

@@ -18,6 +18,7 @@ class _Candidates(NamedTuple):
 
     step: int
     epoch: float
+    ids: Sequence[str]
     scores: Scores
     weights: Tensor
     columns: Mapping[str, Tensor]
@@ -28,21 +29,22 @@ class RunRecord:
 
     Args:
         run_folder: The run's output folder.
-        sample_ids: The id at each index of the task.
     """
 
-    def __init__(self, run_folder: Path, sample_ids: Sequence[str]) -> None:
-        self.run_folder = run_folder
-        self.sample_ids = sample_ids
+    def __init__(self, run_folder: Path) -> None:
         self.log_file = SelectionLog(run_folder)
-        self.step, self.epoch = 0, 0.0
-        self._metrics: dict[str, list[Tensor]] = {}
-        self._statistics: list[Tensor] = []
-        self._candidates: list[_Candidates] = []
+        self.begin_step(0, 0.0, ())
+        self.reset()
+
+    def begin_step(self, step: int, epoch: float, ids: Sequence[str]) -> None:
+        """Say which step comes next, and the id at each index of the data set that its candidates come from."""
+        self.step, self.epoch, self.ids = step, epoch, ids
 
     def reset(self) -> None:
         """Forget what was not written yet, as at the begin of a run."""
-        self._metrics, self._statistics, self._candidates = {}, [], []
+        self._metrics: dict[str, list[Tensor]] = {}
+        self._statistics: list[Tensor] = []
+        self._candidates: list[_Candidates] = []
 
     def log(self, **metrics: float | Tensor) -> None:
         """Log metrics under `dualselect/`, averaged over the steps between two log events."""
@@ -72,7 +74,7 @@ class RunRecord:
             **{name: values.nanmean() for name, values in cosines.items()},
             **{f"{name}_spread": values.std(correction=0) for name, values in cosines.items()},
         )
-        self._candidates.append(_Candidates(self.step, self.epoch, scores, weights, {**cosines, **columns}))
+        self._candidates.append(_Candidates(self.step, self.epoch, self.ids, scores, weights, {**cosines, **columns}))
 
     def table(self, name: str, ids: Sequence[str], columns: Mapping[str, Any]) -> None:
         """Write a table of this step into the selection log."""
@@ -94,11 +96,11 @@ class RunRecord:
         pending, self._candidates = self._candidates, []
         if rank() != 0:
             return
-        for step, epoch, scores, weights, columns in pending:
+        for step, epoch, ids, scores, weights, columns in pending:
             self.log_file.add_tasks(
                 step,
                 epoch,
-                [self.sample_ids[index] for index in scores.index.tolist()],
+                [ids[index] for index in scores.index.tolist()],
                 loss=scores.loss,
                 tokens=scores.tokens,
                 weight=weights,

@@ -120,7 +120,7 @@ class SelectiveStep(Step):
 
     def complete(self) -> Tensor:
         """Select, set the update's gradient and return the mean loss, shape `()`."""
-        window, metric = self._window, self._metric
+        window = self._window
         self.reset()
         scores, mine = _scores_of(window.parts)
         chosen = self.method.weights(scores, self.run)

@@ -25,20 +25,14 @@ from dualselect.gradients import Direction, Watch, trainable_parameters
 from dualselect.methods import Method
 from dualselect.selection import remember_start
 from dualselect.training import _trl
-from dualselect.training.checkpoint import (
-    check_whole,
-    identity_of,
-    last_whole_checkpoint,
-    load_state,
-    save_state,
-    seal,
-)
+from dualselect.training.checkpoint import check_resumable, last_whole_checkpoint, load_state, save_state, seal
 from dualselect.training.config import DualSelectConfig, check_accelerator, check_settings, own_copy
 from dualselect.training.data import Evaluation, TrainingData, make_pools, report_dropped
 from dualselect.training.metrics import MetricsFile
 from dualselect.training.prepared import PreparedTask
 from dualselect.training.provenance import data_hash, weights_hash, write_config, write_provenance
 from dualselect.training.record import RunRecord
+from dualselect.training.resuming import identity_of
 from dualselect.training.run import TrainingRun
 from dualselect.training.step import PlainStep, SelectiveStep
 
@@ -94,7 +88,7 @@ class DualSelectTrainer(SFTTrainer):
         self.extra_settings: dict[str, Any] = {}
         params = trainable_parameters(self.model)
         self.watch = self._watch(params)
-        self.record = RunRecord(self.run_folder, data.task_ids)
+        self.record = RunRecord(self.run_folder)
         self.run = TrainingRun(
             self.args.seed,
             self.model,
@@ -154,11 +148,13 @@ class DualSelectTrainer(SFTTrainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | int | None]:
         """Return the micro-batches of an optimizer step, of the task or of the pool that the method names."""
-        self.record.step, self.record.epoch = self.run.step, float(self.state.epoch or 0.0)
+        step, epoch = self.run.step, float(self.state.epoch or 0.0)
+        self.record.begin_step(step, epoch, self.data.task_ids)
         source = self.method.begin_step(self.run)
         # The task's batches are drawn in any case, so that a resumed run finds its place among them.
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if source != TASK and batches:
+            self.record.begin_step(step, epoch, self.run.pool(source).ids)
             batches = self._pool_batches(source, len(batches))
             items = _trl.count_items(self, batches)
         return batches, items
@@ -248,6 +244,8 @@ class DualSelectTrainer(SFTTrainer):
             self.train_dataset = self._prepared.again()
         self._state_at_start = _copied(self.method.state_dict())
         self._identity = self.identity  # before a checkpoint's weights take the place of the first ones
+        if checkpoint is not None:
+            check_resumable(Path(checkpoint), self._identity, self.accelerator.num_processes)
         try:
             result = super().train(checkpoint, trial, ignore_keys_for_eval)
         finally:
@@ -262,10 +260,10 @@ class DualSelectTrainer(SFTTrainer):
         """Return the checkpoint to continue from: the one named, or the last whole one for True."""
         if not resume:
             return None
-        folder = Path(resume) if isinstance(resume, str) else last_whole_checkpoint(self.run_folder)
+        processes = self.accelerator.num_processes
+        folder = Path(resume) if isinstance(resume, str) else last_whole_checkpoint(self.run_folder, processes)
         if folder is None:
             raise ResumeError(f"{self.run_folder} contains no whole checkpoint to resume from: start without resuming")
-        check_whole(folder, self.accelerator.num_processes)
         return str(folder)
 
     @property
