@@ -1,15 +1,33 @@
-"""The one exception family: what a user can mend, said in one line.
+"""The one exception family: what a user can fix, said in one line.
 
-Every error says where (file, row, field or option), what is wrong and how to mend it. The command line prints the
-line and exits with 2; programming errors stay loud.
+Every error says where (file, row, field or option), what is wrong and how to fix it. The command line prints the line
+and exits with 2; programming errors stay loud.
 """
 
 import difflib
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+_LIBRARIES = frozenset(
+    {
+        "accelerate",
+        "bitsandbytes",
+        "datasets",
+        "huggingface_hub",
+        "jinja2",
+        "peft",
+        "safetensors",
+        "tokenizers",
+        "transformers",
+        "trl",
+    }
+)
+_SAID_OF_SETTINGS = (OSError, ValueError, LookupError, RuntimeError, ImportError)
 
 
 class DualSelectError(Exception):
-    """A mistake that the user can mend; its message is one line with place, cause and cure."""
+    """A mistake that the user can fix; its message is one line with place, cause and cure."""
 
 
 class ConfigError(DualSelectError):
@@ -24,13 +42,53 @@ class UnsupportedModuleError(DualSelectError):
     """A trainable module for which no per-sample gradient rule exists."""
 
 
+class TrainingError(DualSelectError):
+    """A run that went wrong while it trained, such as weights that are not finite."""
+
+
 class ResumeError(DualSelectError):
-    """A checkpoint that does not belong to the run that wants to go on from it."""
+    """A checkpoint that is not whole, or does not belong to the run that would continue from it."""
 
 
 def one_line(text: object) -> str:
     """Return what a message says, with every run of white space made one space."""
     return " ".join(str(text).split())
+
+
+@contextmanager
+def library_errors(place: str, cure: str) -> Iterator[None]:
+    """Turn what a library below raises about the user's model or settings into a ConfigError.
+
+    For loading and set-up, where the settings are what a library objects to. Exceptions of our own code pass, also
+    where a library has called it, and so do types that speak of a mistake in code.
+
+    Args:
+        place: What was being done, or which setting it concerns.
+        cure: What the user can do.
+
+    Raises:
+        ConfigError: A library raised an exception; its message is the cause.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, DualSelectError) or not _is_of_library(error):
+            raise
+        cause = one_line(error).rstrip(".:;, ")
+        raise ConfigError(f"{place}: {cause[:300]}{'...' if len(cause) > 300 else ''}; {cure}") from error
+
+
+def _is_of_library(error: Exception) -> bool:
+    if _package(type(error).__module__) in _LIBRARIES:
+        return True
+    packages = [_package(frame.f_globals.get("__name__", "")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    own = _package(__name__)
+    below = packages[len(packages) - packages[::-1].index(own) :] if own in packages else packages
+    return isinstance(error, _SAID_OF_SETTINGS) and not _LIBRARIES.isdisjoint(below)
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

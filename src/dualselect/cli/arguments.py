@@ -1,5 +1,6 @@
-"""What a run's settings hold besides those of the trainer and the method: the data and the model."""
+"""What a run's settings contain besides those of the trainer and the method: the data and the model."""
 
+import re
 from dataclasses import dataclass, field
 
 from trl import ModelConfig
@@ -13,7 +14,8 @@ class DataArguments:
     """Where the data come from. A source is a hub id, a file (JSONL, JSON, CSV, Parquet) or a folder of such files.
 
     Raises:
-        ConfigError: An evaluation set is not given as NAME=SOURCE, a name stands twice, or a limit is below 1.
+        ConfigError: A pool or an evaluation set is not given as NAME=SOURCE, a name is given twice, or a limit is
+            below 1.
     """
 
     task: str | None = field(default=None, metadata={"help": "Source of the task data."})
@@ -24,6 +26,15 @@ class DataArguments:
     )
     references_split: str = field(default="train", metadata={"help": "Split of the references, for hub ids."})
     references_limit: int | None = field(default=None, metadata={"help": "References to use, drawn by the seed."})
+    pools: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Further data sets that the method needs as NAME=SOURCE, say harmful=... and utility=...; in YAML "
+            "a mapping from names to sources. `dualselect methods` lists the names."
+        },
+    )
+    pools_split: str = field(default="train", metadata={"help": "Split of the pools, for hub ids."})
+    pools_limit: int | None = field(default=None, metadata={"help": "Samples of each pool to use, drawn by the seed."})
     evaluation: list[str] = field(
         default_factory=list,
         metadata={
@@ -37,25 +48,44 @@ class DataArguments:
     )
 
     def __post_init__(self) -> None:
-        if isinstance(self.evaluation, dict):
-            self.evaluation = [f"{name}={source}" for name, source in self.evaluation.items()]
-        names: set[str] = set()
-        for item in self.evaluation:
-            name, equals, source = str(item).partition("=")
-            if not (name and equals and source):
-                raise ConfigError(f"evaluation: '{item}' is not NAME=SOURCE; write for example task=data/test.jsonl")
-            if name in names:
-                raise ConfigError(f"evaluation: two sets are called '{name}'; give each its own name")
-            names.add(name)
-        for option in ("task_limit", "references_limit", "evaluation_limit"):
+        self.pools = _named("pools", self.pools, ("harmful", "data/harmful.jsonl"))
+        self.evaluation = _named("evaluation", self.evaluation, ("task", "data/test.jsonl"))
+        for name, option in (("task", "--task"), ("references", "--references")):
+            if name in self.pool_sources:
+                raise ConfigError(f"pools: '{name}' has a setting of its own; give it as {option}")
+        for option in ("task_limit", "references_limit", "pools_limit", "evaluation_limit"):
             limit = getattr(self, option)
             if limit is not None and limit < 1:
                 raise ConfigError(f"{option} is {limit}; give at least 1")
 
     @property
+    def pool_sources(self) -> dict[str, str]:
+        """The source of every pool besides the references, by name."""
+        return _sources(self.pools)
+
+    @property
     def evaluation_sources(self) -> dict[str, str]:
         """The source of every evaluation set, by name."""
-        return {name: source for name, _, source in (item.partition("=") for item in self.evaluation)}
+        return _sources(self.evaluation)
+
+
+def _named(option: str, items: "list[str] | dict[str, str]", example: tuple[str, str]) -> list[str]:
+    """Return sets as NAME=SOURCE, however they were given; a ConfigError if a name or source is missing or repeated."""
+    if isinstance(items, dict):
+        items = [f"{name}={source}" for name, source in items.items()]
+    names: set[str] = set()
+    for item in items:
+        name, equals, source = str(item).partition("=")
+        if not (name and equals and source):
+            raise ConfigError(f"{option}: '{item}' is not NAME=SOURCE; write for example {'='.join(example)}")
+        if name in names:
+            raise ConfigError(f"{option}: two sets are called '{name}'; give each its own name")
+        names.add(name)
+    return items
+
+
+def _sources(items: list[str]) -> dict[str, str]:
+    return {name: source for name, _, source in (item.partition("=") for item in items)}
 
 
 @dataclass
@@ -77,6 +107,10 @@ class ModelArguments(ModelConfig):
     )
 
     def __post_init__(self) -> None:
+        targets = self.lora_target_modules
         super().__post_init__()
+        # TRL makes text of a list of one, and PEFT reads text as a pattern for a module's whole name.
+        if isinstance(targets, list) and len(targets) == 1 and re.fullmatch(r"[\w.]+", targets[0]):
+            self.lora_target_modules = targets
         if self.dtype is None:
             self.dtype = "auto" if self.use_peft else "float32"

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunData:
-    """The task, the reference pool (None if none is given) and the evaluation sets by name."""
+    """The task, the references (None if there are none), the other pools and the evaluation sets by name."""
 
     task: Dataset
     references: Dataset | None
+    pools: dict[str, Dataset] = field(default_factory=dict)
     evaluation: dict[str, Dataset] = field(default_factory=dict)
 
 
@@ -32,41 +33,52 @@ class SetSource:
     role: str
 
     def load(self) -> LoadedSamples:
-        """Load the set; a DataError if it can't be used."""
+        """Load the set; a DataError if it cannot be used."""
         return load_with_form(self.source, split=self.split, limit=self.limit, seed=self.seed, role=self.role)
 
 
 def set_sources(settings: "Settings") -> dict[str, SetSource]:
-    """Return where every set of a run comes from: the task, the references if given, then the evaluation sets.
+    """Return where every set of a run comes from: the task, references and pools if given, then the evaluation sets.
 
     Raises:
-        ConfigError: There is no task, or no references for a method that needs them.
+        ConfigError: There is no task, or a pool is missing that the method needs.
     """
-    data, method = settings.data, settings.method
+    data = settings.data
     seed = settings.training.seed
     if data.task is None:
         raise ConfigError("there are no task data: give --task, or `task:` in the configuration")
-    if method.needs_references and data.references is None:
-        raise ConfigError(
-            f"method '{method.name}' needs references: give --references, or `references:` in the configuration"
-        )
+    _check_pools(settings)
     sources = {TASK: SetSource(data.task, data.task_split, data.task_limit, seed, TASK)}
     if data.references is not None:
         split, limit = data.references_split, data.references_limit
         sources[REFERENCES] = SetSource(data.references, split, limit, seed, REFERENCES)
+    for name, source in data.pool_sources.items():
+        sources[name] = SetSource(source, data.pools_split, data.pools_limit, seed, name)
     for name, source in data.evaluation_sources.items():
         role = evaluation_role(name)
         sources[role] = SetSource(source, data.evaluation_split, data.evaluation_limit, seed, role)
     return sources
 
 
+def _check_pools(settings: "Settings") -> None:
+    data, method = settings.data, settings.method
+    given = {*data.pool_sources, *([REFERENCES] if data.references is not None else [])}
+    for name in method.pools:
+        if name not in given:
+            flag, key = f"--pools {name}=SOURCE", f"`{name}: SOURCE` below `pools:`"
+            if name == REFERENCES:
+                flag, key = "--references", "`references:`"
+            raise ConfigError(f"method '{method.name}' needs {name}: give {flag}, or {key} in the configuration")
+
+
 def load_run_data(settings: "Settings") -> RunData:
     """Return the data of a run; the trainer keeps the sets apart.
 
     Raises:
-        ConfigError: There is no task, or no references for a method that needs them.
-        DataError: A set can't be used.
+        ConfigError: There is no task, or a pool is missing that the method needs.
+        DataError: A set cannot be used.
     """
     sets = {name: source.load().dataset for name, source in set_sources(settings).items()}
     evaluation = {name: sets[evaluation_role(name)] for name in settings.data.evaluation_sources}
-    return RunData(sets[TASK], sets.get(REFERENCES), evaluation)
+    pools = {name: sets[name] for name in settings.data.pool_sources}
+    return RunData(sets[TASK], sets.get(REFERENCES), pools, evaluation)

@@ -16,7 +16,7 @@ from dualselect.methods import Method
 from dualselect.training import DualSelectConfig
 
 # What most runs set; `--help-all` shows the rest.
-_LOSSES = ("loss_average", "reference_batch_size", "prompt_overlap")
+_LOSSES = ("loss_average", "prompt_overlap")
 _TRAINING = (
     "output_dir",
     "num_train_epochs",
@@ -165,7 +165,10 @@ def add_run_flags(parser: Any) -> None:
     parser.add_argument("--config", metavar="FILE", default=unset, help="YAML file of settings")
     parser.add_argument("--method", metavar="NAME", default=unset, help="how to fine-tune; `dualselect methods` lists")
     parser.add_argument(
-        "--resume", action="store_true", default=unset, help="go on from output_dir's last checkpoint, if there is one"
+        "--resume",
+        action="store_true",
+        default=unset,
+        help="continue from output_dir's last whole checkpoint, if there is one",
     )
     parser.add_argument("-h", "--help", action="store_true", default=unset, help="show what most runs set")
     parser.add_argument("--help-all", action="store_true", default=unset, help="show every setting")

@@ -37,10 +37,10 @@ def write_provenance(
     """Write hashes of model and data, versions, seeds, hardware and the git commit of the working directory.
 
     Args:
-        run_folder: Where to write.
-        model: The model before its first update.
-        datasets: The raw data by role.
-        seeds: By name.
+        run_folder: Folder of the run.
+        model: Model before its first update.
+        datasets: Raw data, by role.
+        seeds: Seeds, by name.
     """
     config = getattr(model, "config", None)
     content = {
@@ -51,13 +51,22 @@ def write_provenance(
         },
         "data": {role: {"rows": len(data), "sha256": data_hash(data)} for role, data in datasets.items()},
         "seeds": dict(seeds),
-        "packages": {name: _version(name) for name in _PACKAGES},
-        "python": platform.python_version(),
-        "hardware": _hardware(),
-        "git": _git(),
+        **_surroundings(),
     }
-    with replacing(run_folder / PROVENANCE_FILE) as draft:
-        draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write(run_folder, content)
+
+
+def add_resumption(run_folder: Path, step: int) -> None:
+    """Add to `provenance.json` where a run was continued, and with which versions, hardware and commit.
+
+    Args:
+        run_folder: Folder of the run.
+        step: Completed optimizer steps of the checkpoint.
+    """
+    path = run_folder / PROVENANCE_FILE
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    content.setdefault("resumed", []).append({"step": step, **_surroundings()})
+    _write(run_folder, content)
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -81,6 +90,20 @@ def data_hash(dataset: Dataset) -> str:
         digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode())
         digest.update(b"\n")
     return digest.hexdigest()
+
+
+def _surroundings() -> dict[str, Any]:
+    return {
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "hardware": _hardware(),
+        "git": _git(),
+    }
+
+
+def _write(run_folder: Path, content: Mapping[str, Any]) -> None:
+    with replacing(run_folder / PROVENANCE_FILE) as draft:
+        draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _hardware() -> dict[str, Any]:
@@ -124,7 +147,9 @@ def plain(value: Any) -> Any:
     """Return `value` in YAML's own types, without secrets."""
     if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in value.items() if name not in _SECRETS}
-    if isinstance(value, list | tuple | set):
+    if isinstance(value, set | frozenset):
+        return sorted((plain(item) for item in value), key=str)  # the order of a set changes between processes
+    if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, Enum):
         return value.value

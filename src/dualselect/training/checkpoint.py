@@ -1,0 +1,290 @@
+"""Checkpoints: the method's state in them, whether they are whole, and which one a run continues from.
+
+A checkpoint is written in three parts: the method's state, then what transformers writes, then a manifest of all files,
+so that a run that was killed in between leaves a folder that is seen not to be whole.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+from zipfile import BadZipFile, ZipFile
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers.utils import logging
+
+from dualselect.distributed import from_main_process, rank, world_size
+from dualselect.errors import ResumeError, one_line
+from dualselect.files import replacing
+from dualselect.gradients import Direction, Parameters
+from dualselect.methods import Method
+from dualselect.training.resuming import compare
+
+MANIFEST = "dualselect_checkpoint.json"
+
+_TENSORS = "dualselect_state.safetensors"
+_VALUES = "dualselect_state.json"
+_ALWAYS = ("trainer_state.json", "optimizer.pt", "scheduler.pt", _TENSORS, _VALUES)
+_WEIGHTS = (
+    "adapter_model.safetensors",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "adapter_model.bin",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_UNREADABLE = (OSError, ValueError, KeyError, BadZipFile, SafetensorError)
+_logger = logging.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+# The method's state.
+
+
+def save_state(folder: Path, method: Method, identity: dict[str, Any], counters: dict[str, int]) -> None:
+    """Write the method's state into a checkpoint folder; on the main process alone.
+
+    Args:
+        folder: Checkpoint folder, made if missing.
+        method: Method whose state is kept.
+        identity: What a run that continues from here must share, from `identity_of`.
+        counters: What the trainer counts over a whole run.
+    """
+    directions, values = method.state_dict()
+    tensors = {
+        f"{label}/{name}": view.detach().cpu().contiguous().clone()
+        for label, direction in directions.items()
+        for name, view in direction.state_dict().items()
+    }
+    with replacing(folder / _TENSORS) as draft:
+        save_file(tensors, draft)
+    with replacing(folder / _VALUES) as draft:
+        content = {"identity": identity, "values": values, "counters": counters}
+        draft.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def load_state(folder: Path, method: Method, identity: dict[str, Any], params: Parameters) -> dict[str, int]:
+    """Restore the method's state from a checkpoint folder and return the trainer's counters.
+
+    Only the main process reads; the others get it from there, whether or not they see the same files.
+
+    Args:
+        folder: Checkpoint folder.
+        method: Method whose state is restored.
+        identity: What the run that continues is made from, from `identity_of`.
+        params: Trainable parameters, which the directions of the state belong to.
+
+    Raises:
+        ResumeError: The state is missing or damaged, or belongs to another run.
+    """
+    saved, grouped = _on_main_process(lambda: _read_state(folder))
+    compare(saved["identity"], identity, str(folder))
+    directions: dict[str, Direction] = {}
+    for label, state in grouped.items():
+        directions[label] = Direction.zeros(params)
+        try:
+            directions[label].load_state_dict(state)
+        except ValueError as error:
+            raise ResumeError(f"{folder} belongs to another model or adapter: {error}") from error
+    with torch.no_grad():
+        method.load_state_dict(directions, saved["values"])
+    counters: dict[str, int] = saved["counters"]
+    return counters
+
+
+def _read_state(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+    grouped: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    try:
+        saved = json.loads((folder / _VALUES).read_text(encoding="utf-8"))
+        for key, tensor in load_file(folder / _TENSORS).items():
+            label, name = key.split("/", 1)
+            grouped[label][name] = tensor
+    except _UNREADABLE as error:
+        raise ResumeError(f"{folder}: could not read {_VALUES} and {_TENSORS} ({one_line(error)}); {_CURE}") from error
+    return saved, dict(grouped)
+
+
+# Whether a checkpoint is whole.
+
+_CURE = "continue from an earlier checkpoint, or remove it to start from the beginning"
+
+
+def seal(folder: Path) -> None:
+    """Write the manifest of a checkpoint whose files are all written; on the main process, after all have written."""
+    content = {
+        "step": _step(folder),
+        "processes": world_size(),
+        "files": {
+            path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": _sha256(path)}
+            for path in _files(folder)
+        },
+    }
+    with replacing(folder / MANIFEST) as draft:
+        draft.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def is_whole(folder: Path, processes: int = 1) -> str | None:
+    """Return why a run cannot continue from a checkpoint, or None if it can.
+
+    A checkpoint without a manifest, as one that was killed just before it, counts as whole if the files that a run
+    needs are there and undamaged.
+
+    Args:
+        folder: Checkpoint folder.
+        processes: Number of processes of the run that would continue.
+    """
+    if not folder.is_dir():
+        return "there is no such folder"
+    try:
+        has_manifest = (folder / MANIFEST).is_file()
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8")) if has_manifest else None
+        written_by = manifest["processes"] if manifest else _processes(folder)
+        if written_by != processes:
+            return f"it was written by {written_by} processes, and {processes} would continue; use {written_by}"
+        missing = _missing(folder, processes)
+        if missing is not None:
+            return missing
+        return _unreadable(folder) if manifest is None else _altered(folder, manifest["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"its {MANIFEST} is damaged ({one_line(error)}); {_CURE}"
+
+
+def check_whole(folder: Path, processes: int = 1) -> None:
+    """Refuse a checkpoint that a run cannot continue from.
+
+    Raises:
+        ResumeError: Why not, and what to do.
+    """
+    reason = is_whole(folder, processes)
+    if reason is not None:
+        raise ResumeError(f"{folder} is not a whole checkpoint: {reason}")
+
+
+def check_resumable(folder: Path, identity: dict[str, Any], processes: int = 1) -> None:
+    """Refuse a checkpoint that is not whole or belongs to another run, before anything of it is loaded.
+
+    Raises:
+        ResumeError: Why not, and what to do; on all processes.
+    """
+
+    def check() -> None:
+        check_whole(folder, processes)
+        compare(_read_state(folder)[0]["identity"], identity, str(folder))
+        if not (folder / MANIFEST).is_file():
+            _logger.warning(f"{folder} has no {MANIFEST}: its files can be read, but not be checked against a list")
+
+    _on_main_process(check)
+
+
+def last_whole_checkpoint(output_dir: Path, processes: int = 1) -> Path | None:
+    """Return the last whole checkpoint of a run, or None if the run has no checkpoint at all.
+
+    Later checkpoints that are not whole are passed over with a warning.
+
+    Raises:
+        ResumeError: There are checkpoints, but none is whole.
+    """
+    return _on_main_process(lambda: _last_whole(output_dir, processes))
+
+
+def _last_whole(output_dir: Path, processes: int) -> Path | None:
+    checkpoints = [path for path in output_dir.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
+    refused = []
+    for folder in sorted(checkpoints, key=_step, reverse=True):
+        reason = is_whole(folder, processes)
+        if reason is None:
+            if refused:
+                _logger.warning(f"{refused[0]}; continuing from {folder} instead")
+            return folder
+        refused.append(f"{folder} is not a whole checkpoint: {reason}")
+    if refused:
+        raise ResumeError(refused[0])
+    return None
+
+
+def _missing(folder: Path, processes: int) -> str | None:
+    states = ["rng_state.pth"] if processes == 1 else [f"rng_state_{number}.pth" for number in range(processes)]
+    needed = [*_ALWAYS, *states]
+    missing = [name for name in needed if not (folder / name).is_file()]
+    if not any((folder / name).is_file() for name in _WEIGHTS):
+        missing.append(_WEIGHTS[0] if (folder / "adapter_config.json").is_file() else "model.safetensors")
+    if not missing:
+        return None
+    if "trainer_state.json" not in missing and "optimizer.pt" in missing:
+        return (
+            f"it has no {', '.join(missing)}, as with save_only_model=True; start in a new output_dir with "
+            "save_only_model=False"
+        )
+    return f"it has no {', '.join(missing)}; {_CURE}"
+
+
+def _altered(folder: Path, files: dict[str, dict[str, Any]]) -> str | None:
+    for name, entry in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"it has no {name}; {_CURE}"
+        size = path.stat().st_size
+        if size != entry["size"]:
+            return f"{name} has {size} bytes instead of {entry['size']}; {_CURE}"
+        if _sha256(path) != entry["sha256"]:
+            return f"{name} is not what was written; {_CURE}"
+    return None
+
+
+def _unreadable(folder: Path) -> str | None:
+    for path in _files(folder):
+        try:
+            if path.suffix == ".json":
+                json.loads(path.read_text(encoding="utf-8"))
+            elif path.suffix == ".safetensors":
+                with safe_open(path, "pt"):
+                    pass
+            elif path.suffix in (".pt", ".pth"):
+                with ZipFile(path) as archive:  # torch's format; nothing is unpickled
+                    damaged = archive.testzip()
+                if damaged is not None:
+                    return f"{path.name} is damaged; {_CURE}"
+        except _UNREADABLE as error:
+            return f"{path.name} is damaged ({one_line(error)}); {_CURE}"
+    return None
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the files that a run reads; the model card is the user's to edit."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != MANIFEST and path.suffix != ".md":
+            yield path
+
+
+def _processes(folder: Path) -> int:
+    return max(len(list(folder.glob("rng_state_*.pth"))), 1)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.rpartition("-")[2])
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _on_main_process(read: Callable[[], T]) -> T:
+    """Return on every process what `read` returns on the main one, and raise on every process its ResumeError."""
+    result: Any = None
+    if rank() == 0:
+        try:
+            result = read()
+        except ResumeError as error:
+            result = error
+    result = from_main_process(result)
+    if isinstance(result, ResumeError):
+        raise result
+    value: T = result
+    return value
