@@ -1,11 +1,15 @@
 """Every form and kind of file gives the same samples; what can't be used is named by file, line and field."""
 
 import re
+from fnmatch import fnmatch
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
+from datasets.data_files import get_data_patterns
 
-from dualselect.data import load_samples, load_with_form
+from dualselect.data import load_samples, load_with_form, records
 from dualselect.errors import DataError
 
 QUESTION, ANSWER = "How many legs, all told?", "Eight.\nA spider has eight."
@@ -30,6 +34,13 @@ FORMS = {
     "instruction": {"instruction": QUESTION, "output": ANSWER},
     "instruction with empty input": {"instruction": QUESTION, "input": "", "output": ANSWER},
     "question-answer": {"question": QUESTION, "answer": ANSWER},
+    "instruction with blank input": {"instruction": QUESTION, "input": " ", "output": ANSWER},
+    "instruction-response": {"instruction": QUESTION, "context": "", "response": ANSWER},
+    "ShareGPT": {"conversations": [{"from": "human", "value": QUESTION}, {"from": "gpt", "value": ANSWER}]},
+    "ShareGPT as messages": {"conversations": [user(QUESTION), assistant(ANSWER)]},
+    "messages with parts": {
+        "messages": [{"role": "user", "content": [{"type": "text", "text": QUESTION}]}, assistant(ANSWER)]
+    },
     "query-response": {"query": QUESTION, "response": ANSWER},
 }
 
@@ -65,10 +76,102 @@ def test_a_folder_is_its_files_in_order_or_those_of_the_split(write, tmp_path):
         load_samples(str(tmp_path / "split"), split="dev")
 
 
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("gsm_train.jsonl", "train"),
+        ("my-training_2.jsonl", "train"),
+        ("gsm_test.jsonl", "test"),
+        ("testing.v1.jsonl", "test"),
+        ("a.eval.jsonl", "test"),
+        ("x dev 3.jsonl", "validation"),
+        ("val7.jsonl", "validation"),
+        ("contest.jsonl", None),
+        ("evaluated_trained.jsonl", None),
+    ],
+)
+def test_files_are_of_the_splits_that_load_dataset_finds_in_their_names(write, tmp_path, name, split):
+    for file in (name, "other.jsonl"):
+        write(f"folder/{file}", [{"prompt": file, "completion": "x"}])
+    patterns = get_data_patterns(str(tmp_path / "folder"))
+    theirs = {str(found) for found, globs in patterns.items() if any(fnmatch(f"folder/{name}", glob) for glob in globs)}
+    assert theirs == {split or "train"}
+    read = load_samples(str(tmp_path / "folder"), split=split or "train")
+    assert [turns[0]["content"] for turns in read["prompt"]] == ([name] if split else sorted([name, "other.jsonl"]))
+
+
+def test_files_that_are_not_read_are_named(write, tmp_path, monkeypatch):
+    for name in ("gsm_train.jsonl", "gsm_test.jsonl", "extra.jsonl"):
+        write(f"folder/{name}", [{"prompt": name, "completion": "x"}])
+    for name in ("notes.txt", "README.md", "dataset_infos.json", "more/deep.jsonl"):
+        write(f"folder/{name}", "{}")
+    warnings = []
+    monkeypatch.setattr(records._logger, "warning", warnings.append)
+    assert len(load_samples(str(tmp_path / "folder"))) == 1
+    (warning,) = warnings
+    assert warning.endswith("not read: extra.jsonl, gsm_test.jsonl, more, notes.txt")
+
+
+def test_a_file_named_after_two_splits_is_refused(write, tmp_path):
+    write("folder/train_dev.jsonl", [{"prompt": "a", "completion": "x"}])
+    with pytest.raises(DataError, match=r"train_dev\.jsonl: is named after the splits train and validation"):
+        load_samples(str(tmp_path / "folder"))
+
+
+def test_a_parquet_column_given_twice_is_refused(tmp_path):
+    columns = [pa.array([text]) for text in ("the question", "a leftover", "the answer")]
+    pq.write_table(pa.Table.from_arrays(columns, names=["prompt", "prompt", "completion"]), tmp_path / "bad.parquet")
+    with pytest.raises(DataError, match=r"bad\.parquet: two columns have the same name"):
+        load_samples(str(tmp_path / "bad.parquet"))
+
+
 def test_an_instruction_with_input_asks_both(write):
     record = {"instruction": "Translate.", "input": "Hund", "output": "dog"}
     (sample,) = load_samples(write("data.jsonl", [record]))
     assert sample["prompt"][0]["content"] == "Translate.\n\nHund"
+
+
+SYSTEM = {"role": "system", "content": "Be kind."}
+EARLIER = [user("a"), assistant("b")]
+
+SURROUNDED = {
+    "context": ({"question": "c", "context": "The cat sleeps.", "answer": "d"}, [user("The cat sleeps.\n\nc")]),
+    "context of dolly": ({"instruction": "c", "context": "Cats.", "response": "d"}, [user("Cats.\n\nc")]),
+    "system": ({"question": "c", "system": "Be kind.", "answer": "d"}, [SYSTEM, user("c")]),
+    "system_prompt": ({"question": "c", "system_prompt": "Be kind.", "answer": "d"}, [SYSTEM, user("c")]),
+    "the same system twice": (
+        {"system": "Be kind.", "messages": [SYSTEM, user("c"), assistant("d")]},
+        [SYSTEM, user("c")],
+    ),
+    "history": (
+        {"instruction": "c", "system": "Be kind.", "history": [["a", "b"]], "output": "d"},
+        [SYSTEM, *EARLIER, user("c")],
+    ),
+    "nothing": ({"prompt": "c", "system": "", "history": [], "context": None, "completion": "d"}, [user("c")]),
+}
+
+
+@pytest.mark.parametrize("case", SURROUNDED)
+def test_what_surrounds_a_prompt_is_part_of_it(write, case):
+    record, prompt = SURROUNDED[case]
+    loaded = load_with_form(write("data.jsonl", [record]))
+    assert loaded.dataset[0]["prompt"] == prompt
+    assert loaded.dataset[0]["completion"] == [assistant("d")]
+    assert loaded.ignored == ()
+
+
+def test_fields_that_are_not_read_are_told(write):
+    rows = [
+        {"id": "a", "prompt": "q", "completion": "a", "category": "c", "label": True, "score": 3, "note": None},
+        {"id": "b", "prompt": "q", "completion": "b", "category": "c", "weight": 1.0, "origin": "web", "tools": []},
+    ]
+    assert load_with_form(write("data.jsonl", rows)).ignored == ("score", "origin")
+
+
+def test_earlier_turns_may_be_marked_as_not_learned(write):
+    turns = [user("a"), {**assistant("b"), "weight": 0}, user("c"), {**assistant("d"), "weight": 1}]
+    (sample,) = load_samples(write("data.jsonl", [{"messages": turns}]))
+    assert sample["completion"] == [assistant("d")]
 
 
 def test_a_longer_conversation_ends_in_its_last_answer(write):
@@ -111,7 +214,7 @@ GOOD = '{"prompt": "a", "completion": "b"}\n'
 
 BAD = {
     "not JSON": (GOOD + '{"prompt": \n', r"bad\.jsonl:2: not valid JSON"),
-    "no record": (GOOD + "[1]\n", r"bad\.jsonl:2: holds a list instead of a record"),
+    "no record": (GOOD + "[1]\n", r"bad\.jsonl:2: contains a list instead of a record"),
     "missing field": (GOOD + '{"prompt": "a"}\n', r"bad\.jsonl:2: field 'completion' is missing"),
     "null field": (GOOD + '{"prompt": "a", "completion": null}\n', r"bad\.jsonl:2: field 'completion' is null"),
     "wrong type": (GOOD + '{"prompt": 3, "completion": "b"}\n', r"bad\.jsonl:2: field 'prompt' is a number"),
@@ -129,8 +232,48 @@ BAD = {
         r"bad\.jsonl:2: field 'id' is 'x', as in .*bad\.jsonl:1",
     ),
     "not UTF-8": (GOOD.encode() + b'{"prompt": "\xff", "completion": "b"}\n', r"bad\.jsonl:2: not UTF-8"),
-    "nothing": ("", r"bad\.jsonl: holds no records"),
-    "blank lines": ("\n\n", r"bad\.jsonl: holds no records"),
+    "invisible text": (
+        '{"prompt": "\\u200b\\ufeff \\u00ad", "completion": "b"}\n',
+        r"bad\.jsonl:1: field 'prompt' is empty",
+    ),
+    "an undesired answer": (
+        GOOD + '{"prompt": "a", "completion": "b", "label": false}\n',
+        r"bad\.jsonl:2: field 'label' is false, so the answer is one to avoid",
+    ),
+    "an undesired conversation": (
+        '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "kto_tag": false}\n',
+        r"field 'kto_tag' is false",
+    ),
+    "weight": (GOOD + '{"prompt": "a", "completion": "b", "weight": 0.5}\n', r":2: field 'weight' is 0\.5, but all"),
+    "an answer not to learn": (
+        '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "train": false}]}\n',
+        r"field 'messages\[1\]\.train' is False, but an answer is learned whole",
+    ),
+    "images": ('{"prompt": "a", "completion": "b", "images": ["x.png"]}\n', r"field 'images' is not read"),
+    "tools": (
+        '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "tools": [{}]}\n',
+        r"bad\.jsonl:1: field 'tools' is not read",
+    ),
+    "tool calls": (
+        '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "tool_calls": [1]}]}\n',
+        r"field 'messages\[1\]\.tool_calls' is not read",
+    ),
+    "two systems": (
+        '{"system": "x", "messages": [{"role": "system", "content": "y"}, {"role": "user", "content": "a"}, '
+        '{"role": "assistant", "content": "b"}]}\n',
+        r"field 'system' differs from the prompt's own system message",
+    ),
+    "history of texts": (
+        '{"prompt": "a", "completion": "b", "history": ["x"]}\n',
+        r"field 'history' is a list; give a list of pairs",
+    ),
+    "unknown speaker": (
+        '{"conversations": [{"from": "robot", "value": "a"}]}\n',
+        r"field 'conversations\[0\]\.from' is 'robot'; use one of human, gpt",
+    ),
+    "a field twice": ('{"prompt": "a", "prompt": "b", "completion": "c"}\n', r"jsonl:1: .*'prompt' is given twice"),
+    "nothing": ("", r"bad\.jsonl: contains no records"),
+    "blank lines": ("\n\n", r"bad\.jsonl: contains no records"),
 }
 
 
@@ -147,6 +290,9 @@ def test_what_cannot_be_used_is_named_by_file_line_and_field(write, case):
     [
         ("bad.json", '[{"prompt": "a", "completion": "b"},\n{"prompt": }]', r"bad\.json:2: not valid JSON"),
         ("bad.json", '[{"prompt": "a", "completion": "b"}\n{"prompt": "a"}]', r"bad\.json:2: .*after record 1"),
+        ("bad.json", '{"version": "1",\n "data": []}', r"is one object with the fields 'version', 'data'; give"),
+        ("bad.json", '{"prompt": "a",\n"completion": "b"}\n{"prompt": "a"}', r"bad\.json:1: not valid JSON"),
+        ("bad.json", '[{"prompt": "a", "prompt": "b"}]', r"bad\.json:1: .*'prompt' is given twice"),
         ("bad.json", '"text"', r"begins with '\"'"),
         ("bad.csv", "prompt,completion\na,b,c\n", r"bad\.csv:2: has 3 cells where the header has 2"),
         ("bad.csv", "prompt,prompt\na,b\n", r"bad\.csv:1: two columns have the same name"),

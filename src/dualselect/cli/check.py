@@ -4,6 +4,8 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from transformers import GenerationConfig
+
     from dualselect.cli.settings import Settings
     from dualselect.data import LoadedSamples, Overlap
     from dualselect.training.inspection import Inspection, TokenCounts
@@ -14,8 +16,9 @@ tokenizer, trains nothing and writes nothing. Exit code 2 means that training wo
   dualselect check --config examples/gsm8k.yaml
   dualselect check --task data/task.jsonl --references data/safe.jsonl --model my/model
 
-For every set: the form that was detected, one sample as the model sees it with the part that is learned marked,
-token counts, prompts that recur, samples that would be skipped. Between sets: prompts that they share."""
+For every set: the form that was detected, fields that are not read, one sample as the model sees it with the part that
+is learned marked, token counts, prompts that recur, samples that would be skipped or whose answers have no end. Between
+sets: prompts that they share."""
 
 _SHOWN = 5  # ids listed before "..."
 
@@ -38,14 +41,15 @@ def check(settings: "Settings") -> int:
 
     Raises:
         ConfigError: Settings that do not go together.
-        DataError: A set can't be read; the message names file, line and field.
+        DataError: A set cannot be read; the message names file, line and field.
     """
     from datasets import disable_progress_bars
     from rich.console import Console
     from transformers import AutoTokenizer
 
     from dualselect.cli.run_data import set_sources
-    from dualselect.data import refused_overlaps, run_overlaps
+    from dualselect.data import refused_overlaps, run_doubts, run_overlaps
+    from dualselect.data.templates import declared_ends, reads_clock
     from dualselect.quickstart import resolve_model
     from dualselect.training.inspection import inspect
 
@@ -53,18 +57,26 @@ def check(settings: "Settings") -> int:
     console = Console(highlight=False, soft_wrap=True)
     sources = set_sources(settings)
     loaded = {name: source.load() for name, source in sources.items()}
-    tokenizer = AutoTokenizer.from_pretrained(
-        resolve_model(settings.model.model_name_or_path), revision=settings.model.model_revision
-    )
+    model, revision = resolve_model(settings.model.model_name_or_path), settings.model.model_revision
+    tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+    ends = declared_ends(_generation_config(model, revision), tokenizer)
     problems = []
     for name, found in loaded.items():
-        inspection = inspect(found.dataset, settings.training, tokenizer)
+        inspection = inspect(found.dataset, settings.training, tokenizer, ends)
         _show_set(console, name, sources[name].source, found, inspection, settings.training.max_length)
+        if inspection.endless:
+            console.print(_without_end(inspection.endless, ends, tokenizer), markup=False)
+            console.print()
         if inspection.supervised is None and not inspection.prompt_only:
             problems.append(f"{name}: no sample has a supervised token within max_length; raise max_length")
-    overlaps = run_overlaps({name: found.dataset for name, found in loaded.items()})
+    sets = {name: found.dataset for name, found in loaded.items()}
+    overlaps = run_overlaps(sets)
     policy = settings.training.prompt_overlap
     _show_overlaps(console, overlaps, policy)
+    for doubt in run_doubts(sets):
+        console.print(doubt, markup=False)
+    if reads_clock(tokenizer.chat_template):
+        console.print("The chat template writes today's date into prompts; a run keeps the date of its start.")
     if refused_overlaps(overlaps, policy):
         problems.append("sets share prompts: remove them, or set prompt_overlap to drop")
     for problem in problems:
@@ -83,6 +95,8 @@ def _show_set(
     drawn = "" if len(found.dataset) == found.rows else f", {len(found.dataset)} of them drawn"
     console.print(f"source      {escape(source)}: {found.rows} records{drawn}")
     console.print(f"form        {found.form.name}: {escape(str(found.form))}")
+    if found.ignored:
+        console.print(f"ignored     fields that are not read: {escape(', '.join(found.ignored))}")
     if inspection.prompt_only:
         console.print(f"prompt-only {inspection.prompt_only} samples, which the starting model would answer")
     for label, counts in (("tokens      ", inspection.tokens), ("supervised  ", inspection.supervised)):
@@ -97,11 +111,34 @@ def _show_set(
         )
     if inspection.duplicates:
         groups = [" = ".join(ids) for ids in inspection.duplicates]
-        console.print(f"duplicates  {len(groups)} prompts stand more than once: {escape(_listed(groups))}")
+        console.print(f"duplicates  {len(groups)} prompts recur: {escape(_listed(groups))}")
     if inspection.example:
-        console.print("example     as the model sees it; what is learned stands between ⟦ and ⟧")
+        console.print("example     as the model sees it; what is learned is between ⟦ and ⟧")
         console.print(_example(inspection.example))
     console.print()
+
+
+def _generation_config(model: str, revision: str | None) -> "GenerationConfig | None":
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(model, revision=revision)
+    except OSError:
+        return None  # many models have none
+
+
+def _without_end(count: int, ends: list[int], tokenizer: Any) -> str:
+    from dualselect.data.templates import end_of_turn
+
+    stops = " or ".join(repr(token) for token in tokenizer.convert_ids_to_tokens(ends)) or "no token at all"
+    text = f"no end      {count} samples: what is learned does not end where generation stops, at {stops}"
+    turn = end_of_turn(tokenizer)
+    if turn is None or turn in ends:
+        return f"{text}, so answers may run on; use a chat template whose answers, as they are learned, end so"
+    return (
+        f"{text}, but at {tokenizer.convert_ids_to_tokens(turn)!r}; `dualselect evaluate` stops there, other programs "
+        "do once it is the tokenizer's eos_token or in generation_config.json"
+    )
 
 
 def _counts(counts: "TokenCounts") -> str:

@@ -16,8 +16,7 @@ from dualselect.compare.cell import Cell
 from dualselect.compare.evaluating import GridEvaluation, read_evaluation
 from dualselect.compare.grid import Grid, cell_folder
 from dualselect.compare.request import MethodChoice, read_baseline, read_methods, read_seeds, select_methods
-from dualselect.data import REFERENCES, TASK, prompt_key
-from dualselect.data.overlaps import has_prompts, prompts_of
+from dualselect.data import REFERENCES, TASK, sample_keys
 from dualselect.errors import ConfigError, nearest
 from dualselect.methods import SFT
 from dualselect.quickstart import resolve_model
@@ -210,4 +209,4 @@ def _trained_on(cells: Sequence[Callable[[], Settings]]) -> frozenset[str]:
         if role in (TASK, REFERENCES)
     }
     loaded = [source.load().dataset for source in sources]
-    return frozenset(prompt_key(prompt) for data in loaded if has_prompts(data) for prompt in prompts_of(data))
+    return frozenset(key for data in loaded for key in sample_keys(data) if key is not None)

@@ -1,38 +1,58 @@
-"""Data: loading any source into prompts and completions with stable ids, and keeping sets apart."""
+"""Data: loading any source into prompts and completions, what samples are known by, and keeping sets apart."""
 
 from dualselect.data.disjoint import (
     POLICIES,
     REFERENCES,
     TASK,
     evaluation_role,
+    is_evaluation,
     keep_apart,
     refused_overlaps,
+    run_doubts,
     run_overlaps,
 )
 from dualselect.data.forms import FORMS, Form
+from dualselect.data.identity import (
+    INDEX_COLUMN,
+    TOKEN_WEIGHTS,
+    IndexCollator,
+    content_digest,
+    dropped_ids,
+    identify,
+)
 from dualselect.data.loading import LoadedSamples, load_samples, load_with_form
-from dualselect.data.overlaps import Overlap, check_disjoint, drop_overlaps, find_duplicates, prompt_key
-from dualselect.data.trained import sample_categories, trained_prompts, write_samples
+from dualselect.data.overlaps import Overlap, check_disjoint, drop_overlaps, find_duplicates, prompt_key, sample_keys
+from dualselect.data.trained import sample_categories, trained_doubt, trained_prompts, write_samples
 
 __all__ = [
     "FORMS",
+    "INDEX_COLUMN",
     "POLICIES",
     "REFERENCES",
     "TASK",
+    "TOKEN_WEIGHTS",
     "Form",
+    "IndexCollator",
     "LoadedSamples",
     "Overlap",
     "check_disjoint",
+    "content_digest",
     "drop_overlaps",
+    "dropped_ids",
     "evaluation_role",
     "find_duplicates",
+    "identify",
+    "is_evaluation",
     "keep_apart",
     "load_samples",
     "load_with_form",
     "prompt_key",
     "refused_overlaps",
+    "run_doubts",
     "run_overlaps",
     "sample_categories",
+    "sample_keys",
+    "trained_doubt",
     "trained_prompts",
     "write_samples",
 ]

@@ -1,41 +1,62 @@
-"""Keeping the sets of a run apart: no prompt that is trained on is a reference too, none of both is evaluated on."""
+"""Keeping the sets of a run apart: no prompt that is trained on is in a pool too, none of both is evaluated on."""
 
 from collections.abc import Mapping
 
 from datasets import Dataset
 from transformers.utils import logging
 
-from dualselect.data.overlaps import Overlap, check_disjoint, drop_overlaps
+from dualselect.data.overlaps import Overlap, check_disjoint, drop_overlaps, uncompared
 from dualselect.errors import DataError
 
 _logger = logging.get_logger(__name__)
 
 TASK, REFERENCES = "task", "references"
 POLICIES = ("error", "drop", "ignore")
+_EVALUATION = "evaluation "
 
 
 def evaluation_role(name: str) -> str:
-    """Return what an evaluation set is called beside the task and the references."""
-    return f"evaluation {name}"
+    """Return what an evaluation set is called beside the task and the pools."""
+    return f"{_EVALUATION}{name}"
+
+
+def is_evaluation(role: str) -> bool:
+    """Return whether a set of this role is evaluated on; all others are the task or pools."""
+    return role.startswith(_EVALUATION)
 
 
 def run_overlaps(sets: Mapping[str, Dataset]) -> list[Overlap]:
-    """Return the prompts that two sets of a run share, but for two evaluation sets.
+    """Return the prompts that sets of a run share and should not.
+
+    The task shares none with a pool, and evaluation sets share none with both. Pools may share prompts with each other,
+    as harmful and safe answers to the same questions do, and so may evaluation sets.
 
     Args:
-        sets: `TASK`, `REFERENCES` and the evaluation sets by `evaluation_role`, in this order.
+        sets: `TASK`, the pools by name (`REFERENCES` is one) and the evaluation sets by `evaluation_role`, in this
+            order.
     """
-    return [overlap for overlap in check_disjoint(sets) if overlap.sets[0] in (TASK, REFERENCES)]
+    return [overlap for overlap in check_disjoint(sets) if _are_kept_apart(*overlap.sets)]
+
+
+def run_doubts(sets: Mapping[str, Dataset]) -> list[str]:
+    """Return a sentence for all sets of `run_overlaps` that cannot be compared."""
+    names = list(sets)
+    pairs = [(a, b) for place, a in enumerate(names) for b in names[place + 1 :] if _are_kept_apart(a, b)]
+    return list(dict.fromkeys(doubt for pair in pairs for doubt in uncompared({name: sets[name] for name in pair})))
+
+
+def _are_kept_apart(first: str, second: str) -> bool:
+    return TASK in (first, second) or is_evaluation(first) != is_evaluation(second)
 
 
 def refused_overlaps(overlaps: list[Overlap], policy: str) -> list[Overlap]:
     """Return the overlaps that stop a run under a policy.
 
-    'ignore' speaks of task and references alone: what is trained on is never evaluated on.
+    'ignore' concerns the task and the pools alone: what is trained on is never evaluated on.
     """
     refused = {
         "error": overlaps,
-        "ignore": [overlap for overlap in overlaps if overlap.sets != (TASK, REFERENCES)],
+        "ignore": [overlap for overlap in overlaps if any(map(is_evaluation, overlap.sets))],
         "drop": [],
     }
     return refused[policy]
@@ -44,14 +65,18 @@ def refused_overlaps(overlaps: list[Overlap], policy: str) -> list[Overlap]:
 def keep_apart(sets: Mapping[str, Dataset], policy: str) -> dict[str, Dataset]:
     """Return the sets of a run, sharing no prompts but those that the policy lets pass.
 
+    A warning tells which sets cannot be compared, such as tokenised ones with conversations.
+
     Args:
-        sets: As `run_overlaps` takes them. Sets without a prompt column (already tokenised, say) pass unchecked.
-        policy: 'error' stops; 'drop' leaves prompts of the task out of the references, and prompts of both out of the
-            evaluation sets; 'ignore' lets task and references share prompts.
+        sets: As `run_overlaps` takes them.
+        policy: 'error' stops; 'drop' leaves prompts of the task out of the pools, and prompts of both out of the
+            evaluation sets; 'ignore' lets the task and the pools share prompts.
 
     Raises:
         DataError: Sets share prompts, or a set has none left once they are dropped.
     """
+    for doubt in run_doubts(sets):
+        _logger.warning(doubt)
     overlaps = run_overlaps(sets)
     if policy == "drop":
         return {name: _without(dataset, name, overlaps) for name, dataset in sets.items()}
@@ -72,10 +97,11 @@ def _refuse(overlaps: list[Overlap]) -> None:
 
 
 def _without(dataset: Dataset, name: str, overlaps: list[Overlap]) -> Dataset:
-    """Return a set without the prompts of the sets that go before it: task, references, evaluation."""
+    """Return a set without the prompts of the sets that go before it: task, pools, evaluation."""
     kept = drop_overlaps(dataset, name, [overlap for overlap in overlaps if overlap.sets[1] == name])
+    if kept is dataset:
+        return dataset
     if len(kept) == 0:
-        raise DataError(f"{name}: all {len(dataset)} prompts stand in the task or the references; give other data")
-    if len(kept) < len(dataset):
-        _logger.warning(f"{name}: left out {len(dataset) - len(kept)} of {len(dataset)} samples, whose prompts recur")
+        raise DataError(f"{name}: all {len(dataset)} prompts are also in the task or a pool; give other data")
+    _logger.warning(f"{name}: left out {len(dataset) - len(kept)} of {len(dataset)} samples, whose prompts recur")
     return kept

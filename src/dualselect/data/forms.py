@@ -8,15 +8,28 @@ from dualselect.data.messages import (
     Messages,
     check_completion,
     check_prompt,
+    is_given,
     messages_of,
+    sharegpt_messages,
     split_conversation,
     text_of,
     transcript,
 )
+from dualselect.data.records import kind_of
 from dualselect.errors import DataError
 
 Fields = Mapping[str, Any]
 Content = tuple[Messages, Messages | None]
+
+# What samples are known by; loading reads them.
+_DESCRIPTIVE = ("id", "category")
+# What stands around the prompt in any form.
+_SYSTEM = ("system", "system_prompt")
+_SURROUNDING = (*_SYSTEM, "history", "context")
+# Fields without which a record means something else.
+_UNREAD = ("tools", "functions", "image", "images", "video", "videos", "audio", "audios")
+# Fields that say that an answer is an undesired one, as in unpaired preference data.
+_VERDICTS = ("label", "kto_tag")
 
 
 @dataclass(frozen=True)
@@ -71,13 +84,16 @@ def _turns(record: Fields, asked: str, answered: str, place: str) -> Content:
 
 def _read_instruction(record: Fields, place: str) -> Content:
     text = text_of(record.get("instruction"), "instruction", place)
-    given = record.get("input")
-    if given is not None and given != "":
-        text = f"{text}\n\n{text_of(given, 'input', place)}"
+    if is_given(record.get("input")):
+        text = f"{text}\n\n{text_of(record['input'], 'input', place)}"
     prompt = [{"role": "user", "content": text}]
     if record.get("output") is None:
         return prompt, None
     return prompt, [{"role": "assistant", "content": text_of(record["output"], "output", place)}]
+
+
+def _read_instruction_response(record: Fields, place: str) -> Content:
+    return _turns(record, "instruction", "response", place)
 
 
 def _read_messages(record: Fields, place: str) -> Content:
@@ -87,13 +103,20 @@ def _read_messages(record: Fields, place: str) -> Content:
     return split_conversation(messages_of(value, "messages", place, "user"), "messages", place)
 
 
+def _read_sharegpt(record: Fields, place: str) -> Content:
+    turns = sharegpt_messages(record.get("conversations"), "conversations", place)
+    return split_conversation(messages_of(turns, "conversations", place, "user"), "conversations", place)
+
+
 def _read_preference(record: Fields, place: str) -> Content:
-    """Read `chosen` as the answer; it may hold the whole conversation, as messages or as a transcript."""
+    """Read `chosen` as the answer; it may contain the whole conversation, as messages or as a transcript."""
     chosen = messages_of(transcript(record.get("chosen")), "chosen", place, "assistant")
     given = record.get("prompt")
     if chosen[0]["role"] == "assistant":
         if given is None:
-            raise DataError(f"{place}: field 'prompt' is missing, and 'chosen' holds no conversation; give the prompt")
+            raise DataError(
+                f"{place}: field 'prompt' is missing, and 'chosen' contains no conversation; give the prompt"
+            )
         prompt = messages_of(transcript(given), "prompt", place, "user")
         check_prompt(prompt, "prompt", place)
         check_completion(chosen, "chosen", place)
@@ -111,7 +134,9 @@ FORMS = (
     Form("prompt-completion", ("prompt", "completion"), "completion", _read_prompt_completion),
     Form("preference", ("chosen",), "chosen", _read_preference, ("prompt", "rejected")),
     Form("messages", ("messages",), "messages", _read_messages),
+    Form("ShareGPT", ("conversations",), "conversations", _read_sharegpt),
     Form("instruction", ("instruction", "output"), "output", _read_instruction, ("input",)),
+    Form("instruction-response", ("instruction", "response"), "response", _read_instruction_response),
     Form("question-answer", ("question", "answer"), "answer", _read_question_answer),
     Form("query-response", ("query", "response"), "response", _read_query_response),
 )
@@ -152,7 +177,78 @@ def read_content(record: Fields, form: Form, place: str, answer_needed: bool = T
     prompt, completion = form.read(record, place)
     if completion is None and answer_needed:
         raise DataError(f"{place}: field '{form.answer}' ends without an answer; let the assistant have the last word")
-    return prompt, completion
+    _check_meaning(record, completion is not None, place)
+    return _surrounded(prompt, record, place), completion
+
+
+def ignored_fields(record: Fields, form: Form) -> list[str]:
+    """Return the fields of a record that say something and are not read."""
+    read = {*form.fields, *form.optional, *_DESCRIPTIVE, *_SURROUNDING}
+    others = {name: value for name, value in record.items() if name not in read and is_given(value)}
+    return [name for name, value in others.items() if not _is_mark(name, value)]
+
+
+def _is_mark(name: str, value: Any) -> bool:
+    """Whether a field says no more than that the answer is a desired one, which is understood."""
+    return (name in _VERDICTS and value is True) or (name == "weight" and value == 1)
+
+
+def _check_meaning(record: Fields, has_answer: bool, place: str) -> None:
+    """Refuse fields that change what a record means and that are not read.
+
+    Raises:
+        DataError: There is such a field, or the answer is marked as one to avoid.
+    """
+    for name in _UNREAD:
+        if is_given(record.get(name)):
+            raise DataError(
+                f"{place}: field '{name}' is not read, and the record means something else without it; write what the "
+                "model is to see into the messages, or give the data to DualSelectTrainer in Python"
+            )
+    for name in _VERDICTS if has_answer else ():
+        if record.get(name) is False or str(record.get(name)).strip().lower() == "false":
+            raise DataError(
+                f"{place}: field '{name}' is false, so the answer is one to avoid; remove the record, or give a "
+                "desired answer"
+            )
+    weight = record.get("weight")
+    if isinstance(weight, int | float) and weight != 1:
+        raise DataError(
+            f"{place}: field 'weight' is {weight}, but all samples count alike; remove the field, or repeat or remove "
+            "the record"
+        )
+
+
+def _surrounded(prompt: Messages, record: Fields, place: str) -> Messages:
+    """Return a prompt with the system message, the earlier turns and the context of its record.
+
+    The context goes before the last question, after an empty line: `{context}\\n\\n{question}`.
+    """
+    first = prompt[:1] if prompt[0]["role"] == "system" else []
+    turns = prompt[len(first) :]
+    for name in _SYSTEM:
+        if is_given(record.get(name)):
+            message = {"role": "system", "content": text_of(record[name], name, place)}
+            if first and first != [message]:
+                raise DataError(f"{place}: field '{name}' differs from the prompt's own system message; remove one")
+            first = [message]
+    if is_given(record.get("context")):
+        asked = f"{text_of(record['context'], 'context', place)}\n\n{turns[-1]['content']}"
+        turns = [*turns[:-1], {**turns[-1], "content": asked}]
+    return [*first, *_history(record.get("history"), place), *turns]
+
+
+def _history(value: Any, place: str) -> Messages:
+    """Return the earlier turns of a conversation, given as pairs of what the user and the assistant said."""
+    if not is_given(value):
+        return []
+    if not isinstance(value, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in value):
+        raise DataError(f"{place}: field 'history' is {kind_of(value)}; give a list of pairs [question, answer]")
+    return [
+        {"role": role, "content": text_of(said, f"history[{index}]", place)}
+        for index, pair in enumerate(value)
+        for role, said in zip(("user", "assistant"), pair, strict=True)
+    ]
 
 
 def _missing(form: Form, record: Fields, place: str) -> DataError:

@@ -1,7 +1,6 @@
 """Loading a source into a data set of prompts and completions, with stable ids."""
 
 import heapq
-import json
 from dataclasses import dataclass, field
 from hashlib import sha1
 from itertools import islice
@@ -10,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
-from dualselect.data.forms import Content, Form, detect_form, read_content
+from dualselect.data.forms import Form, detect_form, ignored_fields, read_content
+from dualselect.data.identity import ContentIds
 from dualselect.data.records import Record, read_records
 from dualselect.errors import DataError
 
@@ -37,11 +37,13 @@ class LoadedSamples:
         dataset: The samples, with the columns of `load_samples`.
         form: The form of the records.
         rows: Records in the source, before any limit.
+        ignored: Fields of the records that say something and were not read.
     """
 
     dataset: Dataset
     form: Form
     rows: int
+    ignored: tuple[str, ...] = ()
 
 
 def load_samples(
@@ -55,7 +57,7 @@ def load_samples(
         split: The split, for hub ids and for folders whose files are named after splits.
         limit: Samples to draw, without replacement; None takes all. Which ones are drawn depends on `seed` and
             their ids, not on their order; they keep the order of the source.
-        seed: Of the draw.
+        seed: Seed of the draw.
         role: What they are for. With 'references' they may lack the completion (then None); errors name it.
 
     Returns:
@@ -64,7 +66,7 @@ def load_samples(
         (int; line of a JSONL or CSV file, else number from 1) and `source` (file or hub id).
 
     Raises:
-        DataError: The source is missing, empty or unreadable, or a record can't be used; it names file, line and
+        DataError: The source is missing, empty or unreadable, or a record cannot be used; it names file, line and
             field.
     """
     return load_with_form(source, split=split, limit=limit, seed=seed, role=role).dataset
@@ -83,30 +85,32 @@ def load_with_form(
     except DataError as error:
         raise DataError(f"{role}: {error}") from error
     if reading.form is None:
-        raise DataError(f"{role}: {source}: holds no records; give at least one")
+        raise DataError(f"{role}: {source}: contains no records; give at least one")
     table = pa.concat_tables(chunks)
     total = len(table)
     if limit is not None and limit < total:
         table = table.take(_drawn(table["id"].to_pylist(), limit, seed))
-    return LoadedSamples(Dataset(table), reading.form, total)
+    return LoadedSamples(Dataset(table), reading.form, total, tuple(reading.ignored))
 
 
 @dataclass
 class _Reading:
-    """What is remembered from one record to the next: the form and the ids."""
+    """What is remembered from one record to the next: the form, the ids and the fields that were not read."""
 
     answer_needed: bool
     form: Form | None = None
     own_ids: dict[str, str] = field(default_factory=dict)
-    contents: dict[str, int] = field(default_factory=dict)
+    content_id: ContentIds = field(default_factory=ContentIds)
+    ignored: dict[str, None] = field(default_factory=dict)  # in the order in which they appear
 
     def sample(self, record: Record) -> dict[str, Any]:
         if self.form is None:
             self.form = detect_form(record.fields, record.place, self.answer_needed)
         content = read_content(record.fields, self.form, record.place, self.answer_needed)
+        self.ignored |= dict.fromkeys(ignored_fields(record.fields, self.form))
         category = record.fields.get("category")
         return {
-            "id": self._own_id(record) or self._content_id(content),
+            "id": self._own_id(record) or self.content_id(content),
             "prompt": content[0],
             "completion": content[1],
             "category": None if category is None else str(category),
@@ -125,17 +129,6 @@ class _Reading:
         if before is not record.place:
             raise DataError(f"{record.place}: field 'id' is '{name}', as in {before}; give every record its own id")
         return name
-
-    def _content_id(self, content: Content) -> str:
-        digest = content_hash(content)
-        self.contents[digest] = count = self.contents.get(digest, 0) + 1
-        return digest if count == 1 else f"{digest}-{count}"
-
-
-def content_hash(content: Content) -> str:
-    """Return 16 hexadecimal digits that stand for a prompt and its completion."""
-    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
-    return sha1(text.encode(), usedforsecurity=False).hexdigest()[:16]
 
 
 def _drawn(ids: list[str], limit: int, seed: int) -> list[int]:

@@ -1,6 +1,7 @@
 """Conversations: reading them from text or message lists, and checking their roles."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from dualselect.data.records import kind_of
@@ -11,28 +12,53 @@ Messages = list[Message]
 
 ROLES = ("system", "user", "assistant", "tool")
 
+# What ShareGPT and its kin call the roles.
+_SPEAKERS = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "observation": "tool"}
+# Fields of a message that change what it says; a chat template would render them, so that they cannot be left out.
+_MESSAGE_FIELDS = ("tool_calls", "function_call", "reasoning_content", "thinking", "images", "audio")
+# Fields that say whether a message is to be learned.
+_LEARNED_FIELDS = ("weight", "train")
+
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
+# Unicode's Default_Ignorable_Code_Point: soft hyphens, zero-width characters, marks of direction and their like.
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+
+
+def visible(text: str) -> str:
+    """Return text without the characters that are not shown."""
+    return text if text.isascii() else _INVISIBLE.sub("", text)
+
+
+def is_given(value: Any) -> bool:
+    """Return whether a field says something: it is neither null nor empty, nor text that stands for that."""
+    if isinstance(value, str):
+        return visible(value).strip() not in ("", "[]", "{}", "null")
+    return value is not None and value is not False and value != [] and value != {}
 
 
 def text_of(value: Any, field: str, place: str) -> str:
     """Return `value` if it is text that says something; a DataError naming field and place otherwise."""
     if not isinstance(value, str):
         raise DataError(f"{place}: field '{field}' is {kind_of(value)}; give text")
-    if not value.strip():
+    if not visible(value).strip():
         raise DataError(f"{place}: field '{field}' is empty; give text or remove the record")
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise DataError(f"{place}: field '{field}' holds half a character (a lone surrogate); mend it") from error
+            raise DataError(f"{place}: field '{field}' contains half a character (a lone surrogate); fix it") from error
     return value
 
 
 def messages_of(value: Any, field: str, place: str, role: str) -> Messages:
-    """Return the messages of a field that holds text, said by `role`, or a list of messages.
+    """Return the messages of a field that contains text, said by `role`, or a list of messages.
 
     Raises:
-        DataError: A message lacks role or content, has an unknown role, or is a system message after the first.
+        DataError: A message lacks role or content, has an unknown role, a field that changes what it says, or is a
+            system message after the first; or the last one is marked as not to be learned.
     """
     if not isinstance(value, list):
         if isinstance(value, dict) or not isinstance(value, str):
@@ -44,12 +70,19 @@ def messages_of(value: Any, field: str, place: str, role: str) -> Messages:
     for index, message in enumerate(messages):
         if message["role"] == "system" and index > 0:
             raise DataError(f"{place}: field '{field}[{index}].role' is 'system'; a system message comes first")
+    _check_learned(value[-1], f"{field}[{len(value) - 1}]", place)
     return messages
 
 
 def _message(item: Any, field: str, place: str) -> Message:
     if not isinstance(item, dict):
         raise DataError(f"{place}: field '{field}' is {kind_of(item)}; give an object with role and content")
+    for name in _MESSAGE_FIELDS:
+        if is_given(item.get(name)):
+            raise DataError(
+                f"{place}: field '{field}.{name}' is not read, though it is part of what is said; write it into the "
+                "content as the model is to see it, or give the data to DualSelectTrainer in Python"
+            )
     role, content = item.get("role"), item.get("content")
     for name, value in (("role", role), ("content", content)):
         if value is None:
@@ -58,7 +91,49 @@ def _message(item: Any, field: str, place: str) -> Message:
         raise DataError(f"{place}: field '{field}.role' is {role!r}; use one of {', '.join(ROLES)}")
     if role == "system" and content == "":
         return {"role": role, "content": ""}
+    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+        content = "".join(str(part.get("text")) for part in content)
     return {"role": str(role), "content": text_of(content, f"{field}.content", place)}
+
+
+def _check_learned(last: Any, field: str, place: str) -> None:
+    """Refuse an answer that is not to be learned; earlier turns never are, so their marks change nothing."""
+    for name in _LEARNED_FIELDS:
+        mark = last.get(name)
+        if last.get("role") == "assistant" and mark is not None and mark != 1:
+            raise DataError(
+                f"{place}: field '{field}.{name}' is {mark!r}, but an answer is learned whole; remove the field or the "
+                "record"
+            )
+
+
+def sharegpt_messages(value: Any, field: str, place: str) -> list[Any]:
+    """Return a list of turns, with `from` and `value` or with `role` and `content`, as the latter.
+
+    Raises:
+        DataError: It is not a list, or a role is unknown.
+    """
+    if not isinstance(value, list):
+        raise DataError(f"{place}: field '{field}' is {kind_of(value)}; give a list of turns with from and value")
+    turns = []
+    for index, turn in enumerate(value):
+        if isinstance(turn, Mapping):
+            turn = with_role(turn)
+            if turn.get("role") not in ROLES:
+                raise DataError(
+                    f"{place}: field '{field}[{index}].from' is {turn.get('role')!r}; use one of "
+                    f"{', '.join([*_SPEAKERS, *ROLES])}"
+                )
+        turns.append(turn)
+    return turns
+
+
+def with_role(turn: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a turn with `from` and `value` as one with `role` and `content`, and any other unchanged."""
+    if "from" not in turn:
+        return turn
+    others = {name: item for name, item in turn.items() if name not in ("from", "value")}
+    return {**others, "role": _SPEAKERS.get(turn["from"], turn["from"]), "content": turn.get("value")}
 
 
 def transcript(value: Any) -> Any:
@@ -99,7 +174,7 @@ def split_conversation(messages: Messages, field: str, place: str) -> tuple[Mess
         check_prompt(messages, field, place)
         return messages, None
     if len(messages) == 1:
-        raise DataError(f"{place}: field '{field}' holds an answer without a prompt; put the user's message first")
+        raise DataError(f"{place}: field '{field}' contains an answer without a prompt; put the user's message first")
     prompt, completion = messages[:-1], messages[-1:]
     check_prompt(prompt, f"{field}[:-1]", place)
     return prompt, completion

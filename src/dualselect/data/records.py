@@ -7,12 +7,24 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from transformers.utils import logging
+
 from dualselect.data.hub import hub_records
 from dualselect.errors import DataError, nearest
 
-SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "eval")
+# The names of splits and what files call them, as `datasets.load_dataset` takes them.
+_SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+# What a data set's folder has besides data: what `datasets` writes there, its card and its licence.
+_COMPANIONS = re.compile(r"dataset_infos?\.json|dataset_dict\.json|state\.json|(readme|licen[cs]e)\b.*", re.IGNORECASE)
+_NAMED = 5  # files of a folder that a warning names
 
-_BATCH = 1024  # rows of a Parquet file held at a time
+_logger = logging.get_logger(__name__)
+
+_BATCH = 1024  # rows of a Parquet file in memory at a time
 _LONGEST_CELL = 2**31 - 1  # characters; the csv module stops at 131,072 on its own
 
 
@@ -35,10 +47,11 @@ class Record(NamedTuple):
 def read_records(source: str, split: str = "train") -> Iterator[Record]:
     """Yield the records of a file, of all files of a folder in the order of their names, or of a hub data set.
 
-    In a folder whose files are named after splits (train.jsonl, test-00.parquet), those of `split` are read.
+    In a folder whose files are named after splits (train.jsonl, gsm_test-00.parquet), those of `split` are read; a
+    warning names what is not read.
 
     Raises:
-        DataError: The source is missing or empty, of an unknown kind, or holds something that is no record.
+        DataError: The source is missing or empty, of an unknown kind, or contains something that is not a record.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -68,22 +81,43 @@ def _neighbours(path: Path) -> str:
 
 
 def _files_of(folder: Path, split: str) -> list[Path]:
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _READERS and path.is_file())
+    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    entries = [path for path in entries if not _COMPANIONS.fullmatch(path.name)]
+    files = [path for path in entries if path.suffix.lower() in _READERS and path.is_file()]
     if not files:
-        raise DataError(f"{folder}: holds no data file; put {_kinds()} files there")
+        raise DataError(f"{folder}: contains no data file; put {_kinds()} files there")
     by_split = {path: _split_of(path) for path in files}
-    if not any(by_split.values()):
-        return files
-    wanted = [path for path in files if by_split[path] == split]
+    wanted = files
+    if any(by_split.values()):
+        wanted = [path for path in files if by_split[path] == _canonical(split)]
     if not wanted:
         found = sorted({name for name in by_split.values() if name})
         raise DataError(f"{folder}: no file is named after split '{split}'; there are files for {', '.join(found)}")
+    others = [path.name for path in entries if path not in wanted]
+    if others:
+        more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+        _logger.warning(
+            f"{folder}: {len(wanted)} of {len(entries)} entries are read as split '{split}'; not read: "
+            f"{', '.join(others[:_NAMED])}{more}"
+        )
     return wanted
 
 
 def _split_of(path: Path) -> str | None:
-    word = re.split(r"[-_.]", path.name.lower())[0]
-    return word if word in SPLITS else None
+    """Return the split that a file is named after, which stands anywhere between characters that are no letters.
+
+    Raises:
+        DataError: It is named after two.
+    """
+    words = set(re.split(r"[-_. 0-9]+", path.name.lower()))
+    found = [split for split, names in _SPLITS.items() if not words.isdisjoint(names)]
+    if len(found) > 1:
+        raise DataError(f"{path}: is named after the splits {' and '.join(found)}; rename it after one of them")
+    return found[0] if found else None
+
+
+def _canonical(split: str) -> str:
+    return next((name for name, names in _SPLITS.items() if split.lower() in names), split)
 
 
 def _file_records(path: Path) -> Iterator[Record]:
@@ -96,12 +130,12 @@ def _file_records(path: Path) -> Iterator[Record]:
             empty = False
             place = f"{path}:{line}"
             if not isinstance(fields, dict):
-                raise DataError(f"{place}: holds {kind_of(fields)} instead of a record; write an object of fields")
+                raise DataError(f"{place}: contains {kind_of(fields)} instead of a record; write an object of fields")
             yield Record(fields, str(path), row, place)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the file") from error
     if empty:
-        raise DataError(f"{path}: holds no records; give at least one")
+        raise DataError(f"{path}: contains no records; give at least one")
 
 
 def kind_of(value: Any) -> str:
@@ -128,14 +162,23 @@ def _read_jsonl(path: Path) -> _Rows:
     for number, line in enumerate(_lines(path), start=1):
         if line.strip():
             try:
-                yield number, number, json.loads(line)
+                yield number, number, json.loads(line, object_pairs_hook=_without_repeats)
             except (ValueError, RecursionError) as error:
                 raise _bad_json(f"{path}:{number}", error) from error
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        repeated = next(name for index, (name, _) in enumerate(pairs) if name in dict(pairs[:index]))
+        raise ValueError(f"field '{repeated}' is given twice")
+    return fields
 
 
 def _read_json(path: Path) -> _Rows:
     first = next((line.lstrip()[0] for line in _lines(path) if line.strip()), "")
     if first == "{":  # one record a line, under another name
+        _refuse_one_object(path)
         yield from _read_jsonl(path)
     elif first == "[":
         yield from _read_array("".join(_lines(path)), path)
@@ -143,9 +186,27 @@ def _read_json(path: Path) -> _Rows:
         raise DataError(f"{path}:1: begins with '{first}'; write a list of records, or one record a line")
 
 
+def _refuse_one_object(path: Path) -> None:
+    """Raise a DataError if the file is one object over several lines, around the records or instead of them."""
+    first = next(line for line in _lines(path) if line.strip())
+    try:
+        json.loads(first)
+        return
+    except (ValueError, RecursionError):
+        pass
+    try:
+        fields = json.loads("".join(_lines(path)))
+    except (ValueError, RecursionError):
+        return  # reading it line by line tells where
+    raise DataError(
+        f"{path}: is one object with the fields {', '.join(map(repr, fields))}; give a file of the list of records "
+        "itself, or of one record a line"
+    )
+
+
 def _read_array(text: str, path: Path) -> _Rows:
-    """Yield the elements one by one, so that no more than one of them is held besides the text."""
-    decoder, space = json.JSONDecoder(), re.compile(r"\s*")
+    """Yield the elements one by one, so that no more than one of them is in memory besides the text."""
+    decoder, space = json.JSONDecoder(object_pairs_hook=_without_repeats), re.compile(r"\s*")
     position, line, number = text.index("[") + 1, 1, 0
     counted = 0
 
@@ -166,14 +227,14 @@ def _read_array(text: str, path: Path) -> _Rows:
             position = skip(position + 1)
         elif text[position : position + 1] != "]":
             line += text.count("\n", counted, position)
-            raise DataError(f"{path}:{line}: not valid JSON: ',' or ']' expected after record {number}; mend the file")
+            raise DataError(f"{path}:{line}: not valid JSON: ',' or ']' expected after record {number}; fix the file")
     if skip(position + 1) != len(text):
         raise DataError(f"{path}: not valid JSON: something follows the list of records; remove it")
 
 
 def _bad_json(place: str, error: Exception) -> DataError:
     cause = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-    return DataError(f"{place}: not valid JSON: {cause}; mend or remove the record")
+    return DataError(f"{place}: not valid JSON: {cause}; fix or remove the record")
 
 
 def _read_csv(path: Path) -> _Rows:
@@ -190,12 +251,12 @@ def _read_csv(path: Path) -> _Rows:
                 if len(cells) != len(header):
                     raise DataError(
                         f"{path}:{line}: has {len(cells)} cells where the header has {len(header)}; quote cells that "
-                        "hold commas"
+                        "contain commas"
                     )
                 yield line, line, {name: cell or None for name, cell in zip(header, cells, strict=True)}
             line = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(f"{path}:{line}: not valid CSV: {error}; mend the row") from error
+        raise DataError(f"{path}:{line}: not valid CSV: {error}; fix the row") from error
 
 
 def _read_parquet(path: Path) -> _Rows:
@@ -205,6 +266,9 @@ def _read_parquet(path: Path) -> _Rows:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if len(set(names)) < len(names):
+                raise DataError(f"{path}: two columns have the same name; give each its own")
             for batch in file.iter_batches(batch_size=_BATCH):
                 for fields in batch.to_pylist():
                     number += 1

@@ -1,5 +1,6 @@
 """`samples.parquet`: which samples a run trains on and preserves, so that no test prompt is among them."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 
-from dualselect.data.disjoint import REFERENCES, TASK
-from dualselect.data.overlaps import has_prompts, prompt_key, prompts_of
+from dualselect.data.disjoint import is_evaluation
+from dualselect.data.overlaps import sample_keys
 from dualselect.files import replacing
 
 FILE = "samples.parquet"
@@ -17,25 +18,47 @@ _SCHEMA = pa.schema([("role", pa.string()), ("id", pa.string()), ("category", pa
 
 
 def write_samples(run_folder: Path, sets: Mapping[str, Dataset], ids: Mapping[str, list[str]]) -> None:
-    """Write role, id, category and prompt key of every task sample and reference into the run folder.
+    """Write role, id, category and key of every sample of the task and of the pools into the run folder.
 
     Args:
-        run_folder: Where to write.
-        sets: Data sets by role; those of other roles are not written, and those without prompts have no key.
+        run_folder: The run's folder.
+        sets: Data sets by role; evaluation sets are not written.
         ids: The ids under which the run knows the samples, by role.
     """
-    rows = [row for role in (TASK, REFERENCES) if role in sets for row in _rows(role, sets[role], ids[role])]
+    trained = [role for role in sets if not is_evaluation(role)]
+    rows = [row for role in trained for row in _rows(role, sets[role], ids[role])]
     with replacing(run_folder / FILE) as draft:
         pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), draft, compression="zstd")
 
 
-def trained_prompts(run_folder: Path) -> frozenset[str]:
-    """Return the prompt keys of what a run trained on; none where the folder does not say."""
-    path = run_folder / FILE
-    if not path.is_file():
-        return frozenset()
-    keys = pq.read_table(path, columns=["key"])["key"].to_pylist()
-    return frozenset(key for key in keys if key is not None)
+def trained_prompts(folder: Path) -> frozenset[str]:
+    """Return the prompt keys of what a run trained on; none where that is unknown, which `trained_doubt` tells.
+
+    Args:
+        folder: The folder of a run, or of one of its checkpoints.
+    """
+    return frozenset(key for key in _keys(folder) or () if key is not None and ":" not in key)
+
+
+def trained_doubt(folder: Path) -> str:
+    """Return why it is unknown which prompts the model in a folder was trained on; empty where all are known.
+
+    Args:
+        folder: The folder of a run, of one of its checkpoints, or of any model.
+    """
+    keys = _keys(folder)
+    if keys is None:
+        return (
+            f"{folder}: has no {FILE}, so it is unknown which prompts the model was trained on; none are left out "
+            "(evaluate the run folder itself to leave them out)"
+        )
+    unknown = sum(key is None or ":" in key for key in keys)
+    if unknown:
+        return (
+            f"{folder}: {unknown} of {len(keys)} samples were trained on as texts or tokens; prompts among them are "
+            "not left out"
+        )
+    return ""
 
 
 def sample_categories(run_folder: Path) -> dict[tuple[str, str], str]:
@@ -47,10 +70,18 @@ def sample_categories(run_folder: Path) -> dict[tuple[str, str], str]:
     return {(row["role"], row["id"]): row["category"] for row in rows if row["category"] is not None}
 
 
+def _keys(folder: Path) -> list[str | None] | None:
+    """Return the keys of all samples of a run, or of a checkpoint's; None where the folder does not say."""
+    folder = folder.expanduser()
+    if re.fullmatch(r"checkpoint-\d+", folder.name) and not (folder / FILE).is_file():
+        folder = folder.parent
+    if not (folder / FILE).is_file():
+        return None
+    keys: list[str | None] = pq.read_table(folder / FILE, columns=["key"])["key"].to_pylist()
+    return keys
+
+
 def _rows(role: str, dataset: Dataset, ids: list[str]) -> Iterator[dict[str, Any]]:
-    unknown = [None] * len(dataset)
-    categories = dataset["category"] if "category" in dataset.column_names else unknown
-    prompts = prompts_of(dataset) if has_prompts(dataset) else unknown
-    for name, category, prompt in zip(ids, categories, prompts, strict=True):
-        key = None if prompt is None else prompt_key(prompt)
+    categories = dataset["category"] if "category" in dataset.column_names else [None] * len(dataset)
+    for name, category, key in zip(ids, categories, sample_keys(dataset), strict=True):
         yield {"role": role, "id": name, "category": category, "key": key}

@@ -27,7 +27,7 @@ from dualselect.files import replacing
 if TYPE_CHECKING:  # the targets import this module
     from dualselect.evaluation.targets.base import GenerationSettings
 
-VERSION = 1  # changes with everything in generation that may change answers
+VERSION = 2  # changes with everything in generation that may change answers
 
 SCHEMA = pa.schema(
     [

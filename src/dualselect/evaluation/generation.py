@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from dualselect.data.templates import declared_ends, end_of_turn
 from dualselect.errors import ConfigError
 from dualselect.evaluation.batches import in_batches
 
@@ -125,10 +126,10 @@ def eval_mode(*models: Any) -> Iterator[None]:
 
 
 def _greedy(model: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig:
-    declared = getattr(model.generation_config, "eos_token_id", None)
-    # A chat model's turn may end in a token that its generation config does not name.
-    named = [*(declared if isinstance(declared, list) else [declared]), tokenizer.eos_token_id]
-    ends = {int(token) for token in named if token is not None}
+    ends = declared_ends(model.generation_config, tokenizer)
+    # A model ends its answers as its template does, whether or not that is declared.
+    turn = end_of_turn(tokenizer)
+    ends = sorted({*ends, turn}) if turn is not None else ends
     return GenerationConfig(
         do_sample=False,
         # What is left open here would be filled from the model's own generation config.
@@ -139,7 +140,7 @@ def _greedy(model: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig
         no_repeat_ngram_size=0,
         num_beams=1,
         max_new_tokens=max_new_tokens,
-        eos_token_id=sorted(ends) or None,
+        eos_token_id=ends or None,
         pad_token_id=pad_token_id(tokenizer),
         use_cache=True,
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dualselect.data import trained_prompts
+from dualselect.data import trained_doubt, trained_prompts
 from dualselect.errors import ConfigError
 from dualselect.evaluation.cache import AnswerCache
 from dualselect.evaluation.comparisons import Comparator, JudgeComparator, compare_answers, parse_comparator
@@ -68,9 +68,7 @@ def evaluate(
     """
     judges = parse_judges(settings.judges, judge_settings)
     targets, start = _open(models, cache, resolve)
-    trained_on = trained_prompts(Path(models.model))
-    if models.baseline is not None:
-        trained_on |= trained_prompts(Path(models.baseline))
+    trained_on = _trained_on(models)
     by_role: dict[Role, list[SuiteResult]] = {
         role: evaluate_target(
             target, settings, role=role, run_folder=run_folder, start=start, judges=judges, trained_on=trained_on
@@ -88,6 +86,15 @@ def evaluate(
     if lm_eval_tasks:
         results += _harness(targets["model"], lm_eval_tasks, settings, run_folder)
     return results
+
+
+def _trained_on(models: Models) -> frozenset[str]:
+    """Return the keys of all prompts that a model was trained on, and say of which models that is unknown."""
+    folders = [Path(name) for name in (models.model, models.baseline) if name is not None]
+    for folder in folders:
+        if folder.expanduser().is_dir() and (doubt := trained_doubt(folder)):
+            _console.print(doubt, style="yellow", markup=False, soft_wrap=True)
+    return frozenset().union(*map(trained_prompts, folders))
 
 
 def _open(models: Models, cache: Path | None, resolve: Resolve) -> tuple[dict[Role, Target], LocalTarget | None]:

@@ -2,6 +2,7 @@
 
 import copy
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import median
@@ -11,9 +12,8 @@ from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM
 from trl import SFTTrainer
 
-from dualselect.data import find_duplicates
+from dualselect.data import INDEX_COLUMN, find_duplicates, identify
 from dualselect.training.config import DualSelectConfig
-from dualselect.training.samples import INDEX_COLUMN, identify
 
 _IGNORED = -100
 
@@ -44,6 +44,8 @@ class Inspection:
         cut: Samples that fill `max_length`, whose ends are lost unless they fit exactly.
         tokens: Tokens a sample, None where none is left.
         supervised: Supervised tokens a sample, None where none is left.
+        endless: Samples, among those that are not cut, whose supervised part does not end in a token that stops
+            generation: a model that learns them runs on.
         duplicates: Ids of samples with the same prompt, a tuple for every prompt that recurs.
         example: The first usable sample as text, in parts, each with whether its tokens are supervised.
     """
@@ -52,24 +54,38 @@ class Inspection:
     prompt_only: int
     dropped: list[str]
     cut: int
+    endless: int
     tokens: TokenCounts | None
     supervised: TokenCounts | None
     duplicates: list[tuple[str, ...]]
     example: list[tuple[str, bool]]
 
 
-def inspect(dataset: Dataset, args: DualSelectConfig, tokenizer: Any) -> Inspection:
-    """Return what training under `args` would make of a data set with `prompt` and `completion`."""
+def inspect(
+    dataset: Dataset, args: DualSelectConfig, tokenizer: Any, ends: Collection[int] | None = None
+) -> Inspection:
+    """Return what training under `args` would make of a data set.
+
+    Args:
+        dataset: Samples with `prompt` and `completion`.
+        args: The settings of the run.
+        tokenizer: The tokenizer of its model.
+        ends: The tokens that stop generation; None takes the tokenizer's end.
+    """
+    ends = {tokenizer.eos_token_id} if ends is None else ends
     answered = dataset.filter(lambda completion: completion is not None, input_columns="completion")
     prepared, ids = _prepared(answered, args, tokenizer) if len(answered) else (answered, [])
     kept = set(prepared[INDEX_COLUMN]) if ids else set()
     lengths = [len(row) for row in prepared["input_ids"]] if kept else []
-    supervised = [sum(label != _IGNORED for label in row) for row in prepared["labels"]] if kept else []
+    learned = [[label for label in row if label != _IGNORED] for row in prepared["labels"]] if kept else []
+    whole = [row for row, length in zip(learned, lengths, strict=True) if length != args.max_length]
+    supervised = [len(row) for row in learned]
     return Inspection(
         samples=len(answered),
         prompt_only=len(dataset) - len(answered),
         dropped=[name for index, name in enumerate(ids) if index not in kept],
         cut=sum(length == args.max_length for length in lengths),
+        endless=sum(not _ends(row, ends, tokenizer) for row in whole),
         tokens=TokenCounts.of(lengths) if kept else None,
         supervised=TokenCounts.of(supervised) if kept else None,
         duplicates=find_duplicates(dataset),
@@ -99,6 +115,12 @@ def _prepared(dataset: Dataset, args: DualSelectConfig, tokenizer: Any) -> tuple
             model=LlamaForCausalLM(shape), args=args, train_dataset=indexed, processing_class=tokenizer
         )
     return trainer.train_dataset, ids
+
+
+def _ends(learned: list[int], ends: Collection[int], tokenizer: Any) -> bool:
+    """Whether learned tokens end in one of `ends`, but for the space that a template puts after it."""
+    last = max((place for place, token in enumerate(learned) if token in ends), default=None)
+    return last is not None and not tokenizer.decode(learned[last + 1 :]).strip()
 
 
 def _parts(sample: dict[str, Any], tokenizer: Any) -> list[tuple[str, bool]]:

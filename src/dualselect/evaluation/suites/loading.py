@@ -7,7 +7,8 @@ from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 
-from dualselect.data.loading import content_hash, lot
+from dualselect.data.identity import content_hash
+from dualselect.data.loading import lot
 from dualselect.data.records import Record, read_records
 from dualselect.errors import ConfigError, DataError
 from dualselect.evaluation.suites.base import LoadedSuite, Sample, Suite

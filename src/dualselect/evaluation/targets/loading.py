@@ -2,9 +2,11 @@
 
 import gc
 import json
+from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
+from dualselect.data.templates import pinned
 from dualselect.errors import ConfigError, one_line
 from dualselect.evaluation.targets.weights import Weights
 
@@ -47,12 +49,13 @@ def has_tokenizer(weights: Weights) -> bool:
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
-    """Return the SHA-256 over a tokenizer's rules, vocabulary and chat template."""
+    """Return the SHA-256 over a tokenizer's rules, vocabulary and chat template, with the date that this writes."""
     core = getattr(tokenizer, "backend_tokenizer", None)
     rules = tokenizer.get_vocab() if core is None else json.loads(core.to_str())
     for passing in ("padding", "truncation"):  # states of its last use
         rules.pop(passing, None)
-    return sha256(json.dumps([rules, tokenizer.chat_template], sort_keys=True).encode()).hexdigest()
+    template = pinned(tokenizer.chat_template, datetime.now())
+    return sha256(json.dumps([rules, template], sort_keys=True).encode()).hexdigest()
 
 
 def default_device() -> str:

@@ -1,0 +1,121 @@
+"""What a sample is known by: its id through all runs, and its index from preparation to the batch."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha1, sha256
+from typing import Any
+
+from datasets import Dataset
+
+from dualselect.errors import DataError
+
+#: The column that carries a sample's index; named so that no data set of a user has one of that name.
+INDEX_COLUMN = "dualselect_index"
+TOKEN_WEIGHTS = "token_weights"
+
+
+def identify(dataset: Dataset, name: str = "data set") -> tuple[Dataset, list[str]]:
+    """Return the data set with an index column, and the id at each index.
+
+    Ids come from the column `id`. Where that is missing or null, the id is a hash of the row's content, numbered where
+    rows repeat. All other columns stay, since a formatting function may read any of them; preparation leaves those out
+    of batches.
+
+    Args:
+        dataset: Samples in any of TRL's forms.
+        name: What an error calls the data set.
+
+    Raises:
+        DataError: Two rows have the same id.
+    """
+    ids: list[str] = []
+    rows: dict[str, int] = {}
+    contents = ContentIds()
+    named = dataset["id"] if "id" in dataset.column_names else [None] * len(dataset)
+    for row, own in enumerate(named, start=1):
+        if own is None:
+            ids.append(contents({key: value for key, value in dataset[row - 1].items() if key != "id"}))
+        else:
+            ids.append(str(own))
+            if rows.setdefault(str(own), row) != row:
+                raise DataError(
+                    f"{name}: rows {rows[str(own)]} and {row} have the same id '{own}'; give every sample its own, or "
+                    "remove the column 'id'"
+                )
+    if INDEX_COLUMN in dataset.column_names:  # of an earlier preparation
+        dataset = dataset.remove_columns(INDEX_COLUMN)
+    return dataset.add_column(INDEX_COLUMN, list(range(len(dataset)))), ids
+
+
+def dropped_ids(ids: Sequence[str], prepared: Dataset) -> list[str]:
+    """Return the ids of the samples that preparation left out, having no supervised token after truncation."""
+    kept = set(prepared[INDEX_COLUMN])
+    return [name for index, name in enumerate(ids) if index not in kept]
+
+
+class ContentIds:
+    """Ids made of contents: equal contents get equal hashes, which are numbered from the second on."""
+
+    def __init__(self) -> None:
+        self._seen: Counter[str] = Counter()
+
+    def __call__(self, content: Any) -> str:
+        """Return the id of the next sample."""
+        digest = content_hash(content)
+        self._seen[digest] += 1
+        return digest if self._seen[digest] == 1 else f"{digest}-{self._seen[digest]}"
+
+
+def content_hash(content: Any) -> str:
+    """Return 16 hexadecimal digits that stand for a content of JSON's types."""
+    return sha1(_canonical(content), usedforsecurity=False).hexdigest()[:16]
+
+
+def content_digest(dataset: Dataset, ids: Sequence[str] = ()) -> str:
+    """Return the SHA-256 over all rows in their order, and over ids where those are no column of it.
+
+    Two data sets of one digest have the same columns, contents and ids, whatever files they come from.
+    """
+    digest = sha256()
+    for row in dataset:
+        digest.update(_canonical(row) + b"\n")
+    for name in ids:
+        digest.update(_canonical(name) + b"\n")
+    return digest.hexdigest()
+
+
+def _canonical(content: Any) -> bytes:
+    return json.dumps(content, sort_keys=True, ensure_ascii=False, default=str).encode()
+
+
+@dataclass
+class IndexCollator:
+    """Collates with `collate`, and carries along what that does not know: indices and token weights.
+
+    Attributes:
+        collate: Makes a batch of samples, padded on the right.
+    """
+
+    collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the batch with the index column, `(B,)` int64, and `token_weights`, `(B, T)` fp32, where given.
+
+        Padding has weight 0. Where the samples are joined into one row, so are the weights.
+        """
+        import torch  # here, since the commands that only read data should not wait for it
+
+        own = (INDEX_COLUMN, TOKEN_WEIGHTS)
+        batch = self.collate([{key: value for key, value in row.items() if key not in own} for row in examples])
+        if INDEX_COLUMN in examples[0]:
+            batch[INDEX_COLUMN] = torch.tensor([row[INDEX_COLUMN] for row in examples])
+        if TOKEN_WEIGHTS in examples[0]:
+            labels = batch["labels"]
+            weights = [torch.tensor(row[TOKEN_WEIGHTS], dtype=torch.float32) for row in examples]
+            if len(labels) < len(examples):
+                weights = [torch.cat(weights)]
+            padded = [torch.nn.functional.pad(row, (0, labels.shape[1] - len(row))) for row in weights]
+            batch[TOKEN_WEIGHTS] = torch.stack(padded)
+        return batch
