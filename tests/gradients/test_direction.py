@@ -51,6 +51,40 @@ def test_grads_go_in_and_out_in_each_parameter_s_dtype():
     assert Direction.from_grads(params).vector[6:10].eq(0).all()
 
 
+def test_assigned_grads_share_no_memory_with_the_direction():
+    params, direction = params_of(), direction_of(range(10))
+    for _ in range(2):  # into no gradient, then into one that is there
+        direction.assign_grad(params)
+        params["a"].grad.zero_()
+        assert torch.equal(direction.vector, torch.arange(10.0))
+    storage = params["b"].grad.data_ptr()
+    direction.assign_grad(params)
+    assert params["b"].grad.data_ptr() == storage
+
+
+def test_values_go_in_and_out_in_each_parameter_s_dtype():
+    params = params_of() | {"c": nn.Parameter(torch.zeros(1, dtype=torch.bfloat16))}
+    direction = Direction(Layout.of(params), torch.arange(11.0))
+    direction.copy_to(params)
+    assert torch.equal(params["a"], torch.arange(6.0).view(2, 3))
+    assert params["c"].dtype == torch.bfloat16
+    assert torch.equal(Direction.of(params).vector, direction.vector)
+    direction.add_to(params)
+    assert torch.equal(Direction.of(params).vector, 2 * direction.vector)
+    assert params["c"].dtype == torch.bfloat16
+    assert all(param.requires_grad and param.is_leaf for param in params.values())
+    Direction.of(params).vector.zero_()
+    assert params["a"].any()
+
+
+def test_elementwise_algebra_is_in_place():
+    direction = direction_of([4.0] * 10)
+    assert direction.rsqrt_() is direction
+    assert direction.vector.eq(0.5).all()
+    assert direction.mul_(direction_of([32.0] * 10)).vector.eq(16).all()
+    assert direction.sqrt_().vector.eq(4).all()
+
+
 def test_state_goes_out_and_in_and_must_fit():
     direction, other = direction_of(range(10)), direction_of([0.0] * 10)
     other.load_state_dict({name: view.clone() for name, view in direction.state_dict().items()})

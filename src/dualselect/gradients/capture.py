@@ -242,7 +242,7 @@ class Watch:
         kind = self._device.type
         autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         total = 0
-        for module, site in self._sites.items():
+        for site in self._sites.values():
             for parameter in site.own.values():
                 dtype = autocast if autocast and not self._slots[parameter].table else self.params[parameter].dtype
                 total += self._slots[parameter].nbytes(tokens, dtype.itemsize, shares_input=site.shares_input)
@@ -306,7 +306,7 @@ def _same(a: Parameters, b: Parameters) -> bool:
     return a.keys() == b.keys() and all(a[name] is b[name] for name in a)
 
 
-# How modules are patched. Everything is kept here, beside the modules, so that a copy of a watched model is not watched.
+# How modules are patched. All of it is kept beside the modules, so that a copy of a watched model is not watched.
 
 
 class _Switch:
@@ -361,7 +361,7 @@ def _patch(module: nn.Module, site: _Site) -> None:
         plain = type(module) is nn.Linear and (own is None or own is forward)
         if plain:
             # A bound method, so that a copy of the module gets one that is bound to the copy.
-            module.forward = MethodType(forward, module)  # type: ignore[method-assign]
+            module.forward = MethodType(forward, module)
         _patches[module] = _Patch(None if plain else module.register_forward_hook(_observe_output, with_kwargs=True))
     _patches[module].sites.append(site)
 
@@ -433,8 +433,8 @@ class _ObservedLinear(torch.autograd.Function):
         receive: Receive,
     ) -> Tensor:
         ctx.capture, ctx.receive = capture, receive
-        # A frozen weight needs no input; its rule then gets one without features.
-        ctx.save_for_backward(x if ctx.needs_input_grad[1] else x.new_empty(*x.shape[:-1], 0), weight)
+        # The gradient of a bias needs no input: where the weight is frozen the rule gets a stand-in of one feature.
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else x.new_zeros(*x.shape[:-1], 1), weight)
         return nn.functional.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
     @staticmethod

@@ -1,6 +1,6 @@
 """Vectors in parameter space: one flat fp32 tensor with a named view for every parameter."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -107,7 +107,7 @@ class Direction:
         """Set the values of `params` to those of the direction, in each parameter's dtype."""
         self._copy_into(list(params.values()))
 
-    def _copy_into(self, tensors: Sequence[Tensor]) -> None:
+    def _copy_into(self, tensors: list[Tensor]) -> None:
         torch._foreach_copy_(tensors, list(self._parts()))
 
     @torch.no_grad()

@@ -259,7 +259,7 @@ def _multiplies_half(values: Tensor) -> bool:
 def _product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     """Return the batched matrix product of `(B, n, k)` and `(B, k, m)` in fp32, written into `out` where given."""
     if a.dtype == b.dtype and _multiplies_half(a):
-        return torch.bmm(a, b, out_dtype=torch.float32, out=out)  # type: ignore[call-overload, no-any-return]
+        return torch.bmm(a, b, out_dtype=torch.float32, out=out)
     return torch.bmm(a.float(), b.float(), out=out)
 
 
@@ -271,7 +271,8 @@ def _project(values: Tensor, matrix: Tensor) -> Tensor:
     """
     if _multiplies_half(values):
         matrix = matrix.to(values.dtype)
-    return _product(values.flatten(0, 1)[None], matrix[None])[0].unflatten(0, values.shape[:2])
+    projected: Tensor = _product(values.flatten(0, 1)[None], matrix[None])[0].unflatten(0, values.shape[:2])
+    return projected
 
 
 def _token_dot(a: Tensor, b: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ each block is added as a whole, turned by a random step; so no two coordinates o
 random access.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -52,7 +54,7 @@ class Sketch:
         step = max(1, CHUNK // (len(values) * self.size)) * self.size
         # Chunks end where blocks end.
         edges = [0, *range(step - start % self.size, values.shape[1], step), values.shape[1]]
-        for first, last in zip(edges[:-1], edges[1:], strict=True):
+        for first, last in pairwise(edges):
             self._add_chunk(out, values[:, first:last], start + first)
 
     def _add_chunk(self, out: Tensor, values: Tensor, start: int) -> None:

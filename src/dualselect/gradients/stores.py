@@ -236,7 +236,8 @@ class Kept(Store):
         return max(1, CHUNK // max(1, self.batch_size))
 
     def _columns(self, buffer: Tensor) -> tuple[Tensor, ...]:
-        return buffer.split(self._chunk_columns, dim=1)
+        parts: tuple[Tensor, ...] = buffer.split(self._chunk_columns, dim=1)
+        return parts
 
 
 class Measured(Store):
