@@ -3,23 +3,40 @@
 "Two to Tango: Coupled Task-Reference Selection for Safe LLM Fine-tuning", arXiv 2606.09866.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any, ClassVar
 
 import torch
+from datasets import Dataset
+from torch import Tensor
 
 from dualselect.errors import ConfigError
-from dualselect.gradients import Direction
-from dualselect.methods.base import Method, Run, Scores, Selection, check_choice, check_positive, check_range
+from dualselect.gradients import PER_MODULE, Direction, Metric, preconditioned
+from dualselect.methods.base import (
+    Method,
+    Run,
+    Scores,
+    Selection,
+    State,
+    check_choice,
+    check_positive,
+    check_range,
+    option,
+)
 from dualselect.methods.corrections import CORRECTIONS, corrected
 from dualselect.selection import (
     PRESERVATION_LOSSES,
     SCALINGS,
     TRIGGERS,
+    Chosen,
     RefreshTrigger,
+    Retry,
     TokenBudget,
+    choose_references,
     hard_top_k,
+    preservation_loss,
     score,
     soft,
 )
@@ -29,11 +46,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"task_token_fraction": 0.9, "reference_fraction": 0.1, "score_scaling": "zscore"},
     "released-code": {"task_top_k": 4, "reference_top_k": 32, "score_scaling": "raw"},
 }
+METRICS = ("raw", "adam", "per_module")
 _NEGLIGIBLE_NORM = 1e-12
-
-
-def _option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
-    return field(default=default, metadata={"help": text} | ({"choices": list(choices)} if choices else {}))
+_ADAM_EPSILON = 1e-8
 
 
 @dataclass
@@ -41,43 +56,65 @@ class DualSelect(Method):
     """Couple two selections: references at risk from the task, and task samples compatible with those references."""
 
     name: ClassVar[str] = "dualselect"
-    needs_references: ClassVar[bool] = True
+    pools: ClassVar[tuple[str, ...]] = ("references",)
+    stage: ClassVar[str] = "during"
+    cost: ClassVar[str] = "1, and a pass over the references at every refresh"
+    fidelity: ClassVar[str] = "faithful; where the paper and its released code differ, presets name both"
 
-    preset: str = _option(
+    preset: str = option(
         "paper",
         "Defaults for what the authors' paper and code set differently: 'paper' keeps 90% of the tokens and 10% of "
-        "the pool, 'released-code' 4 samples a batch and 32 references with raw scores.",
+        "the pool, 'released-code' 4 samples a step and 32 references with raw scores.",
         tuple(PRESETS),
     )
-    rho: float = _option(0.2, "Weight of the reference direction in the update, g_task + rho * g_ref.")
-    selection: str = _option("hard", "Hard: the best, equally weighted. Soft: softmax weights.", ("hard", "soft"))
-    task_token_fraction: float | None = _option(
-        None, "Share of the supervised tokens to keep, in (0, 1]. Unset: the preset's."
+    rho: float = option(0.2, "Weight of the reference direction in the update, g_task + rho * g_ref.")
+    selection: str = option("hard", "Hard: the best, equally weighted. Soft: softmax weights.", ("hard", "soft"))
+    task_token_fraction: float | None = option(
+        None, "Share of a step's supervised tokens to keep, in (0, 1]. Unset: the preset's."
     )
-    carry_budget: bool = _option(
-        True, "Take what a batch keeps above its token share off the next one's, so that the run keeps the share."
+    carry_budget: bool = option(
+        True, "Take what a step keeps above its token share off the next one's, so that the run keeps the share."
     )
-    task_top_k: int | None = _option(None, "Samples of a batch to keep, instead of a token share. Unset: the preset's.")
-    reference_fraction: float | None = _option(
+    task_top_k: int | None = option(None, "Samples of a step to keep, instead of a token share. Unset: the preset's.")
+    references: str = option(
+        "conflict",
+        "How references are chosen at a refresh: those with the highest scores, as many at random, or all of the pool.",
+        ("conflict", "random", "all"),
+    )
+    reference_fraction: float | None = option(
         None, "Share of the pool chosen at a refresh, in (0, 1]. Unset: the preset's."
     )
-    reference_top_k: int | None = _option(None, "References chosen at a refresh, instead of a share.")
-    mu_task: float = _option(1.0, "Weight of the loss in a task sample's score.")
-    mu_ref: float = _option(1.0, "Weight of the preservation loss in a reference's score.")
-    nu: float = _option(1.0, "Weight of the cosine in both scores.")
-    tau_task: float = _option(0.1, "Temperature of soft task weights.")
-    tau_ref: float = _option(0.1, "Temperature of soft reference weights.")
-    score_scaling: str | None = _option(
+    reference_top_k: int | None = option(None, "References chosen at a refresh, instead of a share.")
+    direction: str = option(
+        "frozen",
+        "Frozen: the reference direction stays as it was at the refresh. Fresh: it is the gradient, at the current "
+        "weights, of a draw from the chosen references.",
+        ("frozen", "fresh"),
+    )
+    direction_every: int = option(1, "Updates between two draws of a fresh direction.")
+    direction_batch: int = option(8, "References drawn for a fresh direction.")
+    mu_task: float = option(1.0, "Weight of the loss in a task sample's score.")
+    mu_ref: float = option(1.0, "Weight of the preservation loss in a reference's score.")
+    nu: float = option(1.0, "Weight of the cosine in both scores.")
+    tau_task: float = option(0.1, "Temperature of soft task weights.")
+    tau_ref: float = option(0.1, "Temperature of soft reference weights.")
+    score_scaling: str | None = option(
         None, "Use loss and cosine as they are, z-scored or ranked over the candidates. Unset: the preset's.", SCALINGS
     )
-    correction: str = _option("additive", "How the reference direction changes the task gradient.", CORRECTIONS)
-    refresh: str = _option("epoch", "When references are selected anew.", TRIGGERS)
-    refresh_every: int = _option(50, "Updates between refreshes ('steps'), or the fewest between them ('drift').")
-    refresh_drift: float = _option(
+    score_metric: str = option(
+        "raw",
+        "What cosines are taken in: the plain inner product, that of Adam's step (divided by the root of its second "
+        "moment), or the mean of each module's own cosine.",
+        METRICS,
+    )
+    correction: str = option("additive", "How the reference direction changes the task gradient.", CORRECTIONS)
+    refresh: str = option("epoch", "When references are selected anew.", TRIGGERS)
+    refresh_every: int = option(50, "Updates between refreshes ('steps'), or between two looks at the drift ('drift').")
+    refresh_drift: float = option(
         0.5, "With 'drift': refresh when the task direction's cosine with that of the last refresh is below this."
     )
-    task_warmup_steps: int = _option(10, "Plain updates at the start, whose mean is the first task direction.")
-    preservation_loss: str = _option(
+    task_warmup_steps: int = option(10, "Plain updates at the start, whose mean is the first task direction.")
+    preservation_loss: str = option(
         "sft", "Loss of a reference: NLL of its answer, or KL from the starting model on it.", PRESERVATION_LOSSES
     )
 
@@ -85,29 +122,36 @@ class DualSelect(Method):
         super().__post_init__()
         check_choice("preset", self.preset, tuple(PRESETS))
         self._complete_from(PRESETS[self.preset])
-        for option, choices in (
+        for name, choices in (
             ("selection", ("hard", "soft")),
+            ("references", ("conflict", "random", "all")),
+            ("direction", ("frozen", "fresh")),
             ("score_scaling", SCALINGS),
+            ("score_metric", METRICS),
             ("correction", CORRECTIONS),
             ("preservation_loss", PRESERVATION_LOSSES),
         ):
-            check_choice(option, getattr(self, option), choices)
-        for option in ("rho", "task_warmup_steps"):
-            check_range(option, getattr(self, option), 0)
-        for option in ("task_token_fraction", "reference_fraction"):
-            check_positive(option, getattr(self, option), 1.0)
-        for option in ("task_top_k", "reference_top_k", "tau_task", "tau_ref"):
-            check_positive(option, getattr(self, option))
+            check_choice(name, getattr(self, name), choices)
+        for name in ("rho", "task_warmup_steps"):
+            check_range(name, getattr(self, name), 0)
+        for name in ("task_token_fraction", "reference_fraction"):
+            check_positive(name, getattr(self, name), 1.0)
+        for name in ("task_top_k", "reference_top_k", "tau_task", "tau_ref", "direction_every", "direction_batch"):
+            check_positive(name, getattr(self, name))
         self._trigger = RefreshTrigger(self.refresh, self.refresh_every, self.refresh_drift)
+        self._retry = Retry(self._trigger.period)
         share = self.task_token_fraction
         self._budget = None if share is None else TokenBudget(share, self.carry_budget)
+        self.g_ref: Direction | None = None
+        self._references: Tensor | None = None  # weights of the chosen references, of which a fresh direction is drawn
         self._task_sum: Direction | None = None  # sum of g_task since the last refresh; only its direction matters
         self._task_at_refresh: Direction | None = None
         self._refreshed_at: dict[str, int] | None = None
+        self._has_said: set[str] = set()
 
     def _complete_from(self, preset: dict[str, Any]) -> None:
         for share, count in (("task_token_fraction", "task_top_k"), ("reference_fraction", "reference_top_k")):
-            given = [option for option in (share, count) if getattr(self, option) is not None]
+            given = [name for name in (share, count) if getattr(self, name) is not None]
             if len(given) == 2:
                 raise ConfigError(f"{share} and {count} are both set; give one of them")
             if not given:
@@ -115,6 +159,11 @@ class DualSelect(Method):
                 setattr(self, count, preset.get(count))
         if self.score_scaling is None:
             self.score_scaling = preset["score_scaling"]
+
+    @property
+    def needs_start(self) -> bool:
+        """Whether the preservation loss compares with the starting weights."""
+        return self.preservation_loss == "kl"
 
     def references_to_keep(self, pool_size: int) -> int:
         """Return K_ref for a pool of that size.
@@ -127,70 +176,134 @@ class DualSelect(Method):
             return ceil(self.reference_fraction * pool_size - 1e-9)
         if self.reference_top_k > pool_size:
             raise ConfigError(
-                f"reference_top_k is {self.reference_top_k} but the pool holds {pool_size} references: lower "
-                "reference_top_k, give reference_fraction instead, or add references"
+                f"reference_top_k is {self.reference_top_k} but the pool has {pool_size} references: lower "
+                "reference_top_k or add references"
             )
         return self.reference_top_k
 
-    def prepare(self, run: Run) -> None:
-        """Check the pool's size."""
-        self.references_to_keep(len(run.references))
+    def prepare(self, task: Dataset, run: Run) -> Dataset:
+        """Check that the pool is large enough."""
+        self.references_to_keep(len(run.pool()))
+        return task
 
-    def before_step(self, run: Run) -> None:
-        """Refresh the references if that is due."""
-        if run.step >= self.task_warmup_steps and self._refresh_is_due(run):
-            self._refresh(run)
+    def directions(self) -> Mapping[str, Direction]:
+        """Return the reference direction, once there is one."""
+        return {} if self.g_ref is None else {"reference": self.g_ref}
+
+    def metric(self, run: Run) -> Metric | None:
+        """Return the metric of `score_metric`; the plain one as long as there is nothing else."""
+        if self.score_metric == "per_module":
+            return PER_MODULE
+        if self.score_metric == "adam" and run.step >= self.task_warmup_steps:
+            second_moment = run.second_moment()
+            if second_moment is not None:
+                return preconditioned(second_moment, _ADAM_EPSILON)
+            self._say_once(run, "the optimizer has no second moments before its first step: until then cosines are raw")
+        return None
+
+    def begin_step(self, run: Run) -> str:
+        """Choose the references anew and renew the reference direction, if that is due."""
+        if run.step >= self.task_warmup_steps:
+            if self._refresh_is_due(run):
+                self._refresh(run)
+            if self.direction == "fresh" and self._references is not None and self._draw_is_due(run):
+                self._draw_direction(run)
+        return "task"
 
     def _refresh_is_due(self, run: Run) -> bool:
-        if self.direction is None or self._refreshed_at is None:
+        if self._retry.is_pending:
+            return self._retry.due(run.step, run.epoch)
+        if self._refreshed_at is None:
             return True
-        cosine = None
-        if self._trigger.kind == "drift" and self._task_sum is not None and self._task_at_refresh is not None:
-            cosine = self._task_sum.cosine(self._task_at_refresh).item()
         return self._trigger.due(
             steps_since=run.step - self._refreshed_at["step"],
             epochs_since=run.epoch - self._refreshed_at["epoch"],
-            cosine=cosine,
+            cosine=self._drift,
         )
+
+    def _drift(self) -> float:
+        if self._task_sum is None or self._task_at_refresh is None:
+            return 1.0
+        return self._task_sum.cosine(self._task_at_refresh).item()
 
     def _refresh(self, run: Run) -> None:
-        pool, task_direction = run.references, self._task_sum
-        measured = pool.score(task_direction)
-        assert self.score_scaling is not None
-        scores = score(measured.loss, measured.cosine, mu=self.mu_ref, nu=self.nu, scaling=self.score_scaling)
-        index, keep = torch.arange(len(pool)), self.references_to_keep(len(pool))
-        if self.selection == "hard":
-            weights = hard_top_k(-scores, index, keep)
-        else:
-            weights = soft(-scores, index, self.tau_ref, keep)
-        weights = weights / weights.sum().clamp_min(1e-38)
-        run.record_references({"loss": measured.loss, "cosine": measured.cosine, "score": scores, "weight": weights})
-        g_ref = pool.gradient(weights)
-        if not g_ref.norm().item() > _NEGLIGIBLE_NORM:
-            # At the starting weights the KL and its gradient are zero: there is no direction to take cosines with.
-            run.say(f"step {run.step}: the references have no gradient yet, so this step is a plain one")
-            self.direction = None
+        chosen = self._choose(run)
+        run.record("references", run.pool().ids, **chosen.columns)
+        g_ref, problem = None, chosen.problem
+        if not problem and self.direction == "frozen":
+            g_ref = self._gradient(chosen.weights, run)
+            problem = _problem_of(g_ref)
+        chosen.done()
+        if problem:
+            self._postpone(run, problem)
             return
-        self.direction = g_ref
+        self._retry.succeeded()
         self._refreshed_at = {"step": run.step, "epoch": run.epoch}
-        self._task_at_refresh = task_direction if self._trigger.kind == "drift" else None
+        self._task_at_refresh = self._task_sum if self._trigger.kind == "drift" else None
         self._task_sum = None
-        chosen = weights > 0
-        run.log(
-            refreshes=1.0,
-            reference_norm=g_ref.norm(),
-            reference_loss=measured.loss[chosen].mean(),
-            reference_conflict=-measured.cosine[chosen].mean(),
-            pool_loss=measured.loss.nanmean(),
-            pool_conflict=-measured.cosine.nanmean(),
+        if self.direction == "fresh":
+            self._references = chosen.weights
+        self.g_ref = g_ref if self.direction == "frozen" else self.g_ref
+        run.log(refreshes=1.0, **chosen.summary())
+        if g_ref is not None:
+            run.log(reference_norm=g_ref.norm())
+
+    def _choose(self, run: Run) -> Chosen:
+        pool = run.pool()
+        keep = self.references_to_keep(len(pool))
+        if self.references == "all":
+            return Chosen(torch.full((len(pool),), 1.0 / len(pool)))
+        if self.references == "random":
+            return Chosen(pool.draw(keep, run.generator("choice of references")))
+        assert self.score_scaling is not None
+        return choose_references(
+            pool,
+            self._task_sum,
+            loss=preservation_loss(self.preservation_loss, run.start),
+            keep=keep,
+            mu=self.mu_ref,
+            nu=self.nu,
+            scaling=self.score_scaling,
+            tau=self.tau_ref if self.selection == "soft" else None,
+            metric=self.metric(run),
         )
 
+    def _postpone(self, run: Run, problem: str) -> None:
+        self._retry.failed(run.step, run.epoch)
+        meanwhile = "the older one is kept" if self.g_ref is not None else "updates are plain until there is one"
+        run.say(
+            f"step {run.step}: the refresh found no reference direction, since {problem}; {meanwhile}, and the next "
+            f"attempt follows after {self._retry.wait} updates"
+        )
+
+    def _gradient(self, weights: Tensor, run: Run) -> Direction:
+        return run.pool().gradient(weights, loss=preservation_loss(self.preservation_loss, run.start))
+
+    def _draw_is_due(self, run: Run) -> bool:
+        assert self._refreshed_at is not None
+        return self.g_ref is None or (run.step - self._refreshed_at["step"]) % self.direction_every == 0
+
+    def _draw_direction(self, run: Run) -> None:
+        """Take the gradient of a draw; an update whose draw has no usable gradient is a plain one."""
+        drawn = run.pool().draw(self.direction_batch, run.generator("references"), self._references)
+        g_ref = self._gradient(drawn, run)
+        problem = _problem_of(g_ref)
+        if problem:
+            self._say_once(run, f"{problem}: updates are plain until they have one")
+        self.g_ref = None if problem else g_ref
+        run.log(reference_norm=g_ref.norm())
+
+    def _say_once(self, run: Run, message: str) -> None:
+        if message not in self._has_said:
+            run.say(message)
+        self._has_said.add(message)
+
     def weights(self, scores: Scores, run: Run) -> Selection:
-        """Return the weights of a batch: uniform until there is a reference direction, then by score."""
-        if self.direction is None:
+        """Return the weights of a step's candidates: uniform until there is a reference direction, then by score."""
+        if self.g_ref is None:
             return super().weights(scores, run)
         assert self.score_scaling is not None
-        cosine = torch.where(scores.valid, scores.cosine, torch.nan)
+        cosine = torch.where(scores.valid, scores.cosine["reference"], torch.nan)
         values = score(scores.loss, cosine, mu=self.mu_task, nu=self.nu, scaling=self.score_scaling)
         if self.selection == "soft":
             weights = soft(values, scores.index, self.tau_task, self.task_top_k)
@@ -199,36 +312,42 @@ class DualSelect(Method):
         else:
             assert self._budget is not None
             weights = self._budget.weights(values, scores.index, scores.tokens)
-        return Selection(weights, values)
+        return Selection(weights, {"score": values})
 
-    def correct(self, g_task: Direction, run: Run) -> Direction:
+    def correct(self, g: Direction, run: Run) -> Direction:
         """Return g_task with the reference direction's correction, and remember g_task for the next refresh."""
-        if self._task_sum is None:
-            self._task_sum = g_task.clone()
-        else:
-            self._task_sum.axpy(1.0, g_task)
-        if self.direction is None:
-            return g_task
-        run.log(task_reference_cosine=g_task.cosine(self.direction))
-        return corrected(g_task, self.direction, correction=self.correction, rho=self.rho)
+        self._task_sum = g.clone() if self._task_sum is None else self._task_sum.axpy(1.0, g)
+        if self.g_ref is None:
+            return g
+        run.log(task_reference_cosine=g.cosine(self.g_ref))
+        return corrected(g, self.g_ref, correction=self.correction, rho=self.rho)
 
-    def state_dict(self) -> tuple[dict[str, Direction], dict[str, Any]]:
-        """Return the reference direction, the running task direction, the refresh counters and the surplus."""
+    def state_dict(self) -> State:
+        """Return the directions, the chosen references where they are drawn from, and the counters."""
         directions = {
-            "reference": self.direction,
+            "reference": self.g_ref,
             "task_sum": self._task_sum,
             "task_at_refresh": self._task_at_refresh,
         }
         return {name: d for name, d in directions.items() if d is not None}, {
             "refreshed_at": self._refreshed_at,
-            "surplus": 0.0 if self._budget is None else float(self._budget.surplus),
+            "retry": asdict(self._retry),
+            "references": None if self._references is None else self._references.tolist(),
+            "surplus": 0.0 if self._budget is None else self._budget.surplus,
         }
 
     def load_state_dict(self, directions: dict[str, Direction], values: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.direction = directions.get("reference")
+        self.g_ref = directions.get("reference")
         self._task_sum = directions.get("task_sum")
         self._task_at_refresh = directions.get("task_at_refresh")
         self._refreshed_at = values["refreshed_at"]
+        self._retry = Retry(**values["retry"])
+        self._references = None if values["references"] is None else torch.tensor(values["references"])
         if self._budget is not None:
             self._budget.surplus = float(values["surplus"])
+
+
+def _problem_of(g_ref: Direction) -> str:
+    """Return why a reference direction cannot be used, or nothing if it can. It waits for the device."""
+    return "" if g_ref.norm().item() > _NEGLIGIBLE_NORM else "the references have no gradient"

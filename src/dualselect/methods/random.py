@@ -1,43 +1,41 @@
 """Random selection at the same token budget: the control that every selector has to beat."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 
-from dualselect.methods.base import Method, Run, Scores, Selection, check_positive
+from dualselect.gradients import Direction
+from dualselect.methods.base import Method, Run, Scores, Selection, State, check_positive, option
 from dualselect.selection import TokenBudget
 
 
 @dataclass
 class Random(Method):
-    """Keep samples uniformly at random, holding the same share of the supervised tokens as a selector would."""
+    """Keep samples uniformly at random, with the same share of the supervised tokens as a selector would keep."""
 
     name: ClassVar[str] = "random"
+    stage: ClassVar[str] = "during"
+    cost: ClassVar[str] = "1"
+    fidelity: ClassVar[str] = "faithful; a control of our own"
 
-    task_token_fraction: float = field(
-        default=0.9, metadata={"help": "Share of the supervised tokens to keep, in (0, 1]."}
-    )
+    task_token_fraction: float = option(0.9, "Share of a step's supervised tokens to keep, in (0, 1].")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive("task_token_fraction", self.task_token_fraction, 1.0)
-        self._draws = 0
         self._budget = TokenBudget(self.task_token_fraction)
 
     def weights(self, scores: Scores, run: Run) -> Selection:
-        """Return weights from a random order that depends on seed and draw alone, equal on every process."""
-        generator = torch.Generator().manual_seed(run.seed * 1_000_003 + self._draws)
-        self._draws += 1
-        score = torch.rand(len(scores.index), generator=generator).to(scores.loss.device)
-        score = torch.where(scores.valid, score, torch.nan)
-        return Selection(self._budget.weights(score, scores.index, scores.tokens), score)
+        """Return weights from a random order that depends on seed and step alone, equal on every process."""
+        values = torch.rand(len(scores.index), generator=run.generator("selection")).to(scores.loss.device)
+        values = torch.where(scores.valid, values, torch.nan)
+        return Selection(self._budget.weights(values, scores.index, scores.tokens), {"score": values})
 
-    def state_dict(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the number of draws made and the budget's surplus."""
-        return {}, {"draws": self._draws, "surplus": float(self._budget.surplus)}
+    def state_dict(self) -> State:
+        """Return the budget's surplus."""
+        return {}, {"surplus": self._budget.surplus}
 
-    def load_state_dict(self, directions: dict[str, Any], values: dict[str, Any]) -> None:
+    def load_state_dict(self, directions: dict[str, Direction], values: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self._draws = int(values["draws"])
         self._budget.surplus = float(values["surplus"])

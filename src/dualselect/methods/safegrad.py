@@ -1,15 +1,15 @@
 """SafeGrad: gradient surgery against a fresh alignment gradient at every step."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
+from datasets import Dataset
 
 from dualselect.errors import ConfigError
 from dualselect.gradients import Direction
-from dualselect.methods.base import Method, Run, check_choice, check_positive, check_range
+from dualselect.methods.base import Method, Run, check_choice, check_positive, check_range, option
 from dualselect.methods.corrections import corrected
-from dualselect.selection import PRESERVATION_LOSSES
+from dualselect.selection import PRESERVATION_LOSSES, preservation_loss
 
 
 @dataclass
@@ -21,13 +21,14 @@ class SafeGrad(Method):
     """
 
     name: ClassVar[str] = "safegrad"
-    needs_references: ClassVar[bool] = True
+    pools: ClassVar[tuple[str, ...]] = ("references",)
+    stage: ClassVar[str] = "during"
+    cost: ClassVar[str] = "2.3 with as many references as task samples in a step"
+    fidelity: ClassVar[str] = "faithful; references are differentiated without dropout"
 
-    rho: float = field(default=1.0, metadata={"help": "Weight of the alignment gradient in the update."})
-    safe_batch_size: int = field(default=8, metadata={"help": "References drawn for each optimizer step."})
-    preservation_loss: str = field(
-        default="kl", metadata={"help": "Loss of the references.", "choices": list(PRESERVATION_LOSSES)}
-    )
+    rho: float = option(1.0, "Weight of the alignment gradient in the update.")
+    safe_batch_size: int = option(8, "References drawn for each optimizer step.")
+    preservation_loss: str = option("kl", "Loss of the references.", PRESERVATION_LOSSES)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -35,20 +36,24 @@ class SafeGrad(Method):
         check_positive("safe_batch_size", self.safe_batch_size)
         check_choice("preservation_loss", self.preservation_loss, PRESERVATION_LOSSES)
 
-    def prepare(self, run: Run) -> None:
+    @property
+    def needs_start(self) -> bool:
+        """Whether the alignment loss compares with the starting weights."""
+        return self.preservation_loss == "kl"
+
+    def prepare(self, task: Dataset, run: Run) -> Dataset:
         """Check that the pool can fill a batch."""
-        if self.safe_batch_size > len(run.references):
+        if self.safe_batch_size > len(run.pool()):
             raise ConfigError(
-                f"safe_batch_size is {self.safe_batch_size} but the pool holds {len(run.references)} references: "
+                f"safe_batch_size is {self.safe_batch_size} but the pool has {len(run.pool())} references: "
                 "lower it or add references"
             )
+        return task
 
-    def correct(self, g_task: Direction, run: Run) -> Direction:
+    def correct(self, g: Direction, run: Run) -> Direction:
         """Return the projected task gradient plus rho times the alignment gradient."""
-        generator = torch.Generator().manual_seed(run.seed * 1_000_003 + run.step)
-        chosen = torch.randperm(len(run.references), generator=generator)[: self.safe_batch_size]
-        weights = torch.zeros(len(run.references))
-        weights[chosen] = 1.0 / self.safe_batch_size
-        g_align = run.references.gradient(weights)
-        run.log(alignment_norm=g_align.norm(), task_alignment_cosine=g_task.cosine(g_align))
-        return corrected(g_task, g_align, correction="project", rho=self.rho)
+        pool = run.pool()
+        drawn = pool.draw(self.safe_batch_size, run.generator("references"))
+        g_align = pool.gradient(drawn, loss=preservation_loss(self.preservation_loss, run.start))
+        run.log(alignment_norm=g_align.norm(), task_alignment_cosine=g.cosine(g_align))
+        return corrected(g, g_align, correction="project", rho=self.rho)

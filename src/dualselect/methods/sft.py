@@ -8,7 +8,9 @@ from dualselect.methods.base import Method
 
 @dataclass
 class SFT(Method):
-    """Plain supervised fine-tuning, the baseline: every step is TRL's own."""
+    """Plain supervised fine-tuning, the baseline."""
 
     name: ClassVar[str] = "sft"
-    selects: ClassVar[bool] = False
+    stage: ClassVar[str] = "during"
+    cost: ClassVar[str] = "1"
+    fidelity: ClassVar[str] = "faithful"

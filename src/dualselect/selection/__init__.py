@@ -1,27 +1,32 @@
-"""The two coupled selections: scores, weights, and the lazily refreshed pool of references."""
+"""The two coupled selections: pools and what a scan measures of them, scores, weights, and the choice of references."""
 
+from dualselect.selection import measures
+from dualselect.selection.pool import Pool
 from dualselect.selection.preservation import (
     PRESERVATION_LOSSES,
-    PreservationLoss,
     preservation_loss,
     remember_start,
     scoring_mode,
 )
-from dualselect.selection.references import ReferencePool, ReferenceScores
-from dualselect.selection.scores import SCALINGS, score
-from dualselect.selection.triggers import TRIGGERS, RefreshTrigger
-from dualselect.selection.weights import TokenBudget, hard_top_k, soft, token_budget
+from dualselect.selection.refresh import TRIGGERS, Chosen, RefreshTrigger, Retry, choose_references
+from dualselect.selection.scan import Loss, Measure, Scanned
+from dualselect.selection.weights import SCALINGS, TokenBudget, hard_top_k, score, soft, token_budget
 
 __all__ = [
     "PRESERVATION_LOSSES",
     "SCALINGS",
     "TRIGGERS",
-    "PreservationLoss",
-    "ReferencePool",
-    "ReferenceScores",
+    "Chosen",
+    "Loss",
+    "Measure",
+    "Pool",
     "RefreshTrigger",
+    "Retry",
+    "Scanned",
     "TokenBudget",
+    "choose_references",
     "hard_top_k",
+    "measures",
     "preservation_loss",
     "remember_start",
     "score",

@@ -1,18 +1,19 @@
 """What a reference's loss is: the likelihood of its safe answer, or the distance from the starting model."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from dualselect.errors import ConfigError, nearest
-from dualselect.gradients import Parameters, PerSampleLoss, StartingPoint, per_sample_kl, per_sample_nll
+from dualselect.gradients import Losses, Parameters, StartingPoint, per_sample_kl, per_sample_nll
 
 PRESERVATION_LOSSES = ("sft", "kl")
-PreservationLoss = Callable[[nn.Module, Mapping[str, Any]], PerSampleLoss]
+PreservationLoss = Callable[[nn.Module, Mapping[str, Any]], Losses]
 
 
 def remember_start(params: Parameters) -> StartingPoint:
@@ -57,16 +58,43 @@ def preservation_loss(kind: str, starting_point: StartingPoint | None) -> Preser
 
 @contextmanager
 def scoring_mode(model: nn.Module) -> Iterator[None]:
-    """Switch dropout off, so that scores depend on the weights and the samples alone; restore the modes afterwards."""
+    """Switch dropout off, so that scores depend on the weights and the samples alone; restore the modes afterwards.
+
+    Layers that checkpoint their activations keep doing so.
+    """
     before = [(module, module.training) for module in model.modules()]
     model.eval()
-    for module in model.modules():
-        # Gradient checkpointing works in training mode only; the flag of the layer itself governs no dropout.
-        if getattr(module, "gradient_checkpointing", False) is True:
-            module.training = True
+    with ExitStack() as stack:
+        for module in model.modules():
+            if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing:
+                stack.enter_context(_checkpointed(module))
+        try:
+            with torch.enable_grad():
+                yield
+        finally:
+            for module, training in before:
+                module.training = training
+
+
+@contextmanager
+def _checkpointed(layer: GradientCheckpointingLayer) -> Iterator[None]:
+    """Checkpoint a layer in evaluation mode too.
+
+    Transformers checkpoints in training mode only, and a layer's own mode may govern its dropout (OPT, Falcon), so the
+    mode cannot say both.
+    """
+    forward, own = layer.forward, vars(layer).get("forward")
+
+    def checkpointing(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        return layer._gradient_checkpointing_func(partial(forward, **kwargs), *args)
+
+    layer.forward = checkpointing
     try:
-        with torch.enable_grad():
-            yield
+        yield
     finally:
-        for module, training in before:
-            module.training = training
+        if own is None:
+            del layer.forward
+        else:
+            layer.forward = own

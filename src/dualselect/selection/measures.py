@@ -1,0 +1,73 @@
+"""What a scan can measure of every sample: small objects that turn a batch's losses and gradients into a column."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from dualselect.gradients import Direction, Losses, Metric, PerSampleGradients, Sketch
+from dualselect.selection.scan import digest_of
+
+
+@dataclass(frozen=True)
+class Column:
+    """A measure: one column of a scan.
+
+    Args:
+        name: Name of the column.
+        kind: What is measured.
+        read: Returns the column's values of a batch, `(B, ...)`.
+        direction: What gradients are compared with, if anything.
+        metric: In which metric; None is the plain inner product.
+        reads_gradients: Whether gradients are needed besides losses.
+        keeps_gradients: Whether they are needed as a whole, and not only their norms and cosines.
+    """
+
+    name: str
+    kind: str
+    read: Callable[[Losses, Any], Tensor]
+    direction: Direction | None = None
+    metric: Metric | None = None
+    reads_gradients: bool = True
+    keeps_gradients: bool = False
+
+    @property
+    def key(self) -> str:
+        """What its values depend on besides samples and weights, as a string."""
+        return f"{self.kind} {self.name} {digest_of(self.direction)} {digest_of(self.metric)}"
+
+    def __call__(self, losses: Losses, gradients: PerSampleGradients | None) -> dict[str, Tensor]:
+        """Return the column of a batch by its name."""
+        return {self.name: self.read(losses, gradients)}
+
+
+def loss() -> Column:
+    """Return the measure `loss`: every sample's loss, in nats per supervised token."""
+    return Column("loss", "loss", lambda losses, _: losses.loss, reads_gradients=False)
+
+
+def tokens() -> Column:
+    """Return the measure `tokens`: every sample's number of supervised tokens."""
+    return Column("tokens", "tokens", lambda losses, _: losses.tokens, reads_gradients=False)
+
+
+def norm(metric: Metric | None = None) -> Column:
+    """Return the measure `norm`: the norm of every sample's gradient."""
+    return Column("norm", "norm", lambda _, gradients: gradients.norm(metric), metric=metric)
+
+
+def dot(name: str, direction: Direction, metric: Metric | None = None) -> Column:
+    """Return a measure: the inner product of every sample's gradient with `direction`."""
+    return Column(name, "dot", lambda _, gradients: gradients.dot(direction, metric), direction, metric)
+
+
+def cosine(name: str, direction: Direction, metric: Metric | None = None) -> Column:
+    """Return a measure: the cosine of every sample's gradient with `direction`, 0 where either is zero."""
+    return Column(name, "cosine", lambda _, gradients: gradients.cosine(direction, metric), direction, metric)
+
+
+def sketch(projection: Sketch) -> Column:
+    """Return the measure `sketch`: a random projection of every sample's gradient, `(B, k)`."""
+    kind = f"sketch {digest_of(projection)}"
+    return Column("sketch", kind, lambda _, gradients: gradients.sketch(projection), keeps_gradients=True)

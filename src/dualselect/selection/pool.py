@@ -1,0 +1,317 @@
+"""Pools: named data sets besides the task, measured, differentiated and drawn from, whatever their size."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from dualselect.distributed import rank, sum_over_processes, world_size
+from dualselect.errors import DataError
+from dualselect.gradients import (
+    Batch,
+    Direction,
+    Losses,
+    Metric,
+    Parameters,
+    PerSampleGradients,
+    Watch,
+    per_sample_nll,
+    sequence_lengths,
+)
+from dualselect.selection.preservation import scoring_mode
+from dualselect.selection.scan import Loss, Measure, Scanned, batches_of, scan, shard
+
+Example = Mapping[str, Any]
+Collate = Callable[[list[Any]], Batch]
+Result = TypeVar("Result")
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Pool:
+    """A named data set besides the task, such as the references, with the model that it is measured by.
+
+    Whatever is asked, the model is in evaluation mode meanwhile, so that answers depend on weights and samples alone,
+    and memory is that of one batch. A batch that does not fit is halved, and so are later ones of its size.
+
+    Args:
+        examples: Tokenised samples with `input_ids` and `labels`.
+        ids: Their stable ids, in the same order.
+        watch: The model's per-sample gradients.
+        model: The model, not wrapped for distributed training.
+        params: What to differentiate by.
+        collate: Makes a batch of a list of examples.
+        tokens_per_batch: Most tokens in a batch, padding included; at least one sample is taken.
+        autocast: Returns the context of the forward pass.
+        progress: Whether to show a progress bar.
+        folder: Where interrupted scans continue from; None keeps nothing.
+
+    Raises:
+        DataError: There are no examples.
+    """
+
+    examples: Sequence[Example]
+    ids: list[str]
+    watch: Watch
+    model: nn.Module
+    params: Parameters
+    collate: Collate
+    tokens_per_batch: int = 4096
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    progress: bool = False
+    folder: Path | None = None
+    lengths: list[int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not len(self.examples):
+            raise DataError(
+                "the pool is empty: give samples with at least one supervised token after truncation to max_length"
+            )
+        self.lengths = [len(example["input_ids"]) for example in self.examples]
+        self._fitting: float = float("inf")  # tokens of a batch that is known not to be too large
+        self._named: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(iter(self.params.values())).device
+
+    def subset(self, rows: Sequence[int]) -> "Pool":
+        """Return the pool of some of the samples, as places in this one; nothing of it is kept for later."""
+        return replace(
+            self, examples=[self.examples[row] for row in rows], ids=[self.ids[row] for row in rows], folder=None
+        )
+
+    def scan(
+        self,
+        measures: Sequence[Measure],
+        *,
+        loss: Loss = per_sample_nll,
+        title: str = "Scanning",
+        resumable: bool = False,
+    ) -> Scanned:
+        """Measure every sample in one pass.
+
+        Args:
+            measures: Functions of a batch's losses and gradients that return columns, `(B, ...)` each; see
+                `dualselect.selection.measures`. If none reads gradients, only losses are computed.
+            loss: Loss of a batch, `(B,)`.
+            title: What the progress bar says; scans of one title keep one scan's parts.
+            resumable: Whether to write down what is measured, so that an interrupted scan with the same weights and
+                measures continues where it stopped. Call `done()` of the result once it has been used.
+
+        Returns:
+            The columns, `(N, ...)` each, on the CPU in the pool's order; NaN where a sample has no finite value.
+        """
+        return scan(self, measures, loss, title, resumable)
+
+    def gradient(self, weights: Tensor, *, loss: Loss = per_sample_nll) -> Direction:
+        """Return the sum over samples of `weights[j]` times the gradient of sample j, over all processes.
+
+        Samples of weight 0 are not even read. Samples without a finite loss and gradient are left out with a warning,
+        and the weights of the others grow to the same total.
+
+        Args:
+            weights: Shape `(len(self),)`, on the CPU.
+            loss: Loss of a batch, `(B,)`.
+        """
+        with scoring_mode(self.model):
+            total = self._sum_of_gradients(weights, loss)
+            if torch.isfinite(total.norm()):
+                return total
+            return self._finite_sum_of_gradients(weights, loss)
+
+    def draw(self, n: int, generator: torch.Generator, weights: Tensor | None = None) -> Tensor:
+        """Draw n samples by their weights and return what each of the pool's samples weighs in their mean.
+
+        The draw is systematic over a random order: sample j is drawn n q_j times, rounded up or down, and n q_j times
+        on average. With equal weights it is a draw without replacement.
+
+        Args:
+            n: Samples to draw.
+            generator: CPU generator; equal ones give equal draws.
+            weights: Shape `(len(self),)`, on the CPU, not negative; None weighs all samples equally.
+
+        Returns:
+            Shape `(len(self),)`, fp32: times drawn, over n.
+        """
+        weights = torch.ones(len(self)) if weights is None else weights
+        support = weights.nonzero().flatten()
+        order = support[torch.randperm(len(support), generator=generator)]
+        if bool((weights[order] == weights[order[0]]).all()):
+            drawn = order[torch.arange(n) % len(order)]
+        else:
+            reach = weights[order].double().cumsum(0)
+            # Points one apart, on a line where each sample has the length n q_j.
+            points = (torch.rand((), generator=generator, dtype=torch.float64) + torch.arange(n)) / n * reach[-1]
+            drawn = order[torch.searchsorted(reach, points, right=True).clamp_max(len(order) - 1)]
+        return torch.bincount(drawn, minlength=len(self)).float() / n
+
+    def batches(self, size: int, count: int, generator: torch.Generator) -> list[Batch]:
+        """Return batches to train on, drawn at random; no sample comes twice before every other one has come once.
+
+        Args:
+            size: Samples of a batch.
+            count: How many batches; with several processes each gets as many of its own.
+            generator: CPU generator, equal on all processes.
+        """
+        order: list[int] = []
+        needed = size * count * world_size()
+        while len(order) < needed:
+            order += torch.randperm(len(self), generator=generator).tolist()
+        mine = order[rank() * size * count :][: size * count]
+        return [self._batch(mine[start : start + size]) for start in range(0, len(mine), size)]
+
+    # What a scan asks for.
+
+    def announced(self, batches: Sequence[list[int]], title: str) -> Iterable[list[int]]:
+        """Return the batches with a progress bar."""
+        bar: Iterable[list[int]] = tqdm(batches, desc=title, unit="batch", leave=False, disable=not self.progress)
+        return bar
+
+    def measured(
+        self, rows: list[int], measures: Sequence[Measure], loss: Loss
+    ) -> list[tuple[list[int], Mapping[str, Tensor]]]:
+        """Return the columns of the rows, in as many pieces as memory asks for."""
+
+        def measure(rows: list[int], batch: Batch) -> Mapping[str, Tensor]:
+            if any(getattr(measure, "reads_gradients", True) for measure in measures):
+                losses, gradients = self._differentiated(batch, measures, loss)
+            else:
+                losses, gradients = self._forward(batch, loss), None
+            columns = {name: v for measure in measures for name, v in measure(losses, gradients).items()}
+            return _blanked(columns, losses)
+
+        return self._in_pieces(rows, measure)
+
+    @torch.no_grad()
+    def _forward(self, batch: Batch, loss: Loss) -> Losses:
+        with self.autocast():
+            return loss(self.model, batch)
+
+    def _differentiated(
+        self, batch: Batch, measures: Sequence[Measure], loss: Loss
+    ) -> tuple[Losses, PerSampleGradients]:
+        keep, directions, metric = _needed(measures)
+        lengths = sequence_lengths(batch)
+        with self.watch.capture(lengths, keep=keep, directions=directions, metric=metric) as gradients:
+            with self.autocast():
+                losses = loss(self.model, batch)
+            gradients.backward(losses.loss)
+        return Losses(*(None if value is None else value.detach() for value in losses)), gradients
+
+    # Gradients.
+
+    def _over_chosen(
+        self, weights: Tensor, evaluate: Callable[[list[int], Batch], Result]
+    ) -> Iterator[tuple[list[int], Result]]:
+        """Yield rows and result of every piece of this process's batches of samples that have a weight."""
+        rows = weights.nonzero().flatten().tolist()
+        mine = shard(batches_of(rows, self.lengths, self.tokens_per_batch))
+        for batch in self.announced(mine, "Gradient of the pool"):
+            yield from self._in_pieces(batch, evaluate)
+
+    def _sum_of_gradients(self, weights: Tensor, loss: Loss) -> Direction:
+        """Return the sum by plain backward passes, which are cheapest; not finite if that of a sample is not."""
+        total = Direction.zeros(self.params)
+        parts = list(total.views().values())
+
+        def differentiate(rows: list[int], batch: Batch) -> Sequence[Tensor | None]:
+            with self.autocast():
+                losses = loss(self.model, batch).loss
+            weighted = (losses * weights[rows].to(losses.device)).sum()
+            return torch.autograd.grad(weighted, list(self.params.values()), allow_unused=True)
+
+        for _, gradient in self._over_chosen(weights, differentiate):
+            for part, own in zip(parts, gradient, strict=True):
+                if own is not None:
+                    part.add_(own)
+        return total.all_reduce()
+
+    def _finite_sum_of_gradients(self, weights: Tensor, loss: Loss) -> Direction:
+        """Return the sum over the samples whose gradients are finite, with the same total of weights."""
+        total = Direction.zeros(self.params)
+        is_finite = torch.zeros(len(self))
+
+        def differentiate(rows: list[int], batch: Batch) -> tuple[Direction, Tensor]:
+            losses, gradients = self._differentiated(batch, (), loss)
+            valid = torch.isfinite(losses.loss) & torch.isfinite(gradients.norm())
+            own = torch.where(valid, weights[rows].to(valid.device), 0.0)
+            return gradients.weighted_sum(own), valid.float().cpu()
+
+        for rows, (gradient, valid) in self._over_chosen(weights, differentiate):
+            total.axpy(1.0, gradient)
+            is_finite[rows] = valid
+        is_finite = sum_over_processes(is_finite, self.device)
+        self._warn_of((weights != 0) & (is_finite == 0))
+        kept = (weights * is_finite).sum()
+        return total.all_reduce().scale(float(weights.sum() / kept) if kept != 0 else 1.0)
+
+    def _warn_of(self, left_out: Tensor) -> None:
+        new = [self.ids[row] for row in left_out.nonzero().flatten().tolist() if self.ids[row] not in self._named]
+        if new and rank() == 0:
+            named = ", ".join(new[:5]) + (", ..." if len(new) > 5 else "")
+            _logger.warning(
+                f"{len(new)} samples of a pool have a loss or gradient that is not finite and are left out: {named}"
+            )
+        self._named.update(new)
+
+    # Batches.
+
+    def _in_pieces(self, rows: list[int], evaluate: Callable[..., Result]) -> list[tuple[list[int], Result]]:
+        """Evaluate a batch, in halves where it does not fit into memory; return rows and result of every piece."""
+        longest, half = max(self.lengths[row] for row in rows), (len(rows) + 1) // 2
+        if len(rows) * longest <= self._fitting or len(rows) == 1:
+            try:
+                return [(rows, evaluate(rows, self._batch(rows)))]
+            except RuntimeError as error:
+                if len(rows) == 1 or not should_reduce_batch_size(error):
+                    raise
+            # Out of the except clause, whose traceback would keep the tensors of the failed pass.
+            clear_device_cache(garbage_collection=True)
+            self._fitting = half * longest
+        return [*self._in_pieces(rows[:half], evaluate), *self._in_pieces(rows[half:], evaluate)]
+
+    def _batch(self, rows: Sequence[int]) -> Batch:
+        inputs = self.collate([self.examples[row] for row in rows])
+        return {
+            name: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
+            for name, value in inputs.items()
+        }
+
+
+def _needed(measures: Sequence[Measure]) -> tuple[bool, dict[str, Direction], Metric | None]:
+    """Return whether gradients must be kept, else with which directions and in which metric they are compared."""
+    measures = [measure for measure in measures if getattr(measure, "reads_gradients", True)]
+    metrics = {id(metric): metric for metric in (getattr(measure, "metric", None) for measure in measures)}
+    if len(metrics) != 1 or any(getattr(measure, "keeps_gradients", True) for measure in measures):
+        return True, {}, None
+    directions = {
+        measure.name: measure.direction  # type: ignore[attr-defined]
+        for measure in measures
+        if getattr(measure, "direction", None) is not None
+    }
+    return False, directions, next(iter(metrics.values()))
+
+
+def _blanked(columns: Mapping[str, Tensor], losses: Losses) -> dict[str, Tensor]:
+    """Return the columns in fp32 or int64, NaN throughout for a sample that is not finite in one of them."""
+    columns = {name: v.detach().float() if v.is_floating_point() else v.detach().long() for name, v in columns.items()}
+    valid = torch.isfinite(losses.loss)
+    for values in columns.values():
+        valid = valid & torch.isfinite(values).flatten(1).all(1) if values.ndim > 1 else valid & torch.isfinite(values)
+    return {
+        name: torch.where(valid.view(-1, *[1] * (v.ndim - 1)), v, torch.nan) if v.is_floating_point() else v
+        for name, v in columns.items()
+    }

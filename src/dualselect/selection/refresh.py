@@ -1,0 +1,183 @@
+"""When the references are chosen anew, and how."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from dualselect.errors import ConfigError, nearest
+from dualselect.gradients import Direction, Metric
+from dualselect.selection import measures
+from dualselect.selection.pool import Pool
+from dualselect.selection.scan import Loss, Scanned
+from dualselect.selection.weights import hard_top_k, score, soft
+
+TRIGGERS = ("epoch", "steps", "drift")
+
+
+@dataclass(frozen=True)
+class RefreshTrigger:
+    """Says whether a refresh is due.
+
+    Args:
+        kind: `epoch` (at the start of every epoch), `steps` (every `every` updates) or `drift` (when the running task
+            direction has turned away from that of the last refresh, which is looked at every `every` updates, since
+            the mean of a few batches is mostly noise).
+        every: Updates, for `steps` and `drift`.
+        drift: Cosine below which the task direction counts as another one.
+
+    Raises:
+        ConfigError: Unknown kind, or a number out of range.
+    """
+
+    kind: str = "epoch"
+    every: int = 50
+    drift: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.kind not in TRIGGERS:
+            raise ConfigError(f"unknown refresh '{self.kind}'{nearest(self.kind, TRIGGERS)}")
+        if self.every < 1:
+            raise ConfigError(f"refresh_every is {self.every}; give a number of updates of at least 1")
+        if not -1.0 <= self.drift <= 1.0:
+            raise ConfigError(f"refresh_drift is {self.drift}; give a cosine between -1 and 1")
+
+    @property
+    def period(self) -> int | None:
+        """Updates after which it can be due again; None if that depends on the epoch."""
+        return None if self.kind == "epoch" else self.every
+
+    def due(self, *, steps_since: int, epochs_since: int, cosine: Callable[[], float]) -> bool:
+        """Return whether to refresh now.
+
+        Args:
+            steps_since: Updates since the last refresh.
+            epochs_since: Epochs begun since the last refresh.
+            cosine: Returns that between the running task direction and the one of the last refresh. It waits for the
+                device and is only called for `drift`, every `every` updates.
+        """
+        if self.kind == "epoch":
+            return epochs_since > 0
+        if self.kind == "steps":
+            return steps_since >= self.every
+        return steps_since > 0 and steps_since % self.every == 0 and cosine() < self.drift
+
+
+@dataclass
+class Retry:
+    """When to try again after a refresh found nothing usable: 1, 2, 4, ... updates later, and in every new epoch.
+
+    Args:
+        longest: Most updates between two attempts; None for no limit.
+        wait: Updates between the last attempt and the next; 0 if the last one succeeded.
+        step: Step of the last attempt.
+        epoch: Epoch of the last attempt.
+    """
+
+    longest: int | None = None
+    wait: int = 0
+    step: int = 0
+    epoch: int = 0
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether the last attempt failed."""
+        return self.wait > 0
+
+    def due(self, step: int, epoch: int) -> bool:
+        """Return whether to try again now."""
+        return step >= self.step + self.wait or epoch > self.epoch
+
+    def failed(self, step: int, epoch: int) -> None:
+        """Note a failed attempt."""
+        wait = max(2 * self.wait, 1)
+        self.wait = wait if self.longest is None else min(wait, self.longest)
+        self.step, self.epoch = step, epoch
+
+    def succeeded(self) -> None:
+        """Note a successful attempt."""
+        self.wait = 0
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The references of a refresh.
+
+    Attributes:
+        weights: What each of the pool's N references weighs, `(N,)`, on the CPU; their sum is 1, or 0 if none has a
+            finite loss and gradient.
+        scanned: What was measured of them, `(N,)` each; nothing where they were chosen without being looked at.
+    """
+
+    weights: Tensor
+    scanned: Scanned = field(default_factory=lambda: Scanned({}))
+
+    @property
+    def columns(self) -> dict[str, Tensor]:
+        """What the selection log is to contain, `(N,)` each."""
+        return {**self.scanned, "weight": self.weights, "kept": self.weights > 0}
+
+    @property
+    def problem(self) -> str:
+        """Why they give no direction; empty if they do, as far as single gradients tell."""
+        if not (self.weights > 0).any():
+            return "no reference has a finite loss and gradient"
+        if "norm" in self.scanned and not (self.scanned["norm"][self.weights > 0] > 0).any():
+            return "the references have no gradient"
+        return ""
+
+    def summary(self) -> dict[str, Tensor]:
+        """Return means over the chosen references and over the pool, for the metrics."""
+        if not self.scanned:
+            return {}
+        loss, conflict, kept = self.scanned["loss"], -self.scanned["cosine"], self.weights > 0
+        return {
+            "reference_loss": loss[kept].mean(),
+            "reference_conflict": conflict[kept].mean(),
+            "pool_loss": loss.nanmean(),
+            "pool_conflict": conflict.nanmean(),
+        }
+
+    def done(self) -> None:
+        """Forget what was kept to continue an interrupted refresh."""
+        self.scanned.done()
+
+
+def choose_references(
+    pool: Pool,
+    direction: Direction | None,
+    *,
+    loss: Loss,
+    keep: int,
+    mu: float,
+    nu: float,
+    scaling: str,
+    tau: float | None = None,
+    metric: Metric | None = None,
+) -> Chosen:
+    """Choose the references at risk: those with a high preservation loss whose gradients oppose the task.
+
+    The pool is scanned once. An interrupted scan continues where it stopped, if the weights are the same.
+
+    Args:
+        pool: The references.
+        direction: The task direction d; without one every cosine counts as 0.
+        loss: The preservation loss.
+        keep: How many to choose.
+        mu: Weight of the loss in the score mu * loss - nu * cosine.
+        nu: Weight of the cosine.
+        scaling: How both are made comparable; see `score`.
+        tau: Temperature of softmax weights; None gives the chosen references equal weights.
+        metric: In which metric gradients are compared; None is the plain inner product.
+    """
+    wanted = [measures.loss(), measures.norm(metric)]
+    if direction is not None:
+        wanted.append(measures.cosine("cosine", direction, metric))
+    scanned = pool.scan(wanted, loss=loss, title="Scoring references", resumable=True)
+    if direction is None:
+        scanned["cosine"] = scanned["norm"] * 0.0  # NaN stays NaN
+    scanned["score"] = score(scanned["loss"], scanned["cosine"], mu=mu, nu=nu, scaling=scaling)
+    index = torch.arange(len(pool))
+    weights = hard_top_k(-scanned["score"], index, keep) if tau is None else soft(-scanned["score"], index, tau, keep)
+    return Chosen(weights / weights.sum().clamp_min(1e-38), scanned)

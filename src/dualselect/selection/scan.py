@@ -1,0 +1,258 @@
+"""Scans: one pass over a data set that measures every sample, whatever its size.
+
+Batches are made of samples of like length, as many as fill a budget of tokens, the longest first; with several
+processes each takes every n-th batch. Memory is that of one batch. What is measured is written down as the scan goes
+on, so that one that was interrupted continues where it stopped and ends with the same result, bit for bit.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from dualselect.distributed import from_main_process, rank, sum_over_processes, world_size
+from dualselect.files import replacing
+from dualselect.gradients import Batch, Direction, Losses, Metric, PerSampleGradients, Sketch
+from dualselect.selection.preservation import scoring_mode
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dualselect.selection.pool import Pool
+
+Loss = Callable[["nn.Module", Batch], Losses]
+Measure = Callable[[Losses, PerSampleGradients | None], Mapping[str, Tensor]]
+Columns = dict[str, Tensor]
+
+_BATCHES_PER_PART = 64
+_SECONDS_PER_PART = 60.0
+_ROW = "row"
+
+
+class Scanned(dict[str, Tensor]):
+    """The columns of a scan, `(N, ...)` each, on the CPU, in the data set's order.
+
+    A sample whose loss, or any measured value, is not finite has NaN in every column of floating-point numbers.
+    """
+
+    def __init__(self, columns: Mapping[str, Tensor], folder: Path | None = None) -> None:
+        super().__init__(columns)
+        self._folder = folder
+
+    def done(self) -> None:
+        """Delete what was written down to continue an interrupted scan; call it once the columns have been used."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def batches_of(rows: Sequence[int], lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
+    """Return the rows in batches of like length, the longest first.
+
+    Args:
+        rows: Which samples, as places in the data set.
+        lengths: Tokens of every sample of the data set.
+        tokens_per_batch: Most tokens in a batch, padding included; a single sample may have more.
+    """
+    batches: list[list[int]] = []
+    room = 0
+    for row in sorted(rows, key=lambda row: (-lengths[row], row)):
+        if room < 1:
+            batches.append([])
+            # No sample that follows is longer than the first one of its batch.
+            room = max(tokens_per_batch // max(lengths[row], 1), 1)
+        batches[-1].append(row)
+        room -= 1
+    return batches
+
+
+def shard(batches: Sequence[list[int]]) -> Sequence[list[int]]:
+    """Return this process's share of the batches."""
+    return batches[rank() :: world_size()]
+
+
+def scan(pool: "Pool", measures: Sequence[Measure], loss: Loss, title: str, resumable: bool) -> Scanned:
+    """Return what `measures` say of every sample of `pool`; see `Pool.scan`."""
+    plan = batches_of(range(len(pool)), pool.lengths, pool.tokens_per_batch)
+    key = fingerprint(pool, plan, measures, loss) if resumable else None
+    folder = None if pool.folder is None or key is None else pool.folder / _slug(title) / key
+    parts = None if folder is None else Parts(folder / f"rank-{rank():04d}")
+    if folder is not None:
+        _delete_others(folder)
+    found = _Found({} if parts is None else parts.read(), len(pool))
+    waiting = [batch for batch in shard(plan) if not found.has(batch)]
+    due = time.monotonic() + _SECONDS_PER_PART
+    with scoring_mode(pool.model):
+        for count, batch in enumerate(pool.announced(waiting, title), 1):
+            for rows, columns in pool.measured(batch, measures, loss):
+                found.add(rows, columns)
+            if count % _BATCHES_PER_PART == 0 or time.monotonic() > due:
+                _set_aside(found, parts)
+                due = time.monotonic() + _SECONDS_PER_PART
+    _set_aside(found, parts)
+    return Scanned(_over_processes(found, pool.device), folder)
+
+
+class _Found:
+    """The columns of one process, filled batch by batch; what is new waits on the device until it is set aside."""
+
+    def __init__(self, columns: Columns, size: int) -> None:
+        self.size = size
+        self.table: Columns = {}
+        self._is_there = torch.zeros(size, dtype=torch.bool)
+        self._new: list[tuple[list[int], Mapping[str, Tensor]]] = []
+        if columns:
+            self._put(columns.pop(_ROW), columns)
+
+    def has(self, rows: Sequence[int]) -> bool:
+        """Return whether all rows have been measured."""
+        return bool(self._is_there[list(rows)].all())
+
+    def add(self, rows: list[int], columns: Mapping[str, Tensor]) -> None:
+        """Note the columns of some rows."""
+        self._new.append((rows, columns))
+
+    def collect(self) -> Columns:
+        """Bring what is new to the CPU and return it, with the rows as a column; empty if there is nothing."""
+        new, self._new = self._new, []
+        if not new:
+            return {}
+        rows = torch.tensor([row for batch, _ in new for row in batch])
+        columns = {name: torch.cat([part[name] for _, part in new]).cpu() for name in new[0][1]}
+        self._put(rows, columns)
+        return {_ROW: rows, **columns}
+
+    def _put(self, rows: Tensor, columns: Columns) -> None:
+        for name, values in columns.items():
+            if name not in self.table:
+                self.table[name] = values.new_zeros(self.size, *values.shape[1:])
+            self.table[name][rows] = values
+        self._is_there[rows] = True
+
+
+def _set_aside(found: _Found, parts: "Parts | None") -> None:
+    columns = found.collect()
+    if parts is not None and columns:
+        parts.write(columns)
+
+
+def _over_processes(found: _Found, device: torch.device) -> Columns:
+    # The main process has the longest batch, so it always knows the columns; another one may have had none.
+    known = {name: (values.shape, values.dtype) for name, values in found.table.items()}
+    columns = {}
+    for name, (shape, dtype) in from_main_process(known).items():
+        values = found.table[name] if name in found.table else torch.zeros(shape, dtype=dtype)
+        columns[name] = sum_over_processes(values, device)
+    return columns
+
+
+class Parts:
+    """What one process has measured so far, as Parquet files of a folder of its own.
+
+    Args:
+        folder: The folder; made where something is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, columns: Columns) -> None:
+        """Add a part: columns of shape `(n, ...)`, one of them the rows."""
+        path = self.folder / f"part-{len(self._paths()):06d}.parquet"
+        shapes = {name: list(values.shape[1:]) for name, values in columns.items()}
+        table = pa.table({name: _to_arrow(values) for name, values in columns.items()})
+        with replacing(path) as draft:
+            pq.write_table(table.replace_schema_metadata({"shapes": json.dumps(shapes)}), draft)
+
+    def read(self) -> Columns:
+        """Return the columns of all parts together; empty if there are none."""
+        found = [_from_arrow(pq.read_table(path)) for path in self._paths()]
+        return {name: torch.cat([part[name] for part in found]) for name in (found[0] if found else ())}
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.folder.glob("part-*.parquet"))
+
+
+def _to_arrow(values: Tensor) -> pa.Array:
+    flat = pa.array(values.reshape(-1).numpy())
+    width = values[0].numel()
+    return flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, width)
+
+
+def _from_arrow(table: pa.Table) -> Columns:
+    shapes = json.loads(table.schema.metadata[b"shapes"])
+    columns = {}
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        values = column if not shapes[name] else column.flatten()
+        columns[name] = torch.from_numpy(np.array(values)).reshape(-1, *shapes[name])
+    return columns
+
+
+def _delete_others(folder: Path) -> None:
+    """Delete what scans of the same title wrote under other weights."""
+    for other in folder.parent.glob("*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _slug(title: str) -> str:
+    return re.sub(r"\W+", "-", title.lower()).strip("-")
+
+
+def fingerprint(pool: "Pool", plan: Sequence[list[int]], measures: Sequence[Measure], loss: Loss) -> str | None:
+    """Return a name for what a scan's result depends on, or None if a measure has no `key`.
+
+    These are the bytes of the trained parameters, the samples and how they are batched, the name of the loss, and the
+    measures with their directions. What stays the same throughout a run, such as the frozen weights, is left out.
+    """
+    keys = [getattr(measure, "key", None) for measure in measures]
+    if None in keys:
+        return None
+    digest = hashlib.sha256()
+    digest.update(json.dumps([keys, _name_of(loss), world_size()]).encode())
+    digest.update(json.dumps([pool.ids, pool.lengths, plan]).encode())
+    for name, param in pool.params.items():
+        digest.update(name.encode())
+        digest.update(_bytes_of(param))
+    return digest.hexdigest()[:32]
+
+
+def _name_of(loss: Loss) -> str:
+    """Return the name of a loss, without the arguments that a `partial` binds."""
+    function: Any = getattr(loss, "func", loss)
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
+
+
+def digest_of(value: Direction | Metric | Sketch | None) -> str:
+    """Return a short hash of the numbers that a direction, a metric or a sketch consists of."""
+    digest = hashlib.sha256(type(value).__name__.encode())
+    for part in _tensors_of(value):
+        digest.update(_bytes_of(part))
+    return digest.hexdigest()[:32]
+
+
+def _tensors_of(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Direction):
+        yield value.vector
+    elif isinstance(value, int | float):
+        yield torch.tensor(value)
+    elif hasattr(value, "__dict__"):
+        for part in vars(value).values():
+            yield from _tensors_of(part)
+
+
+def _bytes_of(values: Tensor) -> memoryview:
+    flat = values.detach().cpu().contiguous().reshape(-1)
+    return memoryview(flat.view(torch.uint8).numpy())
