@@ -155,7 +155,7 @@ def test_a_resumed_run_has_the_same_phases_and_anchors(stop):
 
 def test_a_run_that_would_never_see_the_task_is_refused(run):
     run.total_steps = 100
-    with pytest.raises(ConfigError, match=r"alignment_steps is 100 .*100 optimizer steps .*lower alignment_steps"):
+    with pytest.raises(ConfigError, match=r"alignment_steps is 100 .*100 optimizer steps.*lower alignment_steps"):
         Lisa().begin_step(run)
 
 

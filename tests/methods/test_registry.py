@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -10,6 +11,8 @@ from dualselect import methods
 from dualselect.errors import ConfigError
 from dualselect.methods import Method
 from dualselect.methods import registry as module
+
+PAGES = Path(__file__).parents[2] / "docs" / "methods"
 
 
 @dataclass
@@ -109,3 +112,11 @@ def test_no_method_pays_for_per_sample_gradients_that_it_does_not_read(method, m
     kind = methods.get(method)
     assert getattr(kind, moment) is not getattr(Method, moment)
     assert not kind().reads_gradients
+
+
+@pytest.mark.parametrize("method", methods.registry.BUILT_IN, ids=lambda method: method.name)
+def test_the_page_of_every_method_lists_its_options_with_their_defaults(method):
+    page = (PAGES / f"{method.name}.md").read_text(encoding="utf-8")
+    listed = [line.split(" | ")[:2] for line in page.splitlines() if line.startswith("| `")]
+    assert listed == [[f"| `{option.name}`", str(methods.default_of(option))] for option in fields(method)]
+    assert "**Cost.**" in page

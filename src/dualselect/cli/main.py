@@ -14,6 +14,7 @@ COMMANDS = (
     "check",
     "train",
     "methods",
+    "repair",
     "evaluate",
     "suites",
     "compare",

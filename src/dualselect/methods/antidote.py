@@ -59,10 +59,11 @@ def prunable_layers(model: nn.Module, params: Parameters) -> dict[str, nn.Linear
     """Return the linear layers whose weights are trained, by the weight's name, without the output head."""
     name_of = {id(param): name for name, param in params.items()}
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    of_head = set() if head is None else set(head.modules())  # an adapter may have wrapped it
     return {
         name_of[id(module.weight)]: module
         for module in model.modules()
-        if isinstance(module, nn.Linear) and module is not head and id(module.weight) in name_of
+        if isinstance(module, nn.Linear) and module not in of_head and id(module.weight) in name_of
     }
 
 
