@@ -12,6 +12,13 @@ from dualselect.data import POLICIES
 from dualselect.errors import ConfigError, nearest
 
 LOSS_AVERAGES = ("sample", "token")
+_AT_LEAST_ONE = (
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+    "scan_tokens",
+    "reference_answer_tokens",
+)
 _PROCESSES = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU)
 
 
@@ -72,10 +79,14 @@ class DualSelectConfig(SFTConfig):
             value = getattr(self, option)
             if value not in choices:
                 raise ConfigError(f"unknown {option} '{value}'{nearest(value, choices)}")
-        for option in ("scan_tokens", "reference_answer_tokens"):
+        for option in _AT_LEAST_ONE:
             value = getattr(self, option)
             if value is not None and value < 1:
                 raise ConfigError(f"{option} is {value}; give at least 1")
+        for option in ("seed", "data_seed"):
+            value = getattr(self, option)
+            if value is not None and not 0 <= value < 2**32:
+                raise ConfigError(f"{option} is {value}; give a whole number from 0 to {2**32 - 1}")
         if self.window_memory is not None and self.window_memory < 0:
             raise ConfigError(f"window_memory is {self.window_memory}; give at least 0 GiB")
 
