@@ -71,16 +71,18 @@ def repair(
     weights = locate(model, resolve)
     loaded, tokenizer = _open(weights, resolve)
     settings = _settings_of(weights.folder)
+    record = RunRecord(output_dir)
     run = TrainingRun(
         seed=int(settings.get("seed", 0)),
         model=loaded,
         tokenizer=tokenizer,
         params=trainable_parameters(loaded),
         pools=_pools(loaded, tokenizer, method, pools, settings, output_dir),
-        record=RunRecord(output_dir, []),
+        record=record,
     )
     write_provenance(output_dir, loaded, pools, {"seed": run.seed})
     method.finish(run)
+    record.flush()
     loaded.save_pretrained(output_dir)
     tokenizer.save_pretrained(output_dir)
     _write_samples(output_dir, weights.folder, pools)
