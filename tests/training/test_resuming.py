@@ -96,13 +96,3 @@ def test_an_identity_survives_its_file_and_does_not_depend_on_the_order_of_sets(
 def test_secrets_are_left_out(identify):
     secret = "never written"
     assert secret not in json.dumps(identify(hub_token=secret, model_init_kwargs={"token": secret}))
-
-
-@pytest.mark.parametrize("length", [{"max_steps": 20}, {"num_train_epochs": 9.0}])
-def test_only_a_constant_learning_rate_lets_a_run_be_made_longer(identify, length):
-    with pytest.raises(ResumeError, match=next(iter(length))):
-        compare(identify(), identify(**length))
-    constant = {"lr_scheduler_type": "constant"}
-    compare(identify(**constant), identify(**constant, **length))
-    with pytest.raises(ResumeError, match="lr_scheduler_type"):
-        compare(identify(), identify(**constant, **length))

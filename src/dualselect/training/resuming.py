@@ -34,7 +34,6 @@ MAY_CHANGE = frozenset(
     "torch_empty_cache_steps window_memory scan_tokens".split()
 )
 _ELSEWHERE = frozenset({"method", "method_options"})
-_LENGTH = frozenset({"max_steps", "num_train_epochs"})
 # What an adapter's configuration says of its surroundings; the hash of the weights says which model it is on.
 _NOT_OF_THE_ADAPTER = frozenset(
     {"base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version"}
@@ -53,8 +52,8 @@ def identity_of(
 ) -> dict[str, Any]:
     """Return what a run is made from, as a flat mapping that JSON can hold.
 
-    The length of the run is left out under a constant learning rate: such a run may be made longer, and its first part
-    stays what it was.
+    The length of a run is part of it: schedules and methods count how much is left, so a run that is made longer is
+    another one from its first step.
 
     Args:
         args: Settings of the run.
@@ -65,7 +64,7 @@ def identity_of(
         processes: Number of processes.
         chat_template: Chat template of the tokenizer, text or a table of texts by name.
     """
-    left_out = MAY_CHANGE | _ELSEWHERE | (_LENGTH if str(plain(args.lr_scheduler_type)) == "constant" else set())
+    left_out = MAY_CHANGE | _ELSEWHERE
     settings = {option.name: getattr(args, option.name) for option in fields(args) if option.name not in left_out}
     identity = {
         "method": method.name,
