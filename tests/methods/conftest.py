@@ -1,6 +1,8 @@
 """A run without a trainer, and a pool whose references are plain vectors, so that every answer can be worked out."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,16 +10,31 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dualselect.gradients import Direction, Layout
+from dualselect.gradients import RAW, Direction, Layout, Losses, Metric
 from dualselect.methods import Scores
-from dualselect.selection import ReferenceScores
+from dualselect.selection import Pool, Scanned
 
-PARAMS = {"w": nn.Parameter(torch.zeros(3))}
+# Two modules, of two parameters and of one.
+PARAMS = {"a.weight": nn.Parameter(torch.zeros(2)), "b.weight": nn.Parameter(torch.zeros(1))}
+LAYOUT = Layout.of(PARAMS)
 
 
 def _direction_of(*values: float) -> Direction:
-    """Return a direction over three parameters."""
-    return Direction(Layout.of(PARAMS), torch.tensor(values))
+    """Return a direction over three numbers."""
+    return Direction(LAYOUT, torch.tensor(values))
+
+
+@dataclass
+class VectorGradients:
+    """Gradients (N, 3), compared one by one."""
+
+    rows: Tensor
+
+    def norm(self, metric: Metric | None = None) -> Tensor:
+        return torch.stack([(metric or RAW).norm(Direction(LAYOUT, row)) for row in self.rows])
+
+    def cosine(self, direction: Direction, metric: Metric | None = None) -> Tensor:
+        return torch.stack([(metric or RAW).between(Direction(LAYOUT, row), direction) for row in self.rows])
 
 
 @dataclass
@@ -26,21 +43,36 @@ class VectorPool:
 
     losses: Tensor
     gradients: Tensor
-    scored: int = 0
+    scanned: int = 0
+    asked: list[Any] = field(default_factory=list)  # the losses that were asked for
+    drawn: list[Tensor] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.losses)
 
-    def score(self, direction: Direction | None) -> ReferenceScores:
-        self.scored += 1
-        cosines = torch.zeros(len(self))
-        if direction is not None:
-            cosines = torch.nn.functional.cosine_similarity(self.gradients, direction.vector[None])
-        return ReferenceScores(self.losses, cosines, self.gradients.norm(dim=1))
+    @property
+    def ids(self) -> list[str]:
+        return [f"r{number}" for number in range(len(self))]
 
-    def gradient(self, weights: Tensor) -> Direction:
-        chosen = weights > 0  # what has no weight is not even read
-        return Direction(Layout.of(PARAMS), weights[chosen] @ self.gradients[chosen])
+    def scan(self, measures: Sequence[Any], *, loss: Any, title: str, resumable: bool) -> Scanned:
+        self.scanned += 1
+        self.asked.append(loss)
+        assert resumable
+        losses = Losses(self.losses, torch.ones(len(self), dtype=torch.long))
+        found = [measure(losses, VectorGradients(self.gradients)) for measure in measures]
+        valid = self.losses.isfinite() & self.gradients.isfinite().all(1)
+        return Scanned({n: torch.where(valid, v, torch.nan) for columns in found for n, v in columns.items()})
+
+    def gradient(self, weights: Tensor, *, loss: Any) -> Direction:
+        self.asked.append(loss)
+        chosen = (weights > 0) & self.gradients.isfinite().all(1)  # what is not finite is left out
+        kept = weights[chosen]
+        scale = weights.sum() / kept.sum() if len(kept) else 0.0
+        return Direction(LAYOUT, scale * (kept @ self.gradients[chosen]))
+
+    def draw(self, n: int, generator: torch.Generator, weights: Tensor | None = None) -> Tensor:
+        self.drawn.append(Pool.draw(self, n, generator, weights))  # type: ignore[arg-type]
+        return self.drawn[-1]
 
 
 @dataclass
@@ -49,12 +81,29 @@ class FakeRun:
 
     references: VectorPool
     step: int = 0
+    total_steps: int = 100
     epoch: int = 0
     seed: int = 0
     params: Any = field(default_factory=lambda: PARAMS)
+    moments: Direction | None = None
     logged: dict[str, Any] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
-    refreshes: list[dict[str, Tensor]] = field(default_factory=list)
+    refreshes: list[Mapping[str, Tensor]] = field(default_factory=list)
+
+    def pool(self, name: str = "references") -> VectorPool:
+        assert name == "references"
+        return self.references
+
+    @contextmanager
+    def start(self) -> Iterator[None]:
+        yield
+
+    def second_moment(self) -> Direction | None:
+        return self.moments
+
+    def generator(self, purpose: str) -> torch.Generator:
+        digest = hashlib.sha256(f"{self.seed} {self.step} {purpose}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
 
     def log(self, **metrics: Any) -> None:
         self.logged |= metrics
@@ -62,8 +111,10 @@ class FakeRun:
     def say(self, message: str) -> None:
         self.said.append(message)
 
-    def record_references(self, scores: dict[str, Tensor]) -> None:
-        self.refreshes.append(scores)
+    def record(self, table: str, ids: Sequence[str], **columns: Tensor) -> None:
+        assert table == "references"
+        assert list(ids) == self.references.ids
+        self.refreshes.append(columns)
 
 
 @pytest.fixture
@@ -85,7 +136,8 @@ def candidates() -> Callable[..., Scores]:
     def make(losses: list[float], cosines: list[float], tokens: list[int] | None = None) -> Scores:
         n = len(losses)
         tokens = tokens or [10] * n
-        return Scores(torch.arange(n), torch.tensor(losses), torch.tensor(tokens), torch.ones(n), torch.tensor(cosines))
+        cosine = {"reference": torch.tensor(cosines)}
+        return Scores(torch.arange(n), torch.tensor(losses), torch.tensor(tokens), torch.ones(n), cosine)
 
     return make
 
@@ -103,7 +155,7 @@ def refreshed() -> Callable[..., Any]:
     def make(method: Any, run: FakeRun, d: tuple[float, ...] = (1.0, 0.0, 0.0)) -> Any:
         method.correct(_direction_of(*d), run)
         run.step = max(run.step + 1, method.task_warmup_steps)
-        method.before_step(run)
+        method.begin_step(run)
         return method
 
     return make

@@ -1,12 +1,14 @@
 """DualSelect against the algorithm's equations, on references that are plain vectors."""
 
+import copy
+import json
 import math
 
 import pytest
 import torch
 
 from dualselect.errors import ConfigError
-from dualselect.methods import DualSelect, Selection
+from dualselect.methods import DualSelect, SafeGrad, Selection
 
 
 def test_hard_references_are_those_with_high_loss_and_conflict(run, pool, refreshed):
@@ -14,7 +16,7 @@ def test_hard_references_are_those_with_high_loss_and_conflict(run, pool, refres
     cosine = pool.gradients[:, 0] / pool.gradients.norm(dim=1)
     s = 0.1 * pool.losses - 2.0 * cosine
     chosen = s.argsort(descending=True)[:3]
-    torch.testing.assert_close(method.direction.vector, pool.gradients[chosen].mean(0))
+    torch.testing.assert_close(method.g_ref.vector, pool.gradients[chosen].mean(0))
     torch.testing.assert_close(run.refreshes[0]["score"], s)
     assert set(run.refreshes[0]["weight"].nonzero().flatten().tolist()) == set(chosen.tolist())
 
@@ -25,14 +27,14 @@ def test_soft_references_have_the_softmax_of_their_scores(run, pool, refreshed):
     cosine = pool.gradients[:, 0] / pool.gradients.norm(dim=1)
     q = ((pool.losses - cosine) / 2.0).softmax(0)
     torch.testing.assert_close(run.refreshes[0]["weight"], q)
-    torch.testing.assert_close(method.direction.vector, q @ pool.gradients)
+    torch.testing.assert_close(method.g_ref.vector, q @ pool.gradients)
 
 
 def test_task_samples_are_the_cheap_and_compatible_ones(run, candidates, refreshed):
     method = refreshed(DualSelect(task_top_k=2, score_scaling="raw", mu_task=1.0, nu=2.0), run)
     found = method.weights(candidates([1.0, 1.2, 3.0, 0.5], [0.0, 0.9, 1.0, -0.9]), run)
     assert isinstance(found, Selection)
-    torch.testing.assert_close(found.score, torch.tensor([1.0, -0.6, 1.0, 2.3]))
+    torch.testing.assert_close(found.columns["score"], torch.tensor([1.0, -0.6, 1.0, 2.3]))
     assert found.weights.tolist() == [1.0, 1.0, 0.0, 0.0]
 
 
@@ -54,7 +56,7 @@ def test_soft_task_weights_are_the_closed_form(run, candidates, refreshed):
 )
 def test_corrections(run, correction, expected, direction_of):
     method = DualSelect(correction=correction, rho=0.2)
-    method.direction = direction_of(2.0, 0.0, 0.0)
+    method.g_ref = direction_of(2.0, 0.0, 0.0)
     g_task = direction_of(-1.0, 3.0, 0.0)
     torch.testing.assert_close(method.correct(g_task, run).vector, torch.tensor(expected))
     assert g_task.vector.tolist() == [-1.0, 3.0, 0.0]
@@ -63,7 +65,7 @@ def test_corrections(run, correction, expected, direction_of):
 @pytest.mark.parametrize("correction", ["project", "remove"])
 def test_nothing_is_removed_where_nothing_opposes(run, correction, direction_of):
     method = DualSelect(correction=correction, rho=0.0)
-    method.direction = direction_of(2.0, 0.0, 0.0)
+    method.g_ref = direction_of(2.0, 0.0, 0.0)
     assert method.correct(direction_of(1.0, 3.0, 0.0), run).vector.tolist() == [1.0, 3.0, 0.0]
 
 
@@ -71,12 +73,12 @@ def test_warm_up_is_plain_and_its_mean_is_the_first_task_direction(run, pool, ca
     method = DualSelect(task_warmup_steps=2, rho=5.0)
     for step, d in enumerate([(2.0, 0.0, 0.0), (0.0, 2.0, 0.0)]):
         run.step = step
-        method.before_step(run)
+        method.begin_step(run)
         assert method.weights(candidates([1.0, 9.0], [0.0, 0.0]), run).weights.tolist() == [1.0, 1.0]
         assert method.correct(direction_of(*d), run).vector.tolist() == list(d)
-    assert pool.scored == 0
+    assert pool.scanned == 0
     run.step = 2
-    method.before_step(run)
+    method.begin_step(run)
     expected = torch.nn.functional.cosine_similarity(pool.gradients, torch.tensor([[1.0, 1.0, 0.0]]))
     torch.testing.assert_close(run.refreshes[0]["cosine"], expected)
 
@@ -86,38 +88,104 @@ def test_the_next_direction_is_the_mean_since_the_last_refresh(run, pool, direct
     for d in [(0.0, 3.0, 0.0), (0.0, 0.0, 3.0)]:
         method.correct(direction_of(*d), run)
         run.step += 1
-        method.before_step(run)
+        method.begin_step(run)
     expected = torch.nn.functional.cosine_similarity(pool.gradients, torch.tensor([[0.0, 1.0, 1.0]]))
     torch.testing.assert_close(run.refreshes[1]["cosine"], expected)
-    assert pool.scored == 2
+    assert pool.scanned == 2
 
 
 def test_refresh_once_an_epoch_is_lazy(run, pool, direction_of, refreshed):
     method = refreshed(DualSelect(task_warmup_steps=1), run)
     for run.step in range(2, 9):
         run.epoch = run.step // 4
-        method.before_step(run)
+        method.begin_step(run)
         method.correct(direction_of(1.0, 0.0, 0.0), run)
-    assert pool.scored == 3  # the first, and one for each of two new epochs
+    assert pool.scanned == 3  # the first, and one for each of two new epochs
 
 
-def test_references_without_a_gradient_are_said_and_leave_a_plain_step(run, pool, candidates, refreshed):
-    pool.gradients.zero_()
+def attempts(method, run, pool, steps):
+    """Return the steps at which the pool was scanned."""
+    found = []
+    for run.step in steps:
+        before = pool.scanned
+        method.begin_step(run)
+        if pool.scanned > before:
+            found.append(run.step)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [(0.0, "the references have no gradient"), (torch.nan, "no reference has a finite loss and gradient")],
+)
+def test_a_refresh_that_finds_nothing_says_what_and_leaves_plain_steps(
+    run, pool, candidates, refreshed, spoil, message
+):
+    pool.gradients.fill_(spoil)
     method = refreshed(DualSelect(task_warmup_steps=1), run)
-    assert method.direction is None
-    assert "no gradient yet" in run.said[0]
+    assert method.g_ref is None
+    assert method.directions() == {}
+    assert run.said == [
+        f"step 1: the refresh found no reference direction, since {message}; updates are plain until there is one, "
+        "and the next attempt follows after 1 update"
+    ]
     assert method.weights(candidates([1.0, 9.0], [0.0, 0.0]), run).weights.tolist() == [1.0, 1.0]
     pool.gradients.normal_()
     run.step += 1
-    method.before_step(run)
-    assert method.direction is not None
+    method.begin_step(run)
+    assert method.g_ref is not None
+
+
+def test_gradients_that_cancel_give_no_direction_either(run, pool, refreshed):
+    pool.gradients[:] = torch.tensor([1.0, 2.0, 3.0]) * torch.tensor([1.0, -1.0] * 5)[:, None]
+    method = refreshed(DualSelect(task_warmup_steps=1, reference_fraction=1.0), run)
+    assert method.g_ref is None
+    assert "have no gradient" in run.said[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({"refresh": "epoch"}, [0, 1, 3, 7, 15, 31]),
+        ({"refresh": "steps", "refresh_every": 5}, [0, 1, 3, 7, 12, 17, 22, 27, 32]),
+        ({"refresh": "drift", "refresh_every": 2}, [0, 1, *range(3, 40, 2)]),
+    ],
+)
+def test_the_pool_is_not_scanned_again_at_every_step(run, pool, options, steps):
+    pool.gradients.zero_()
+    assert attempts(DualSelect(task_warmup_steps=0, **options), run, pool, range(35)) == [s for s in steps if s < 35]
+
+
+def test_a_new_epoch_is_an_attempt_in_any_case(run, pool):
+    pool.gradients.zero_()
+    method = DualSelect(task_warmup_steps=0)
+    assert attempts(method, run, pool, range(10)) == [0, 1, 3, 7]
+    run.epoch = 1
+    assert attempts(method, run, pool, range(10, 12)) == [10]
+
+
+def test_a_refresh_that_finds_nothing_keeps_an_older_direction_and_its_task_directions(
+    run, pool, direction_of, refreshed
+):
+    method = refreshed(DualSelect(task_warmup_steps=1, refresh="steps", refresh_every=4), run)
+    older, gradients = method.g_ref, pool.gradients.clone()
+    method.correct(direction_of(0.0, 1.0, 0.0), run)
+    pool.gradients.fill_(torch.nan)
+    assert attempts(method, run, pool, range(2, 12)) == [5, 6, 8]
+    assert method.g_ref is older
+    assert "the older one is kept" in run.said[-1]
+    pool.gradients.copy_(gradients)
+    assert attempts(method, run, pool, range(12, 18)) == [12, 16]
+    assert method.g_ref is not older
+    expected = torch.nn.functional.cosine_similarity(gradients, torch.tensor([[0.0, 1.0, 0.0]]))
+    torch.testing.assert_close(run.refreshes[-2]["cosine"], expected)
 
 
 def test_references_that_are_not_finite_are_never_chosen(run, pool, refreshed):
     pool.losses[9] = torch.nan
     pool.gradients[9] = torch.nan
     method = refreshed(DualSelect(reference_top_k=2), run)
-    assert method.direction.vector.isfinite().all()
+    assert method.g_ref.vector.isfinite().all()
     assert run.refreshes[0]["weight"][9] == 0
 
 
@@ -166,6 +234,10 @@ def test_a_tenth_of_the_pool_is_rounded_up(size, keep):
         ({"task_top_k": 3, "task_token_fraction": 0.4}, "both set"),
         ({"refresh": "stepps"}, "did you mean 'steps'"),
         ({"preservation_loss": "nll"}, "unknown preservation_loss 'nll'"),
+        ({"direction": "frsh"}, "did you mean 'fresh'"),
+        ({"direction_every": 0}, "direction_every is 0"),
+        ({"references": "al"}, "did you mean 'all'"),
+        ({"score_metric": "adm"}, "did you mean 'adam'"),
     ],
 )
 def test_bad_options_are_refused(options, message):
@@ -173,14 +245,182 @@ def test_bad_options_are_refused(options, message):
         DualSelect(**options)
 
 
-def test_state_goes_out_and_in(run, direction_of, refreshed):
-    method = refreshed(DualSelect(task_warmup_steps=1, refresh="drift", refresh_every=1), run)
-    method.correct(direction_of(0.0, 1.0, 0.0), run)
-    directions, values = method.state_dict()
-    other = DualSelect(task_warmup_steps=1, refresh="drift", refresh_every=1)
-    other.load_state_dict(directions, values)
-    again, same = other.state_dict()
-    assert same == values
-    assert {name: d.vector.tolist() for name, d in again.items()} == {
-        name: d.vector.tolist() for name, d in directions.items()
+@pytest.mark.parametrize(("refresh", "waits"), [("steps", 0), ("drift", 8)])
+def test_the_drift_is_measured_only_where_it_could_trigger(run, direction_of, refreshed, monkeypatch, refresh, waits):
+    """Every measurement waits for the device."""
+    method = refreshed(DualSelect(task_warmup_steps=1, refresh=refresh, refresh_every=5, refresh_drift=-1.0), run)
+    measured = []
+    monkeypatch.setattr(method, "_drift", lambda: measured.append(run.step) or 1.0)
+    for run.step in range(2, 43):
+        method.begin_step(run)
+        method.correct(direction_of(1.0, 0.0, 0.0), run)
+    assert len(measured) == waits
+
+
+def test_drift_refreshes_once_the_task_has_turned(run, pool, direction_of, refreshed):
+    method = refreshed(DualSelect(task_warmup_steps=1, refresh="drift", refresh_every=2, refresh_drift=0.5), run)
+    method.correct(direction_of(1.0, 0.1, 0.0), run)
+    assert attempts(method, run, pool, range(2, 6)) == []
+    method.correct(direction_of(-2.0, 0.0, 0.0), run)
+    assert attempts(method, run, pool, range(6, 8)) == [7]
+
+
+def explicit_adam(v, g, d):
+    scale = 1 / (v.sqrt() + 1e-8)
+    return (g * d * scale).sum(-1) / ((g * g * scale).sum(-1) * (d * d * scale).sum(-1)).sqrt()
+
+
+def test_adams_metric_is_that_of_the_second_moments(run, pool, direction_of, refreshed):
+    run.moments = direction_of(4.0, 0.25, 1.0)
+    method = DualSelect(score_metric="adam", task_warmup_steps=3)
+    assert method.metric(run) is None  # nothing is compared while the task warms up
+    refreshed(method, run, (1.0, 2.0, -3.0))
+    expected = explicit_adam(run.moments.vector, pool.gradients, torch.tensor([1.0, 2.0, -3.0]))
+    torch.testing.assert_close(run.refreshes[0]["cosine"], expected)
+    a, b = direction_of(1.0, 1.0, 0.5), direction_of(-1.0, 2.0, 0.0)
+    found = method.metric(run).between(a, b)
+    torch.testing.assert_close(found, explicit_adam(run.moments.vector, a.vector, b.vector))
+
+
+def test_adams_metric_is_plain_as_long_as_there_are_no_moments(run, pool, refreshed):
+    method = refreshed(DualSelect(score_metric="adam", task_warmup_steps=0), run, (1.0, 2.0, -3.0))
+    expected = torch.nn.functional.cosine_similarity(pool.gradients, torch.tensor([[1.0, 2.0, -3.0]]))
+    torch.testing.assert_close(run.refreshes[0]["cosine"], expected)
+    for _ in range(3):
+        assert method.metric(run) is None
+    assert len(run.said) == 1
+    assert "until then cosines are raw" in run.said[0]
+
+
+def test_per_module_is_the_mean_of_the_modules_cosines(run, pool, refreshed):
+    refreshed(DualSelect(score_metric="per_module", task_warmup_steps=0), run, (1.0, 2.0, -3.0))
+    first = torch.nn.functional.cosine_similarity(pool.gradients[:, :2], torch.tensor([[1.0, 2.0]]))
+    second = -pool.gradients[:, 2].sign()
+    torch.testing.assert_close(run.refreshes[0]["cosine"], (first + second) / 2)
+
+
+def test_random_references_are_as_many_drawn_anew_at_every_refresh(run, pool, refreshed):
+    options = {"references": "random", "reference_top_k": 4, "refresh": "steps", "refresh_every": 1}
+    method = refreshed(DualSelect(task_warmup_steps=1, **options), run)
+    for run.step in range(2, 8):
+        method.begin_step(run)
+    chosen = [refresh["weight"].nonzero().flatten() for refresh in run.refreshes]
+    assert [len(rows) for rows in chosen] == [4] * 7
+    assert len({tuple(rows.tolist()) for rows in chosen}) > 3
+    torch.testing.assert_close(method.g_ref.vector, pool.gradients[chosen[-1]].mean(0))
+    assert pool.scanned == 0
+
+
+def test_all_references_are_the_mean_of_the_pool(run, pool, refreshed):
+    method = refreshed(DualSelect(references="all"), run)
+    torch.testing.assert_close(method.g_ref.vector, pool.gradients.mean(0))
+
+
+def test_a_fresh_direction_is_the_gradient_now_of_a_draw_from_the_chosen(run, pool, refreshed):
+    options = {"direction": "fresh", "direction_every": 3, "direction_batch": 2, "reference_top_k": 4}
+    method = refreshed(DualSelect(task_warmup_steps=1, **options), run)
+    seen = [method.g_ref]
+    for run.step in range(2, 11):
+        pool.gradients += 1.0  # the weights move
+        method.begin_step(run)
+        if method.g_ref is not seen[-1]:
+            seen.append(method.g_ref)
+            torch.testing.assert_close(method.g_ref.vector, pool.drawn[-1] @ pool.gradients)
+            assert run.step in (4, 7, 10)
+    assert len(seen) == 4
+    assert pool.scanned == 1
+    chosen = run.refreshes[0]["weight"] > 0
+    assert all(
+        set(draw.nonzero().flatten().tolist()) <= set(chosen.nonzero().flatten().tolist()) for draw in pool.drawn
+    )
+    assert all(draw.sum() == 1 for draw in pool.drawn)
+
+
+def test_soft_references_are_drawn_by_their_weights(run, pool, refreshed):
+    options = {
+        "selection": "soft",
+        "direction": "fresh",
+        "direction_batch": 4,
+        "reference_fraction": 1.0,
+        "tau_ref": 1.0,
     }
+    method = refreshed(DualSelect(task_warmup_steps=1, **options), run)
+    q = run.refreshes[0]["weight"]
+    for run.step in range(2, 1500):
+        method.begin_step(run)
+    torch.testing.assert_close(torch.stack(pool.drawn).mean(0), q, rtol=0, atol=0.015)
+
+
+class Quadratic:
+    """References whose loss is like a KL: gradient H_j (w - start), zero at the start."""
+
+    def __init__(self, pool, weights):
+        self.weights = weights
+        self.curvature = pool.gradients[:, :, None] * pool.gradients[:, None, :]
+        self.pool = pool
+
+    def update(self):
+        self.pool.gradients = self.curvature @ self.weights
+
+
+def trajectory(method, run, pool, candidates, direction_of, steps=8):
+    """Return the weights after gradient descent on a task whose gradient is a constant plus the weights."""
+    weights = torch.zeros(3)
+    model = Quadratic(pool, weights)
+    for run.step in range(steps):
+        model.update()
+        assert method.begin_step(run) == "task"
+        assert (method.weights(candidates([1.0, 2.0, 3.0], [0.5, -0.5, 0.0]), run).weights == 1).all()
+        g = direction_of(*(torch.tensor([1.0, -2.0, 0.5]) + weights).tolist())
+        weights -= 0.1 * method.correct(g, run).vector
+    return weights
+
+
+@pytest.mark.parametrize("references", ["all", "random"])
+def test_with_fresh_draws_of_unchosen_references_it_is_safegrad(pool, candidates, direction_of, references):
+    from tests.methods.conftest import FakeRun, VectorPool
+
+    options = {
+        "references": references,
+        "reference_fraction": 1.0,
+        "direction": "fresh",
+        "direction_every": 1,
+        "direction_batch": 3,
+        "correction": "project",
+        "task_token_fraction": 1.0,
+        "task_warmup_steps": 0,
+        "preservation_loss": "kl",
+        "rho": 0.7,
+    }
+    found = []
+    for method in (DualSelect(**options), SafeGrad(safe_batch_size=3, rho=0.7)):
+        own = VectorPool(pool.losses, pool.gradients.clone())
+        found.append(trajectory(method, FakeRun(own), own, candidates, direction_of))
+    assert torch.equal(*found)
+    plain = trajectory(SafeGrad(safe_batch_size=3, rho=0.0), FakeRun(pool), pool, candidates, direction_of)
+    assert not torch.equal(plain, found[0])
+
+
+def state(method):
+    directions, values = method.state_dict()
+    return {name: d.vector.tolist() for name, d in directions.items()}, values
+
+
+@pytest.mark.parametrize("options", [{"refresh": "drift"}, {"direction": "fresh", "refresh": "steps"}])
+def test_state_goes_out_and_in(run, candidates, direction_of, refreshed, options):
+    options = {"task_warmup_steps": 1, "refresh_every": 1} | options
+    method = refreshed(DualSelect(**options), run)
+    method.weights(candidates([1.0, 2.0], [0.0, 0.5], [7, 5]), run)
+    method.correct(direction_of(0.0, 1.0, 0.0), run)
+    method._retry.failed(1, 0)
+    directions, values = method.state_dict()
+    other = DualSelect(**options)
+    other.load_state_dict(directions, json.loads(json.dumps(values)))
+    assert state(other) == state(method)
+    assert other._retry == method._retry
+    assert values["surplus"] != 0
+    run.step = 5
+    twin = copy.deepcopy(run)
+    method.begin_step(run)
+    other.begin_step(twin)
+    assert state(other) == state(method)

@@ -270,10 +270,11 @@ class DualSelect(Method):
 
     def _postpone(self, run: Run, problem: str) -> None:
         self._retry.failed(run.step, run.epoch)
-        meanwhile = "the older one is kept" if self.g_ref is not None else "updates are plain until there is one"
+        meanwhile = "updates are plain until there is one" if self.g_ref is None else "the older one is kept"
+        wait = f"{self._retry.wait} update{'s' if self._retry.wait > 1 else ''}"
         run.say(
             f"step {run.step}: the refresh found no reference direction, since {problem}; {meanwhile}, and the next "
-            f"attempt follows after {self._retry.wait} updates"
+            f"attempt follows after {wait}"
         )
 
     def _gradient(self, weights: Tensor, run: Run) -> Direction:

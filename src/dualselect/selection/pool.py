@@ -209,7 +209,7 @@ class Pool:
             with self.autocast():
                 losses = loss(self.model, batch)
             gradients.backward(losses.loss)
-        return Losses(*(None if value is None else value.detach() for value in losses)), gradients
+        return Losses._make(None if value is None else value.detach() for value in losses), gradients
 
     # Gradients.
 

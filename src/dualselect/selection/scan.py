@@ -254,5 +254,4 @@ def _tensors_of(value: Any) -> Iterator[Tensor]:
 
 
 def _bytes_of(values: Tensor) -> memoryview:
-    flat = values.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+    return values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
