@@ -21,6 +21,9 @@ from dualselect.errors import UnsupportedModuleError
 
 IGNORED = -100
 _CHUNK = 512  # tokens projected at once: 512 x 128k logits in fp32 are 256 MiB
+# Families that look the positions up once for all samples, unless they are given for each: so a trained table of
+# positions sees its samples apart.
+_POSITION_TABLES = {"gpt2", "gpt_bigcode", "gpt_neo"}
 _NOT_FOR_THE_MODEL = {"labels", "token_weights", "supervised", "sequence_lengths"}
 
 Batch = Mapping[str, Any]
@@ -208,6 +211,11 @@ def _head(model: nn.Module) -> _Head:
             f"{type(causal_lm).__name__} has no output projection whose logits could be computed token by token: "
             "use another architecture"
         )
+    if hasattr(module, "base_layer"):
+        raise UnsupportedModuleError(
+            "the adapter targets the output projection, whose logits are computed from its own weight alone: leave it "
+            "out of target_modules, or train it whole (modules_to_save=['lm_head'])"
+        )
     # The names under which transformers' families scale their logits; Granite divides, the others multiply.
     scale = next(
         (
@@ -235,6 +243,9 @@ def _forward(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor | None]:
     has_router_loss = bool(getattr(config, "output_router_logits", False)) and coefficient != 0.0
     if has_router_loss:
         inputs["output_router_logits"] = True
+    if config.model_type in _POSITION_TABLES and inputs.get("position_ids") is None:
+        batch_size, length = batch["labels"].shape
+        inputs["position_ids"] = torch.arange(length, device=batch["labels"].device).expand(batch_size, length)
     body = causal_lm.base_model
     outputs = None if body is causal_lm else body(**inputs, use_cache=False)
     hidden = getattr(outputs, "last_hidden_state", None)

@@ -67,6 +67,33 @@ def _candidates(module: nn.Module) -> Iterator[Rule]:
             yield rule
 
 
+def check_adapters(model: nn.Module) -> None:
+    """Check that the adapters of `model` act inside layers, where rules see them.
+
+    Raises:
+        UnsupportedModuleError: An adapter acts on the prompt, from a token on, or on a bare parameter.
+    """
+    for name, config in getattr(model, "peft_config", {}).items():
+        if getattr(config, "is_prompt_learning", False):
+            raise UnsupportedModuleError(
+                f"adapter '{name}' ({config.peft_type.value}) trains virtual tokens, which belong to no layer, so they "
+                "have no per-sample gradient: use LoRA"
+            )
+        if getattr(config, "alora_invocation_tokens", None):
+            raise UnsupportedModuleError(
+                f"adapter '{name}' is an activated LoRA, which acts only after its invocation tokens; per-sample "
+                "gradients cannot follow that: leave out alora_invocation_tokens"
+            )
+    for name, module in model.named_modules():
+        # PEFT's layer for `target_parameters`: it adds its product to the parameter, and calls no layer of its own.
+        if type(module).__name__ == "ParamWrapper" and any(param.requires_grad for param in module.parameters()):
+            raise UnsupportedModuleError(
+                f"the adapter targets the bare parameter '{name}.{module.parameter_name}' (target_parameters, which "
+                "PEFT also sets for fused experts under all-linear), so it has no per-sample gradient: name layers as "
+                "target_modules, for example q_proj, k_proj, v_proj, o_proj"
+            )
+
+
 # FalconLinear adds the bias after the product.
 @register_rule(nn.Linear, "FalconLinear")
 def linear(module: nn.Module, x: Tensor, delta: Tensor) -> dict[str, Term]:
