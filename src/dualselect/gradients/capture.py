@@ -24,7 +24,7 @@ from torch.utils.hooks import RemovableHandle
 from dualselect.errors import UnsupportedModuleError
 from dualselect.gradients.direction import Direction, Layout, Parameters, safe_cosine, trainable_parameters
 from dualselect.gradients.metrics import RAW, Metric
-from dualselect.gradients.rules import Rule, rule_for
+from dualselect.gradients.rules import Rule, check_adapters, rule_for
 from dualselect.gradients.sketches import Sketch
 from dualselect.gradients.stores import Kept, Measured, Slot, Store
 
@@ -134,6 +134,7 @@ class PerSampleGradients:
     def observe(self, site: "_Site", module: nn.Module, x: Tensor, tokens: int, itemsize: int) -> Receive:
         """Prepare for a call of `module` on `x` and return what is to receive input and output gradient in backward."""
         self._check_batch(site.name, x)
+        site.itemsize = itemsize
         if not self.running:  # not once more where a checkpointed layer is computed again
             tokens = max(self._lengths) if self._lengths is not None else tokens
             for parameter in site.own.values():
@@ -181,6 +182,7 @@ class Watch:
     """
 
     def __init__(self, model: nn.Module, params: Parameters | None = None) -> None:
+        check_adapters(model)
         self.model = model
         self.params = trainable_parameters(model) if params is None else params
         if not self.params:
@@ -195,10 +197,13 @@ class Watch:
         tables = {
             parameter
             for module, site in self._sites.items()
-            if isinstance(module, nn.Embedding)
             for parameter in site.own.values()
+            if isinstance(module, nn.Embedding)
         }
-        self._slots = {name: Slot(param.shape, name in tables, owners[name] > 1) for name, param in self.params.items()}
+        self._slots = {
+            name: Slot(param.shape, formable=owners[name] == 1 and name not in tables)
+            for name, param in self.params.items()
+        }
         self._installed = False
 
     def _find_sites(self) -> dict[nn.Module, "_Site"]:
@@ -233,19 +238,19 @@ class Watch:
     def estimate(self, batch_size: int, tokens: int) -> int:
         """Return the bytes that a capture will keep.
 
-        Inputs that several modules share are kept once; which do shows in the first batch.
+        Inputs that several modules share are kept once, in the dtype that autocast gives them; both show in the first
+        batch. Before it, inputs count as not shared and have the parameters' dtype.
 
         Args:
             batch_size: Samples of the batch, B.
             tokens: Tokens of each sample, padding included, T.
         """
-        kind = self._device.type
-        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         total = 0
-        for site in self._sites.values():
+        for module, site in self._sites.items():
+            table = isinstance(module, nn.Embedding)
             for parameter in site.own.values():
-                dtype = autocast if autocast and not self._slots[parameter].table else self.params[parameter].dtype
-                total += self._slots[parameter].nbytes(tokens, dtype.itemsize, shares_input=site.shares_input)
+                itemsize = site.itemsize or self.params[parameter].element_size()
+                total += self._slots[parameter].nbytes(tokens, itemsize, table=table, shares_input=site.shares_input)
         return batch_size * total
 
     @contextmanager
@@ -327,13 +332,23 @@ class _Switch:
 
 @dataclass(eq=False)
 class _Site:
-    """A watched module: name, rule, and the watched parameters by their names inside the module."""
+    """A watched module.
+
+    Attributes:
+        name: Its name in the model.
+        rule: The rule of its gradients.
+        own: Names of its watched parameters by their names inside the module.
+        switch: Says which capture is active.
+        shares_input: Whether its last input was also that of the module called before it.
+        itemsize: Bytes of an element of its last output gradient; 0 before the first batch.
+    """
 
     name: str
     rule: Rule
     own: Mapping[str, str]
     switch: _Switch
-    shares_input: bool = False  # with the module called before it
+    shares_input: bool = False
+    itemsize: int = 0
 
 
 @dataclass
@@ -357,13 +372,20 @@ _patches: "weakref.WeakKeyDictionary[nn.Module, _Patch]" = weakref.WeakKeyDictio
 
 def _patch(module: nn.Module, site: _Site) -> None:
     if module not in _patches:
-        own = _forward_of(module)  # ours if the module is a copy of a watched one
-        plain = type(module) is nn.Linear and (own is None or own is forward)
-        if plain:
-            # A bound method, so that a copy of the module gets one that is bound to the copy.
-            module.forward = MethodType(forward, module)
-        _patches[module] = _Patch(None if plain else module.register_forward_hook(_observe_output, with_kwargs=True))
+        _patches[module] = _Patch(_take_over(module))
     _patches[module].sites.append(site)
+
+
+def _take_over(module: nn.Module) -> RemovableHandle | None:
+    # A copy of a watched module comes with our forward or hook, which does nothing there until it is watched itself.
+    own = _forward_of(module)
+    if type(module) is nn.Linear and (own is None or own is forward):
+        # A bound method, so that a copy of the module gets one that is bound to the copy.
+        module.forward = MethodType(forward, module)  # type: ignore[method-assign]
+        return None
+    if any(hook is _observe_output for hook in module._forward_hooks.values()):
+        return None
+    return module.register_forward_hook(_observe_output, with_kwargs=True)
 
 
 def _unpatch(module: nn.Module, site: _Site) -> None:
@@ -435,7 +457,8 @@ class _ObservedLinear(torch.autograd.Function):
         ctx.capture, ctx.receive = capture, receive
         # The gradient of a bias needs no input: where the weight is frozen the rule gets a stand-in of one feature.
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else x.new_zeros(*x.shape[:-1], 1), weight)
-        return nn.functional.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+        output = nn.functional.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+        return output.detach()  # not a view, so that the model may change it in place
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -464,7 +487,7 @@ class _Observed(torch.autograd.Function):
     ) -> Tensor:
         ctx.capture, ctx.receive = capture, receive
         ctx.save_for_backward(x)
-        return output.view_as(output)
+        return output.detach()  # not a view, so that the model may change it in place
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:

@@ -21,13 +21,12 @@ class Slot:
 
     Attributes:
         shape: Shape of the parameter.
-        table: Whether rows are looked up in it, as in an embedding.
-        shared: Whether several modules own it.
+        formable: Whether gradients may be formed: not for tables, which are mostly zero, nor for parameters that
+            several modules share.
     """
 
     shape: torch.Size
-    table: bool
-    shared: bool
+    formable: bool
 
     def is_formed(self, tokens: int, itemsize: int) -> bool:
         """Whether the gradients are formed, in fp32, instead of keeping the factors they are sums of.
@@ -38,17 +37,23 @@ class Slot:
         """
         if len(self.shape) != 2:
             return True
-        if self.table or self.shared:
-            return False
-        return 4 * self.shape.numel() <= tokens * sum(self.shape) * itemsize
+        return self.formable and 4 * self.shape.numel() <= tokens * sum(self.shape) * itemsize
 
-    def nbytes(self, tokens: int, itemsize: int, *, shares_input: bool) -> int:
-        """Return the bytes that are kept for one sample of `tokens` tokens."""
+    def nbytes(self, tokens: int, itemsize: int, *, table: bool, shares_input: bool) -> int:
+        """Return the bytes that are kept for one sample.
+
+        Args:
+            tokens: Tokens of a sample, T.
+            itemsize: Bytes of one element of a factor.
+            table: Whether the module looks rows up.
+            shares_input: Whether the module's input is kept by another module anyway.
+        """
         if self.is_formed(tokens, itemsize):
             return 4 * self.shape.numel()
-        if self.table:
-            return tokens * (8 + self.shape[1] * itemsize)
-        return tokens * itemsize * (self.shape[0] + (0 if shares_input else self.shape[1]))
+        rows, columns = self.shape
+        if table:
+            return tokens * (torch.int64.itemsize + columns * itemsize)
+        return tokens * itemsize * (rows if shares_input else rows + columns)
 
 
 class Store(ABC):
