@@ -1,6 +1,9 @@
 """`dualselect check` tells what training would do, and trains nothing."""
 
 import json
+import shutil
+
+import pytest
 
 
 def test_a_sound_run_is_shown_and_nothing_is_written(dualselect, config, data):
@@ -34,7 +37,7 @@ def test_duplicates_overlaps_and_skipped_samples_are_named(dualselect, config, d
             file.write(json.dumps({"id": name, "prompt": prompt, "completion": "yes"}) + "\n")
     shown = dualselect("check", "--config", config, "--max_length", "48")
     assert shown.code == 2
-    assert "duplicates  1 prompts stand more than once: count1 = twin" in shown.out
+    assert "duplicates  1 prompts recur: count1 = twin" in shown.out
     assert "skipped     1 samples without a supervised token within max_length=48: long" in shown.out
     assert "task 'shared' (row 18) and references 'no2' (row 3)" in shown.out
     assert "would stop" in shown.out
@@ -59,3 +62,52 @@ def test_a_bad_line_is_one_line(dualselect, config, data):
     shown = dualselect("check", "--config", config)
     assert shown.code == 2
     assert "safe.jsonl:1: field 'completion' is a number" in shown.err
+
+
+def test_fields_that_are_not_read_are_named(dualselect, config, data):
+    with (data / "task.jsonl").open("a") as file:
+        file.write(json.dumps({"id": "x", "prompt": "p", "completion": "c", "score": 3, "label": True}) + "\n")
+    shown = dualselect("check", "--config", config)
+    assert "ignored     fields that are not read: score\n" in shown.out
+
+
+def test_answers_that_end_as_generation_stops_are_not_spoken_of(dualselect, config):
+    assert "no end" not in dualselect("check", "--config", config).out
+
+
+def with_template(folder, model, template):
+    """Write a copy of a model whose tokenizer has another chat template."""
+    shutil.copytree(model, folder)
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ("\n", "at '<end>', so answers may run on; use a chat template whose answers"),
+        ("<unk>\n", "at '<end>', but at '<unk>'; `dualselect evaluate` stops there"),
+    ],
+)
+def test_answers_without_an_end_are_counted(dualselect, config, data, tiny_model_dir, end, told):
+    turns = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + END }}{% endfor %}"
+    begin = "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    model = with_template(data / "model", tiny_model_dir, turns.replace("END", repr(end)) + begin)
+    shown = dualselect("check", "--config", config, "--model_name_or_path", model)
+    assert shown.code == 0, shown.err
+    assert "no end      16 samples: what is learned does not end where generation stops" in shown.out
+    assert told in shown.out
+
+
+def test_an_end_that_the_generation_config_declares_will_do(dualselect, config, data, tiny_model_dir):
+    template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '<unk>' }}{% endfor %}"
+    model = with_template(data / "model", tiny_model_dir, template)
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2]}))
+    assert "no end" not in dualselect("check", "--config", config, "--model_name_or_path", model).out
+
+
+def test_a_date_in_the_template_is_told(dualselect, config, data, tiny_model_dir):
+    template = "{{ strftime_now('%Y') }}{% for m in messages %}{{ m['role'] + m['content'] + '<end>' }}{% endfor %}"
+    model = with_template(data / "model", tiny_model_dir, template)
+    assert "today's date" in dualselect("check", "--config", config, "--model_name_or_path", model).out
+    assert "today's date" not in dualselect("check", "--config", config).out

@@ -168,3 +168,14 @@ def test_messages_need_a_chat_template_and_text_does_not(model, tokenizer):
     with pytest.raises(ConfigError, match="has no chat template"):
         generate_answers(model, tokenizer, PROMPTS, show_progress=False)
     assert len(generate_answers(model, tokenizer, ["red"], max_new_tokens=2, show_progress=False)) == 1
+
+
+def test_answers_stop_where_the_template_ends_a_turn(model, tokenizer):
+    options = {"max_new_tokens": 12, "temperature": 2.0, "show_progress": False}
+    (running_on,) = generate_answers(model, tokenizer, ["one two"], **options)
+    words = running_on.split()
+    end = next(word for place, word in enumerate(words) if place > 0 and word not in words[:place])
+    tokenizer.add_tokens([end], special_tokens=True)
+    tokenizer.chat_template = tokenizer.chat_template.replace("<end>", end)
+    (stopped,) = generate_answers(model, tokenizer, ["one two"], **options)
+    assert stopped.split() == words[: words.index(end)]

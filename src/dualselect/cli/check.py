@@ -3,6 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from dualselect.errors import library_errors
+
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
@@ -40,7 +42,7 @@ def check(settings: "Settings") -> int:
     """Inspect all sets of a run, print what was found, and return 0, or 2 if training would stop.
 
     Raises:
-        ConfigError: Settings that do not go together.
+        ConfigError: Settings that do not go together, or there is no such model.
         DataError: A set cannot be read; the message names file, line and field.
     """
     from datasets import disable_progress_bars
@@ -48,21 +50,22 @@ def check(settings: "Settings") -> int:
     from transformers import AutoTokenizer
 
     from dualselect.cli.run_data import set_sources
+    from dualselect.cli.run_model import find_model
     from dualselect.data import refused_overlaps, run_doubts, run_overlaps
     from dualselect.data.templates import declared_ends, reads_clock
-    from dualselect.quickstart import resolve_model
     from dualselect.training.inspection import inspect
 
     disable_progress_bars()
     console = Console(highlight=False, soft_wrap=True)
     sources = set_sources(settings)
     loaded = {name: source.load() for name, source in sources.items()}
-    model, revision = resolve_model(settings.model.model_name_or_path), settings.model.model_revision
-    tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+    model, revision = find_model(settings), settings.model.model_revision
+    with library_errors(f"the tokenizer of model '{settings.model.model_name_or_path}'", "check its files"):
+        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
     ends = declared_ends(_generation_config(model, revision), tokenizer)
     problems = []
     for name, found in loaded.items():
-        inspection = inspect(found.dataset, settings.training, tokenizer, ends)
+        inspection = inspect(found.dataset, settings.training, tokenizer, ends, name)
         _show_set(console, name, sources[name].source, found, inspection, settings.training.max_length)
         if inspection.endless:
             console.print(_without_end(inspection.endless, ends, tokenizer), markup=False)

@@ -12,17 +12,17 @@ _logger = logging.get_logger(__name__)
 
 TASK, REFERENCES = "task", "references"
 POLICIES = ("error", "drop", "ignore")
-_EVALUATION = "evaluation "
+_EVALUATION = "evaluation"
 
 
 def evaluation_role(name: str) -> str:
-    """Return what an evaluation set is called beside the task and the pools."""
-    return f"{_EVALUATION}{name}"
+    """Return what an evaluation set is called beside task and pools; an only one is called `evaluation` too."""
+    return f"{_EVALUATION} {name}"
 
 
 def is_evaluation(role: str) -> bool:
     """Return whether a set of this role is evaluated on; all others are the task or pools."""
-    return role.startswith(_EVALUATION)
+    return role.split(" ")[0] == _EVALUATION
 
 
 def run_overlaps(sets: Mapping[str, Dataset]) -> list[Overlap]:

@@ -12,8 +12,9 @@ from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM
 from trl import SFTTrainer
 
-from dualselect.data import INDEX_COLUMN, find_duplicates, identify
+from dualselect.data import INDEX_COLUMN, TASK, find_duplicates, identify
 from dualselect.training.config import DualSelectConfig
+from dualselect.training.templates import template_errors
 
 _IGNORED = -100
 
@@ -62,7 +63,7 @@ class Inspection:
 
 
 def inspect(
-    dataset: Dataset, args: DualSelectConfig, tokenizer: Any, ends: Collection[int] | None = None
+    dataset: Dataset, args: DualSelectConfig, tokenizer: Any, ends: Collection[int] | None = None, name: str = TASK
 ) -> Inspection:
     """Return what training under `args` would make of a data set.
 
@@ -71,10 +72,15 @@ def inspect(
         args: The settings of the run.
         tokenizer: The tokenizer of its model.
         ends: The tokens that stop generation; None takes the tokenizer's end.
+        name: What errors call the data set.
+
+    Raises:
+        ConfigError: The tokenizer has no chat template.
+        DataError: Two samples have the same id, or the chat template refuses one.
     """
     ends = {tokenizer.eos_token_id} if ends is None else ends
     answered = dataset.filter(lambda completion: completion is not None, input_columns="completion")
-    prepared, ids = _prepared(answered, args, tokenizer) if len(answered) else (answered, [])
+    prepared, ids = _prepared(answered, args, tokenizer, name) if len(answered) else (answered, [])
     kept = set(prepared[INDEX_COLUMN]) if ids else set()
     lengths = [len(row) for row in prepared["input_ids"]] if kept else []
     learned = [[label for label in row if label != _IGNORED] for row in prepared["labels"]] if kept else []
@@ -93,12 +99,12 @@ def inspect(
     )
 
 
-def _prepared(dataset: Dataset, args: DualSelectConfig, tokenizer: Any) -> tuple[Dataset, list[str]]:
+def _prepared(dataset: Dataset, args: DualSelectConfig, tokenizer: Any, name: str) -> tuple[Dataset, list[str]]:
     """Return the data set as TRL's trainer prepares it, and the ids by index.
 
     The trainer itself does it, so that nothing can differ; the model it asks for is a stand-in of next to no weights.
     """
-    indexed, ids = identify(dataset)
+    indexed, ids = identify(dataset, name)
     args = copy.copy(args)
     args.eval_strategy, args.eval_on_start, args.report_to = "no", False, []
     shape = LlamaConfig(
@@ -109,7 +115,7 @@ def _prepared(dataset: Dataset, args: DualSelectConfig, tokenizer: Any) -> tuple
         num_attention_heads=1,
         eos_token_id=tokenizer.eos_token_id,
     )
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, template_errors(dataset, tokenizer, name):
         args.output_dir = folder
         trainer = SFTTrainer(
             model=LlamaForCausalLM(shape), args=args, train_dataset=indexed, processing_class=tokenizer
