@@ -118,15 +118,26 @@ class FakeRun:
 
 
 @pytest.fixture
-def pool() -> VectorPool:
-    """Ten references: losses 0 to 9, gradients at random."""
-    return VectorPool(torch.arange(10.0), torch.randn(10, 3, generator=torch.Generator().manual_seed(0)))
+def make_run() -> Callable[[], FakeRun]:
+    """Return a function that makes a run at its first step, with ten references of losses 0 to 9."""
+
+    def make() -> FakeRun:
+        gradients = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
+        return FakeRun(VectorPool(torch.arange(10.0), gradients))
+
+    return make
 
 
 @pytest.fixture
-def run(pool) -> FakeRun:
+def run(make_run) -> FakeRun:
     """A run at its first step."""
-    return FakeRun(pool)
+    return make_run()
+
+
+@pytest.fixture
+def pool(run) -> VectorPool:
+    """The run's references."""
+    return run.references
 
 
 @pytest.fixture

@@ -363,10 +363,10 @@ class Quadratic:
         self.pool.gradients = self.curvature @ self.weights
 
 
-def trajectory(method, run, pool, candidates, direction_of, steps=8):
+def trajectory(method, run, candidates, direction_of, steps=8):
     """Return the weights after gradient descent on a task whose gradient is a constant plus the weights."""
     weights = torch.zeros(3)
-    model = Quadratic(pool, weights)
+    model = Quadratic(run.references, weights)
     for run.step in range(steps):
         model.update()
         assert method.begin_step(run) == "task"
@@ -377,8 +377,7 @@ def trajectory(method, run, pool, candidates, direction_of, steps=8):
 
 
 @pytest.mark.parametrize("references", ["all", "random"])
-def test_with_fresh_draws_of_unchosen_references_it_is_safegrad(pool, candidates, direction_of, references):
-    from tests.methods.conftest import FakeRun, VectorPool
+def test_with_fresh_draws_of_unchosen_references_it_is_safegrad(make_run, candidates, direction_of, references):
 
     options = {
         "references": references,
@@ -394,10 +393,9 @@ def test_with_fresh_draws_of_unchosen_references_it_is_safegrad(pool, candidates
     }
     found = []
     for method in (DualSelect(**options), SafeGrad(safe_batch_size=3, rho=0.7)):
-        own = VectorPool(pool.losses, pool.gradients.clone())
-        found.append(trajectory(method, FakeRun(own), own, candidates, direction_of))
+        found.append(trajectory(method, make_run(), candidates, direction_of))
     assert torch.equal(*found)
-    plain = trajectory(SafeGrad(safe_batch_size=3, rho=0.0), FakeRun(pool), pool, candidates, direction_of)
+    plain = trajectory(SafeGrad(safe_batch_size=3, rho=0.0), make_run(), candidates, direction_of)
     assert not torch.equal(plain, found[0])
 
 

@@ -62,8 +62,11 @@ def test_inner_products_of_adam(model, rows, gradients, d, pool_of):
 
 
 def test_cosines_of_modules(model, rows, gradients, d, pool_of):
-    found = pool_of(model, rows).scan([measures.cosine("mean", d, PER_MODULE)])
-    torch.testing.assert_close(found["mean"], module_cosines(gradients, d).mean(1), **CLOSE)
+    expected, pool = module_cosines(gradients, d), pool_of(model, rows)
+    assert expected.shape == (8, 14)  # seven linear layers in each of two blocks
+    found = pool.scan([measures.cosine("mean", d, PER_MODULE)])
+    torch.testing.assert_close(found["mean"], expected.mean(1), **CLOSE)
+    torch.testing.assert_close(pool.scan([measures.module_cosines("each", d)])["each"], expected, **CLOSE)
 
 
 def test_several_metrics_and_directions_in_one_scan(model, rows, gradients, d, direction_of, pool_of):
@@ -117,6 +120,7 @@ def test_keys_tell_measures_apart():
                 measures.norm(preconditioned(v, 1e-3)),
                 measures.dot("x", d),
                 measures.cosine("x", d),
+                measures.module_cosines("x", d),
                 measures.cosine("y", d),
                 measures.cosine("x", near),
                 measures.cosine("x", d, preconditioned(v, 1e-8)),
@@ -126,4 +130,4 @@ def test_keys_tell_measures_apart():
         ]
 
     assert keys() == keys()
-    assert len(set(keys())) == 13
+    assert len(set(keys())) == 14

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+from datasets import Dataset
 
 from dualselect.errors import DataError
 from dualselect.gradients import per_sample_nll, trainable_parameters
@@ -165,6 +166,15 @@ def test_a_subset_has_the_samples_asked_for(model, examples, truth, pool_of):
     found = pool_of(model, rows).subset([4, 1])
     assert found.ids == ["r4", "r1"]
     torch.testing.assert_close(found.scan([measures.loss()])["loss"], truth(model, rows).losses[[4, 1]], **CLOSE)
+
+
+def test_a_data_set_is_as_good_as_a_list(model, examples, truth, pool_of):
+    rows = examples(7)
+    chosen = Dataset.from_list(rows).select([6, 2, 0, 5])
+    pool = pool_of(model, chosen)
+    assert pool.lengths == [len(rows[row]["input_ids"]) for row in (6, 2, 0, 5)]
+    losses = pool.scan([measures.loss()])["loss"]
+    torch.testing.assert_close(losses, truth(model, rows).losses[[6, 2, 0, 5]], **CLOSE)
 
 
 def test_kl_is_measured_from_the_start_even_where_training_began_with_an_adapter(model, examples, pool_of):

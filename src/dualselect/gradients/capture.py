@@ -101,8 +101,19 @@ class PerSampleGradients:
         metric = metric or self.metric
         if not metric.per_module:
             return safe_cosine(self.dot(direction, metric), self.norm(metric), metric.norm(direction))
+        return self.module_cosines(direction, metric).mean(1)
+
+    @torch.no_grad()
+    def module_cosines(self, direction: Direction, metric: Metric | None = None) -> Tensor:
+        """Return the cosine of each module's part of every gradient and of `direction`, shape `(B, M)`.
+
+        Modules are the layers that own parameters, in the order of their first parameters; the factors A and B of LoRA
+        belong to one layer. A cosine is zero where either part is zero.
+        """
+        metric = metric or self.metric
         with self._exact():
-            return metric.cosine_with(direction, self._store.parts(direction, metric), self._store.parts(None, metric))
+            parts = self._store.parts(direction, metric), self._store.parts(None, metric)
+            return metric.module_cosines(direction, *parts)
 
     @torch.no_grad()
     def weighted_sum(self, weights: Tensor) -> Direction:

@@ -46,29 +46,29 @@ class Metric:
         """Return the cosine of `a` and `b`, shape `()`; zero where either is zero."""
         if not self.per_module:
             return safe_cosine(self.dot(a, b), self.norm(a), self.norm(b))
-        return self.mean_cosine(a.layout, self._parts(a, b), self._parts(a, a), self._parts(b, b))
+        return _by_module(a.layout, self._parts(a, b), self._parts(a, a), self._parts(b, b)).mean()
 
-    def cosine_with(self, direction: Direction, dots: Tensor, squares: Tensor) -> Tensor:
-        """Return the cosines of B gradients with `direction`, shape `(B,)`.
+    def module_cosines(self, direction: Direction, dots: Tensor, squares: Tensor) -> Tensor:
+        """Return the cosines of each of M modules' parts of B gradients and of `direction`, shape `(B, M)`.
 
         Args:
             direction: What the gradients are compared with.
             dots: Shape `(B, K)`, the part of each of K parameters in the inner products.
             squares: Shape `(B, K)`, the part of each parameter in the gradients' squared norms.
         """
-        return self.mean_cosine(direction.layout, dots, squares, self._parts(direction, direction))
+        return _by_module(direction.layout, dots, squares, self._parts(direction, direction))
 
     def _parts(self, a: Direction, b: Direction) -> Tensor:
         return by_parameter(a.layout, self.scaled(a), b.vector)
 
-    @staticmethod
-    @torch.no_grad()
-    def mean_cosine(layout: Layout, dots: Tensor, squares: Tensor, other_squares: Tensor) -> Tensor:
-        """Return the mean over modules of `dots / sqrt(squares * other_squares)`, each `(..., K)` by parameter."""
-        with torch.autocast(dots.device.type, enabled=False):
-            members = _members(layout, dots.device)
-            norms = ((values @ members).clamp_min(0.0).sqrt() for values in (squares, other_squares))
-            return safe_cosine(dots @ members, *norms).mean(-1)
+
+@torch.no_grad()
+def _by_module(layout: Layout, dots: Tensor, squares: Tensor, other_squares: Tensor) -> Tensor:
+    """Return `dots / sqrt(squares * other_squares)` of each of M modules, `(..., M)`; arguments by parameter."""
+    with torch.autocast(dots.device.type, enabled=False):
+        members = _members(layout, dots.device)
+        norms = ((values @ members).clamp_min(0.0).sqrt() for values in (squares, other_squares))
+        return safe_cosine(dots @ members, *norms)
 
 
 RAW = Metric()

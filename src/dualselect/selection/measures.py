@@ -67,6 +67,14 @@ def cosine(name: str, direction: Direction, metric: Metric | None = None) -> Col
     return Column(name, "cosine", lambda _, gradients: gradients.cosine(direction, metric), direction, metric)
 
 
+def module_cosines(name: str, direction: Direction) -> Column:
+    """Return a measure: the cosine of each module's part of every gradient and of `direction`, `(B, M)`.
+
+    Modules are the layers that own parameters, in their order; the factors A and B of LoRA belong to one layer.
+    """
+    return Column(name, "modules", lambda _, gradients: gradients.module_cosines(direction), direction)
+
+
 def sketch(projection: Sketch) -> Column:
     """Return the measure `sketch`: a random projection of every sample's gradient, `(B, k)`."""
     kind = f"sketch {digest_of(projection)}"

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pyarrow.compute as pc
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from datasets import Dataset
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -75,7 +77,7 @@ class Pool:
             raise DataError(
                 "the pool is empty: give samples with at least one supervised token after truncation to max_length"
             )
-        self.lengths = [len(example["input_ids"]) for example in self.examples]
+        self.lengths = _lengths(self.examples)
         self._fitting: float = float("inf")  # tokens of a batch that is known not to be too large
         self._named: set[str] = set()
 
@@ -289,6 +291,15 @@ class Pool:
             name: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
             for name, value in inputs.items()
         }
+
+
+def _lengths(examples: Sequence[Example]) -> list[int]:
+    """Return the number of tokens of every example; those of a data set on disk are not read into Python lists."""
+    if not isinstance(examples, Dataset):
+        return [len(example["input_ids"]) for example in examples]
+    column = examples.select_columns(["input_ids"]).with_format("arrow")[:]["input_ids"]
+    lengths: list[int] = pc.list_value_length(column).to_pylist()
+    return lengths
 
 
 def _needed(measures: Sequence[Measure]) -> tuple[bool, dict[str, Direction], Metric | None]:
