@@ -58,7 +58,7 @@ class Antidote(Method):
 def prunable_layers(model: nn.Module, params: Parameters) -> dict[str, nn.Linear]:
     """Return the linear layers whose weights are trained, by the weight's name, without the output head."""
     name_of = {id(param): name for name, param in params.items()}
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    head = getattr(model, "get_output_embeddings", lambda: None)()
     of_head = set() if head is None else set(head.modules())  # an adapter may have wrapped it
     return {
         name_of[id(module.weight)]: module

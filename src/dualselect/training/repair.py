@@ -139,7 +139,7 @@ def _pools(
     """Return the pools, tokenised by the trainer that the run used, with its settings."""
     if not method.pools:
         return {}
-    plain = {"report_to": "none", "bf16": False, "gradient_checkpointing": False}
+    plain: dict[str, Any] = {"report_to": "none", "bf16": False, "gradient_checkpointing": False}
     args = DualSelectConfig(output_dir=str(output_dir), **plain, **_tokenisation(settings))
     first, _ = identify(pools[method.pools[0]])
     with library_errors("the pools cannot be prepared", "change the setting or file that this speaks of"):

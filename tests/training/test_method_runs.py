@@ -1,0 +1,158 @@
+"""Lisa, TOSS, Booster and Antidote in real runs: their limits are plain SFT bit for bit, and TOSS against a loop."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+
+from dualselect.methods import SFT, TOSS, Antidote, Booster, Lisa, Method
+from dualselect.training import DualSelectConfig, DualSelectTrainer
+
+_WORDS = ["red", "blue", "green", "apples", "boxes", "many", "little", "seven"]
+
+
+def samples(count: int, seed: int, name: str) -> Dataset:
+    """Return short chats whose prompts name the set and the sample."""
+    rng = random.Random(seed)
+    return Dataset.from_list(
+        [
+            {
+                "id": f"{name}{number}",
+                "prompt": [{"role": "user", "content": f"{name} {number}?"}],
+                "completion": [{"role": "assistant", "content": " ".join(rng.choices(_WORDS, k=rng.randint(1, 8)))}],
+            }
+            for number in range(count)
+        ]
+    )
+
+
+TASK = samples(16, 1, "task")
+POOLS = {name: samples(8, seed, name) for seed, name in enumerate(("references", "harmful", "utility"), 2)}
+
+
+@pytest.fixture
+def trainer_of(make_tiny_model, tiny_tokenizer, tmp_path) -> Callable[..., DualSelectTrainer]:
+    """Return a function `(method, task=TASK, folder="run", **settings) -> trainer`, always from the same LoRA."""
+
+    def make(method: Method, task: Dataset = TASK, folder: str = "run", **settings: Any) -> DualSelectTrainer:
+        model = make_tiny_model()
+        torch.manual_seed(1)
+        model = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], lora_dropout=0.0))
+        plain = {
+            "output_dir": str(tmp_path / folder),
+            "per_device_train_batch_size": 4,
+            "num_train_epochs": 2,
+            "learning_rate": 1e-2,
+            "bf16": False,
+            "use_cpu": True,
+            "gradient_checkpointing": False,
+            "save_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+        }
+        return DualSelectTrainer(
+            model=model,
+            args=DualSelectConfig(**(plain | settings)),
+            train_dataset=task,
+            reference_dataset=POOLS["references"] if "references" in method.pools else None,
+            pools={name: POOLS[name] for name in method.pools if name != "references"} or None,
+            method=method,
+            processing_class=tiny_tokenizer,
+        )
+
+    return make
+
+
+def weights_after(trainer: DualSelectTrainer, **how: Any) -> dict[str, torch.Tensor]:
+    trainer.train(**how)
+    return {name: param.detach().clone() for name, param in trainer.run.params.items()}
+
+
+def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Lisa(alignment_steps=0, rho=0.0),
+        TOSS(drop_fraction=0.0),
+        Booster(lamb=0.0, harmful_batch_size=4),
+        Antidote(dense_ratio=0.0),
+    ],
+    ids=lambda method: method.name,
+)
+def test_its_limit_is_plain_sft_bit_for_bit(trainer_of, method):
+    assert_equal(weights_after(trainer_of(method)), weights_after(trainer_of(SFT(), folder="sft")))
+
+
+def test_lisa_trains_on_the_references(trainer_of, monkeypatch):
+    """Other safe answers lead to other weights, though only phases on the references read them."""
+    method = Lisa(alignment_steps=2, finetune_steps=2, rho=0.0)
+    trained = weights_after(trainer_of(method, max_steps=4))
+    silent = POOLS["references"].map(lambda row: {"completion": [{"role": "assistant", "content": "no"}]})
+    monkeypatch.setitem(POOLS, "references", silent)
+    changed = weights_after(trainer_of(method, max_steps=4, folder="other"))
+    assert not all(torch.equal(trained[name], changed[name]) for name in trained)
+
+
+def test_lisa_continues_with_its_anchor(trainer_of, tmp_path):
+    method = Lisa(alignment_steps=1, finetune_steps=3, rho=0.5, proximal_start=0.0)
+    settings = {"max_steps": 7, "save_strategy": "steps", "save_steps": 3, "lr_scheduler_type": "constant"}
+    whole = weights_after(trainer_of(method, **settings))
+    checkpoint = str(tmp_path / "run" / "checkpoint-3")
+    resumed = weights_after(trainer_of(method, **settings), resume_from_checkpoint=checkpoint)
+    assert_equal(resumed, whole)
+
+
+def nll_of_tokens(model: Any, row: dict[str, list[int]]) -> list[float]:
+    """Return the loss of every predicted token from the full logits of a single sample."""
+    with torch.no_grad():
+        log_probs = model.eval()(torch.tensor([row["input_ids"]])).logits[0].log_softmax(-1)
+    return [-log_probs[t - 1, label].item() for t, label in enumerate(row["labels"]) if t and label != -100]
+
+
+def test_toss_masks_what_two_models_trained_apart_say(trainer_of):
+    trainer = trainer_of(TOSS(drop_fraction=0.2, pool_epochs=3))
+    start = {name: param.detach().clone() for name, param in trainer.run.params.items()}
+    rows = list(trainer.train_dataset)
+    nll: dict[str, list[float]] = {}
+    for pool in ("harmful", "utility"):
+        apart = trainer_of(SFT(), POOLS[pool], folder=pool, num_train_epochs=3)
+        assert_equal({name: param.detach() for name, param in apart.run.params.items()}, start)
+        apart.train()
+        nll[pool] = [value for row in rows for value in nll_of_tokens(apart.model, row)]
+    scores = [utility - harmful for utility, harmful in zip(nll["utility"], nll["harmful"], strict=True)]
+    worst = set(sorted(range(len(scores)), key=lambda token: -scores[token])[: int(0.2 * len(scores))])
+    expected, token = [], 0
+    for row in rows:
+        labels = []
+        for t, label in enumerate(row["labels"]):
+            is_predicted = t > 0 and label != -100
+            labels.append(-100 if is_predicted and token in worst else label)
+            token += is_predicted
+        expected.append(labels)
+    trainer.train()
+    assert trainer.train_dataset["labels"][:] == [labels for labels in expected if any(x != -100 for x in labels)]
+
+
+def test_antidote_prunes_what_sft_has_trained(trainer_of):
+    plain = weights_after(trainer_of(SFT(), folder="sft"))
+    pruned = weights_after(trainer_of(Antidote(dense_ratio=0.25)))
+    for name, weight in pruned.items():
+        assert ((weight == 0).sum(1) == weight.shape[1] // 4).all()
+        assert torch.equal(weight[weight != 0], plain[name][weight != 0])
+
+
+def test_booster_differs_from_sft_and_leaves_a_trace(trainer_of, tmp_path: Path):
+    trainer = trainer_of(Booster(harmful_batch_size=4), logging_steps=1)
+    boosted = weights_after(trainer)
+    plain = weights_after(trainer_of(SFT(), folder="sft"))
+    assert not all(torch.equal(boosted[name], plain[name]) for name in plain)
+    assert all(torch.isfinite(weight).all() for weight in boosted.values())
+    assert "dualselect/harmful_norm" in trainer.state.log_history[0]
