@@ -5,6 +5,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     MixtralConfig,
     MixtralForCausalLM,
@@ -17,7 +18,13 @@ from trl.trainer.utils import add_fused_lm_head
 
 from dualselect.errors import UnsupportedModuleError
 from dualselect.gradients import losses as module
-from dualselect.gradients import per_sample_kl, per_sample_nll, sequence_lengths, supervised_positions
+from dualselect.gradients import (
+    per_sample_kl,
+    per_sample_nll,
+    per_token_nll,
+    sequence_lengths,
+    supervised_positions,
+)
 
 
 def rows_of(model, batch):
@@ -80,6 +87,14 @@ def test_nll_and_its_gradient_equal_those_of_the_full_logits(model, batch):
     assert found.tokens.tolist() == [len(labels) for _, labels in rows_of(model, batch)]
     for ours, theirs in zip(gradients_of(model, found.loss), gradients_of(model, expected), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("_chunk")
+def test_losses_of_single_tokens_stand_sample_by_sample(model, batch):
+    found = per_token_nll(model, batch)
+    expected = torch.cat([-logp.gather(1, labels[:, None]).squeeze(1) for logp, labels in rows_of(model, batch)])
+    torch.testing.assert_close(found, expected)
+    assert not found.requires_grad
 
 
 @pytest.mark.usefixtures("_chunk")
@@ -238,14 +253,37 @@ def test_lengths_of_a_padding_free_batch_are_read_from_its_positions(batch):
     assert sequence_lengths(packed) == [3, 1, 2]
 
 
+class Waits(TorchDispatchMode):
+    """Counts the operations whose result the host needs, which on a GPU wait for the device."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        operation = func.overloadpacket
+        waits = {torch.ops.aten.nonzero, torch.ops.aten._local_scalar_dense, torch.ops.aten.masked_select}
+        by_mask = operation in (torch.ops.aten.index, torch.ops.aten.index_put_) and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        self.count += operation in waits or by_mask
+        return func(*args, **(kwargs or {}))
+
+
 @pytest.mark.parametrize("form", [lambda batch: batch, joined], ids=["padded", "padding-free"])
-def test_positions_from_the_collator_change_nothing_and_save_the_search(model, batch, form, monkeypatch):
+def test_positions_from_the_collator_change_nothing_and_save_the_waits(model, batch, form, monkeypatch):
     batch = form(batch)
-    expected, lengths = per_sample_nll(model, batch), sequence_lengths(batch)
-    batch |= supervised_positions(batch)
-    monkeypatch.setattr(torch.Tensor, "nonzero", lambda *_, **__: pytest.fail("searched for positions"))
-    assert sequence_lengths(batch) == lengths
-    found = per_sample_nll(model, batch)
+    hidden = model.model(**{name: values for name, values in batch.items() if name != "labels"})
+    monkeypatch.setattr(model.model, "forward", lambda **inputs: hidden)  # what the model itself waits for is its own
+    with Waits() as before:
+        expected, lengths = per_sample_nll(model, batch), sequence_lengths(batch)
+    extra = supervised_positions(batch)
+    with Waits() as after:
+        found = per_sample_nll(model, batch | extra)
+        assert sequence_lengths(batch | extra) == lengths
+    trained = int(model.lm_head.weight.requires_grad)
+    assert before.count == trained + (1 if lengths is None else 3)
+    assert after.count == trained
     torch.testing.assert_close(found.loss, expected.loss)
     assert found.tokens.tolist() == expected.tokens.tolist()
 
