@@ -31,7 +31,7 @@ class TOSS(Method):
     )
 
     drop_fraction: float = option(0.1, "Share of all answer tokens that is not trained on (d).")
-    pool_epochs: float | None = option(None, "Epochs of the two trainings on the pools. Unset: num_train_epochs of the run.")
+    pool_epochs: float | None = option(None, "Epochs of the trainings on the pools. Unset: num_train_epochs of the run.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
