@@ -221,6 +221,12 @@ def test_a_tenth_of_the_pool_is_rounded_up(size, keep):
     assert DualSelect().references_to_keep(size) == keep
 
 
+def test_more_references_than_there_are_cannot_be_chosen(run):
+    with pytest.raises(ConfigError, match="reference_top_k is 11 but the pool has 10 references"):
+        DualSelect(reference_top_k=11).prepare(None, run)
+    assert DualSelect(reference_top_k=10).prepare("task", run) == "task"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -312,7 +318,7 @@ def test_random_references_are_as_many_drawn_anew_at_every_refresh(run, pool, re
 
 
 def test_all_references_are_the_mean_of_the_pool(run, pool, refreshed):
-    method = refreshed(DualSelect(references="all"), run)
+    method = refreshed(DualSelect(reference_choice="all"), run)
     torch.testing.assert_close(method.g_ref.vector, pool.gradients.mean(0))
 
 

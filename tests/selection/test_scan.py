@@ -84,10 +84,11 @@ def test_a_sample_that_is_not_finite_is_nan_throughout_but_for_whole_numbers(mod
     assert (found["tokens"] > 0).all()
 
 
+@pytest.mark.parametrize(("limit", "value"), [("_BATCHES_PER_PART", 2), ("_SECONDS_PER_PART", 0.0)])
 def test_a_killed_scan_continues_and_ends_bit_for_bit_the_same(
-    model, examples, pool_of, wanted, counted, tmp_path, monkeypatch
+    model, examples, pool_of, wanted, counted, tmp_path, monkeypatch, limit, value
 ):
-    monkeypatch.setattr(module, "_BATCHES_PER_PART", 2)
+    monkeypatch.setattr(module, limit, value)
     rows = examples(23)
     unbroken = pool_of(model, rows).scan(wanted, resumable=True)
 

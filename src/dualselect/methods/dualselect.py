@@ -58,7 +58,7 @@ class DualSelect(Method):
     name: ClassVar[str] = "dualselect"
     pools: ClassVar[tuple[str, ...]] = ("references",)
     stage: ClassVar[str] = "during"
-    cost: ClassVar[str] = "1, and a pass over the references at every refresh"
+    cost: ClassVar[str] = "1, and a pass over the references at every refresh; 2.3 with a fresh direction at every step"
     fidelity: ClassVar[str] = "faithful; where the paper and its released code differ, presets name both"
 
     preset: str = option(
@@ -76,7 +76,7 @@ class DualSelect(Method):
         True, "Take what a step keeps above its token share off the next one's, so that the run keeps the share."
     )
     task_top_k: int | None = option(None, "Samples of a step to keep, instead of a token share. Unset: the preset's.")
-    references: str = option(
+    reference_choice: str = option(
         "conflict",
         "How references are chosen at a refresh: those with the highest scores, as many at random, or all of the pool.",
         ("conflict", "random", "all"),
@@ -107,7 +107,12 @@ class DualSelect(Method):
         "moment), or the mean of each module's own cosine.",
         METRICS,
     )
-    correction: str = option("additive", "How the reference direction changes the task gradient.", CORRECTIONS)
+    correction: str = option(
+        "additive",
+        "How the reference direction changes the task gradient: 'additive' adds rho times it, 'project' first removes "
+        "from g_task what opposes it, 'remove' only does that, 'none' leaves g_task as it is.",
+        CORRECTIONS,
+    )
     refresh: str = option("epoch", "When references are selected anew.", TRIGGERS)
     refresh_every: int = option(50, "Updates between refreshes ('steps'), or between two looks at the drift ('drift').")
     refresh_drift: float = option(
@@ -124,7 +129,7 @@ class DualSelect(Method):
         self._complete_from(PRESETS[self.preset])
         for name, choices in (
             ("selection", ("hard", "soft")),
-            ("references", ("conflict", "random", "all")),
+            ("reference_choice", ("conflict", "random", "all")),
             ("direction", ("frozen", "fresh")),
             ("score_scaling", SCALINGS),
             ("score_metric", METRICS),
@@ -251,9 +256,9 @@ class DualSelect(Method):
     def _choose(self, run: Run) -> Chosen:
         pool = run.pool()
         keep = self.references_to_keep(len(pool))
-        if self.references == "all":
+        if self.reference_choice == "all":
             return Chosen(torch.full((len(pool),), 1.0 / len(pool)))
-        if self.references == "random":
+        if self.reference_choice == "random":
             return Chosen(pool.draw(keep, run.generator("choice of references")))
         assert self.score_scaling is not None
         return choose_references(
