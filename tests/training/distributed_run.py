@@ -57,8 +57,8 @@ def main(model: str, output: str, batch_size: str, options: str) -> None:
     record_conflicts(trainer)
     if trainer.is_world_process_zero():
         weights = {name: param.detach().clone() for name, param in trainer.run.params.items()}
-        if trainer.method.direction is not None:
-            weights["direction"] = trainer.method.direction.vector
+        for name, direction in trainer.method.directions().items():
+            weights[f"direction {name}"] = direction.vector
         save_file(weights, f"{output}/weights.safetensors")
 
 

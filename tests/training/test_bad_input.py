@@ -61,13 +61,13 @@ def test_prompts_shared_by_two_sets_are_refused_dropped_or_ignored(make_trainer,
     with pytest.raises(DataError, match=r"task and references share 2 prompts, the first: task 's0'.*'again0'"):
         make_trainer(**data)
     dropped = make_trainer(**data, prompt_overlap="drop")
-    assert dropped.run.references.ids == safe["id"][:]
+    assert dropped.run.pool().ids == safe["id"][:]
     assert len(dropped.train_dataset) == 8
     assert len(dropped.eval_dataset["probe"]) == 4
     with pytest.raises(DataError, match="references and evaluation probe share 1 prompt, "):
         make_trainer(**data, prompt_overlap="ignore")
     ignored = make_trainer(**data | {"eval_dataset": probe}, prompt_overlap="ignore")
-    assert len(ignored.run.references) == 10
+    assert len(ignored.run.pool()) == 10
 
 
 def test_samples_without_a_supervised_token_are_skipped_and_named(make_trainer, samples, caplog):
@@ -79,8 +79,8 @@ def test_samples_without_a_supervised_token_are_skipped_and_named(make_trainer, 
         prompt_overlap="ignore",
     )
     assert len(trainer.train_dataset) == 8
-    assert len(trainer.run.references) == 8
-    assert trainer.run.references.ids[0] == "s0"
+    assert len(trainer.run.pool()) == 8
+    assert trainer.run.pool().ids[0] == "s0"
     with pytest.raises(DataError, match="max_length=8"):
         make_trainer(max_length=8)
 
@@ -139,4 +139,4 @@ def test_a_refresh_without_a_gradient_says_so_and_goes_on(make_trainer, caplog, 
     monkeypatch.setattr(trainer.run, "say", said.append)
     trainer.train()
     assert "no gradient yet" in said[0]
-    assert trainer.method.direction is not None  # once the weights have moved there is one
+    assert trainer.method.g_ref is not None  # once the weights have moved there is one

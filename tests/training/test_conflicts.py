@@ -42,8 +42,8 @@ def test_cosines_equal_single_backward_passes(trained):
     dropped = [sample.id for sample in most_dropped(tasks, references, 5)]
     assert [(row["id"], row["reference"]) for row in rows] == [(one, other) for one in dropped for other in chosen]
     assert {row["step"] for row in rows} == {trained.state.global_step}
-    samples = {trained.sample_ids[row["sample_index"]]: row for row in trained.train_dataset}
-    pool = dict(zip(trained.run.references.ids, trained.run.references.examples, strict=True))
+    samples = {trained.sample_ids[row[INDEX_COLUMN]]: row for row in trained.train_dataset}
+    pool = dict(zip(trained.run.pool().ids, trained.run.pool().examples, strict=True))
     for row in rows:
         expected = gradient(trained, samples[row["id"]]).cosine(gradient(trained, pool[row["reference"]]))
         assert row["cosine"] == pytest.approx(expected.item(), abs=1e-4)
@@ -76,7 +76,7 @@ def test_a_run_without_chosen_references_has_no_conflicts(make_trainer, method):
 
 def test_going_on_from_a_checkpoint_forgets_conflicts_of_later_weights(trained):
     record_conflicts(trained)
-    trained.selection_log.truncate(trained.state.global_step + 1)
+    trained.record.log_file.truncate(trained.state.global_step + 1)
     assert SelectionLog.read_conflicts(trained.run_folder).num_rows > 0
-    trained.selection_log.truncate(trained.state.global_step)
+    trained.record.log_file.truncate(trained.state.global_step)
     assert SelectionLog.read_conflicts(trained.run_folder).num_rows == 0

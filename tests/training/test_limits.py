@@ -38,7 +38,7 @@ def test_sft_is_trl_bit_for_bit(make_trainer, trl_weights, trained_weights, peft
     "method",
     [
         DualSelect(rho=0.0, task_token_fraction=1.0, task_warmup_steps=2, refresh="steps", refresh_every=2),
-        DualSelect(preset="released-code", rho=0.0, task_top_k=4, reference_top_k=3, task_warmup_steps=2),
+        DualSelect(preset="released-code", rho=0.0, task_top_k=8, reference_top_k=3, task_warmup_steps=2),
         DualSelect(rho=0.0, selection="soft", tau_task=1e9, task_warmup_steps=1),
         Random(task_token_fraction=1.0),
     ],

@@ -17,11 +17,11 @@ def test_answers_are_the_starting_model_s(make_trainer, make_tiny_model, tiny_to
     expected = generate_answers(
         make_tiny_model(), tiny_tokenizer, list(pool["prompt"]), max_new_tokens=6, show_progress=False
     )
-    texts = [tiny_tokenizer.decode(row["input_ids"]) for row in trainer.run.references.examples]
+    texts = [tiny_tokenizer.decode(row["input_ids"]) for row in trainer.run.pool().examples]
     assert all(answer in text for answer, text in zip(expected, texts, strict=True))
-    supervised = [sum(label != -100 for label in row["labels"]) for row in trainer.run.references.examples]
+    supervised = [sum(label != -100 for label in row["labels"]) for row in trainer.run.pool().examples]
     assert all(
-        0 < count < len(row["labels"]) for count, row in zip(supervised, trainer.run.references.examples, strict=True)
+        0 < count < len(row["labels"]) for count, row in zip(supervised, trainer.run.pool().examples, strict=True)
     )
 
 
@@ -65,4 +65,4 @@ def test_training_on_them_works_with_either_loss(make_trainer, samples, trained_
         )
         trainer.train()
         assert torch.isfinite(trained_weights(trainer)).all()
-        assert trainer.method.direction is not None
+        assert trainer.method.g_ref is not None

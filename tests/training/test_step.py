@@ -5,6 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
+from dualselect.data import INDEX_COLUMN
 from dualselect.methods import DualSelect
 from dualselect.training.selection_log import SelectionLog
 
@@ -26,9 +27,9 @@ def zscore(values):
 
 def written_out(trainer, batches, method):
     """Return the weights after SGD on `batches` (lists of sample indices) by the equations of the paper."""
-    model, pool = trainer.model.eval(), trainer.run.references.examples
+    model, pool = trainer.model.eval(), trainer.run.pool().examples
     params = [p for p in model.parameters() if p.requires_grad]
-    by_index = {row["sample_index"]: row for row in trainer.train_dataset}
+    by_index = {row[INDEX_COLUMN]: row for row in trainer.train_dataset}
     g_ref, past, surplus = None, [], 0.0
     for step, batch in enumerate(batches):
         if step == WARMUP:
@@ -74,7 +75,7 @@ def test_a_run_equals_the_algorithm_written_out(make_trainer, trained_weights):
     trainer.train()
     tasks, references = SelectionLog.read(trainer.run_folder)
     batches = [
-        [trainer.sample_ids.index(name) for name, at in zip(*_columns(tasks, "id", "step"), strict=True) if at == step]
+        [trainer.data.task_ids.index(name) for name, at in zip(*_columns(tasks, "id", "step"), strict=True) if at == step]
         for step in range(STEPS)
     ]
     assert [len(batch) for batch in batches] == [4] * STEPS
