@@ -26,12 +26,12 @@ class TOSS(Method):
     pools: ClassVar[tuple[str, ...]] = ("harmful", "utility")
     stage: ClassVar[str] = "before"
     cost: ClassVar[str] = "1, and once two trainings on the pools and two forward passes over the task"
-    fidelity: ClassVar[str] = (
-        "faithful; averages over kept tokens, as the released code does; no TOSS-Pro"
-    )
+    fidelity: ClassVar[str] = "faithful; averages over kept tokens, as the released code does; no TOSS-Pro"
 
     drop_fraction: float = option(0.1, "Share of all answer tokens that is not trained on (d).")
-    pool_epochs: float | None = option(None, "Epochs of the trainings on the pools. Unset: num_train_epochs of the run.")
+    pool_epochs: float | None = option(
+        None, "Epochs of the trainings on the pools. Unset: num_train_epochs of the run."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
