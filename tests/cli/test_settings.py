@@ -1,11 +1,17 @@
 """Settings from file and flags."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import pytest
+import torch
 
 from dualselect.cli.config_file import read_config
+from dualselect.cli.run_data import load_run_data, set_sources
+from dualselect.cli.run_model import quantization_config
 from dualselect.cli.settings import parse_settings
 from dualselect.errors import ConfigError
-from dualselect.methods import DualSelect, Random
+from dualselect.methods import DualSelect, Method, Random
 
 
 def parse(path, *flags):
@@ -73,6 +79,12 @@ def test_a_bad_line_is_named(config, line, message):
         (["--rho=-1"], "rho is -1"),
         (["stray"], "unexpected argument 'stray'"),
         (["--evaluation", "probe"], "'probe' is not NAME=SOURCE"),
+        (["--pools", "harmful"], "pools: 'harmful' is not NAME=SOURCE"),
+        (["--pools", "harmful=a.jsonl", "harmful=b.jsonl"], "two sets are called 'harmful'"),
+        (["--pools", "references=a.jsonl"], "give it as --references"),
+        (["--pools_limit", "0"], "pools_limit is 0"),
+        (["--seed", "-1"], "seed is -1"),
+        (["--gradient_accumulation_steps", "0"], "gradient_accumulation_steps is 0; give at least 1"),
         (["--task_limit", "0"], "task_limit is 0"),
         (["--prompt_overlap", "drp"], "drp"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
@@ -81,6 +93,85 @@ def test_a_bad_line_is_named(config, line, message):
 def test_a_bad_flag_is_named(config, flags, message):
     with pytest.raises(ConfigError, match=message):
         parse(config, *flags)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (["q_proj"], ["q_proj"]),
+        (["query_key_value"], ["query_key_value"]),
+        (["attention.dense"], ["attention.dense"]),
+        (["q_proj", "v_proj"], ["q_proj", "v_proj"]),
+        (["all-linear"], "all-linear"),  # PEFT's word for every linear layer
+        ([r".*\.q_proj"], r".*\.q_proj"),  # a pattern for whole names
+    ],
+)
+def test_a_lora_target_list_of_one_stays_a_list_unless_it_is_a_pattern(config, given, kept):
+    assert parse(config, "--lora_target_modules", *given).model.lora_target_modules == kept
+    listed = ", ".join(f"'{name}'" for name in given)
+    config.write_text(
+        config.read_text().replace("lora_target_modules: [q_proj, v_proj]", f"lora_target_modules: [{listed}]")
+    )
+    assert parse(config).model.lora_target_modules == kept
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtype"),
+    [([], torch.float32), (["--bf16", "true"], torch.bfloat16), (["--dtype", "float16"], torch.float16)],
+)
+def test_a_model_in_4_bit_computes_in_the_dtype_of_training_unless_one_is_given(config, flags, dtype):
+    pytest.importorskip("bitsandbytes")
+    settings = parse(config, "--load_in_4bit", "true", *flags)
+    before = settings.model.dtype
+    assert quantization_config(settings).bnb_4bit_compute_dtype == dtype
+    assert settings.model.dtype == before
+    assert quantization_config(parse(config)) is None
+
+
+def test_4_bit_without_an_adapter_is_refused(config):
+    pytest.importorskip("bitsandbytes")
+    with pytest.raises(ConfigError, match="nothing to train"):
+        quantization_config(parse(config, "--load_in_4bit", "true", "--no_use_peft"))
+
+
+def test_pools_are_named_by_flags_or_by_a_mapping(config, data):
+    by_flag = parse(config, "--pools", "harmful=a.jsonl", "utility=b.jsonl", "--pools_limit", "3")
+    assert by_flag.data.pool_sources == {"harmful": "a.jsonl", "utility": "b.jsonl"}
+    config.write_text(config.read_text() + f"pools:\n  harmful: {data / 'probe.jsonl'}\n")
+    settings = parse(config)
+    assert {role: source.source for role, source in set_sources(settings).items()} == {
+        "task": str(data / "task.jsonl"),
+        "references": str(data / "safe.jsonl"),
+        "harmful": str(data / "probe.jsonl"),
+        "evaluation probe": str(data / "probe.jsonl"),
+    }
+    loaded = load_run_data(settings)
+    assert list(loaded.pools) == ["harmful"]
+    assert len(loaded.pools["harmful"]) == 4
+
+
+def test_a_pool_that_the_method_lacks_is_named_with_flag_and_key(config, monkeypatch):
+    monkeypatch.setattr(DualSelect, "pools", ("harmful", "utility"))
+    with pytest.raises(
+        ConfigError, match="needs utility: give --pools utility=SOURCE, or `utility: SOURCE` below `pools:`"
+    ):
+        set_sources(parse(config, "--pools", "harmful=a.jsonl"))
+    monkeypatch.setattr(DualSelect, "pools", ("references",))
+    config.write_text("".join(line for line in config.read_text().splitlines(True) if "references" not in line))
+    with pytest.raises(ConfigError, match="needs references: give --references, or `references:` in the configuration"):
+        set_sources(parse(config))
+
+
+def test_an_option_called_like_a_setting_is_refused(config, monkeypatch):
+    @dataclass
+    class Clashing(Method):
+        name: ClassVar[str] = "clashing"
+
+        learning_rate: float = 1.0
+
+    monkeypatch.setattr("dualselect.methods.get", lambda name: Clashing)
+    with pytest.raises(ConfigError, match="method 'clashing' has an option 'learning_rate'"):
+        parse(config)
 
 
 def test_numbers_and_words_are_read_as_yaml_1_2_does(tmp_path):

@@ -3,8 +3,9 @@
 import argparse
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import MISSING, field, fields, make_dataclass
+from dataclasses import MISSING, Field, field, fields, make_dataclass
 from typing import Any, NoReturn, get_args, get_type_hints
 
 from trl import TrlParser
@@ -79,6 +80,7 @@ class SettingsParser(TrlParser):
         ]
         # Before TRL's parser sees the fields, since it strips None from their types.
         settings = [option for group in (*shown, *rare) for option in fields(group)]
+        _refuse_collisions(method, settings)
         may_be_none = {option.name for option in settings if type(None) in get_args(option.type)}
         super().__init__(
             [*shown, *rare],
@@ -149,6 +151,17 @@ class SettingsParser(TrlParser):
     def error(self, message: str) -> NoReturn:
         """Raise a ConfigError with argparse's message, which names each flag in two spellings."""
         raise ConfigError(re.sub(r"^argument (--\w+)(/--[\w-]+)*", r"\1", message))
+
+
+def _refuse_collisions(method: type[Method], settings: "Iterable[Field[Any]]") -> None:
+    """Refuse a method one of whose options is called like a setting of every run."""
+    counts = Counter(option.name for option in settings)
+    for option in fields(method):
+        if counts[option.name] > 1:
+            raise ConfigError(
+                f"method '{method.name}' has an option '{option.name}', which is a setting of every run; rename it in "
+                "the method"
+            )
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from enum import Enum
@@ -22,6 +23,7 @@ CONFIG_FILE = "config.yaml"
 PROVENANCE_FILE = "provenance.json"
 
 _PACKAGES = ("dualselect", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "pyarrow")
+_WRAPPED = re.compile(r"^base_model\.model\.|\.(?:base_layer|original_module)(?=\.)")  # what PEFT adds to names
 _SECRETS = ("hub_token", "push_to_hub_token", "token", "api_key", "password")
 
 
@@ -70,15 +72,17 @@ def add_resumption(run_folder: Path, step: int) -> None:
 
 
 def weights_hash(model: nn.Module) -> str:
-    """Return the SHA-256 over names, types and bytes of all weights that are not trained.
+    """Return the SHA-256 over names, types and bytes of the weights that a model had without its adapters.
 
-    Fresh LoRA weights are a function of the seed, so two runs from one base have the same hash.
+    Fresh adapter weights are a function of the seed, so two runs from one base have the same hash, whatever adapters
+    they train.
     """
     digest = sha256()
     for name, param in model.named_parameters():
-        if param.requires_grad and "lora_" in name:
+        if param.requires_grad and ("lora_" in name or ".modules_to_save." in name):
             continue
-        digest.update(f"{name} {param.dtype} {tuple(param.shape)}".encode())
+        own_name = _WRAPPED.sub("", name)
+        digest.update(f"{own_name} {param.dtype} {tuple(param.shape)}".encode())
         digest.update(param.detach().contiguous().flatten().view(torch.uint8).cpu().numpy().data)
     return digest.hexdigest()
 
