@@ -5,6 +5,7 @@ import torch
 
 from dualselect.gradients import Direction
 from dualselect.training import conflicts, record_conflicts
+from dualselect.data import INDEX_COLUMN
 from dualselect.training.dropped import most_dropped
 from dualselect.training.selection_log import SelectionLog
 
@@ -42,7 +43,7 @@ def test_cosines_equal_single_backward_passes(trained):
     dropped = [sample.id for sample in most_dropped(tasks, references, 5)]
     assert [(row["id"], row["reference"]) for row in rows] == [(one, other) for one in dropped for other in chosen]
     assert {row["step"] for row in rows} == {trained.state.global_step}
-    samples = {trained.sample_ids[row[INDEX_COLUMN]]: row for row in trained.train_dataset}
+    samples = {trained.data.task_ids[row[INDEX_COLUMN]]: row for row in trained.train_dataset}
     pool = dict(zip(trained.run.pool().ids, trained.run.pool().examples, strict=True))
     for row in rows:
         expected = gradient(trained, samples[row["id"]]).cosine(gradient(trained, pool[row["reference"]]))

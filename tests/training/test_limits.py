@@ -95,10 +95,10 @@ def test_checkpointing_changes_nothing(make_trainer, trained_weights):
     torch.testing.assert_close(trained_weights(checkpointed), trained_weights(plain), **CLOSE)
 
 
-def test_padding_free_changes_nothing(make_trainer, trained_weights):
-    method = {"task_warmup_steps": 2, "selection": "soft"}
-    padded = make_trainer(DualSelect(**method))
-    free = make_trainer(DualSelect(**method), padding_free=True, max_length=None)
+@pytest.mark.parametrize("method", [DualSelect(task_warmup_steps=2, selection="soft"), SFT()], ids=["selecting", "sft"])
+def test_padding_free_changes_nothing(make_trainer, trained_weights, method):
+    padded = make_trainer(method)
+    free = make_trainer(method, padding_free=True, max_length=None)
     padded.train()
     free.train()
     torch.testing.assert_close(trained_weights(free), trained_weights(padded), **CLOSE)

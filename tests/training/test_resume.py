@@ -8,6 +8,7 @@ from transformers import TrainerCallback
 
 from dualselect.errors import ResumeError
 from dualselect.methods import DualSelect, Random, SafeGrad
+from dualselect.training.checkpoint import is_whole
 from dualselect.training.metrics import read_metrics
 from dualselect.training.selection_log import SelectionLog
 
@@ -77,27 +78,44 @@ def test_resumed_equals_unbroken(make_trainer, trained_weights, tmp_path, lora, 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"method": DualSelect(task_warmup_steps=2, rho=0.9)}, "method options"),
-        ({"method": Random()}, "method"),
-        ({"loss_average": "token"}, "loss_average"),
-        ({"task": (40, 7)}, "data"),
-        ({"references": (10, 8)}, "data"),
+        ({"method": DualSelect(task_warmup_steps=2, rho=0.9)}, r"another rho \(there: .*, here: 0\.9\)"),
+        ({"method": Random()}, r"another method \(there: 'dualselect', here: 'random'\): "),
+        ({"loss_average": "token"}, "another loss_average"),
+        ({"peft_config": 8}, r"another r of adapter default \(there: 4, here: 8\)"),
+        ({"model": 1}, "another starting weights"),
+        ({"train_dataset": (40, 7, "task")}, "another task data"),
+        ({"reference_dataset": (10, 8, "reference")}, "another references data"),
     ],
-    ids=["options", "method", "average", "task", "references"],
+    ids=["options", "method", "average", "rank", "weights", "task", "references"],
 )
-def test_another_run_s_checkpoint_is_refused(make_trainer, samples, tmp_path, change, named):
+def test_another_run_s_checkpoint_is_refused(make_trainer, make_tiny_model, samples, lora, tmp_path, change, named):
+    """The data sets differ in content alone: their ids are the same."""
     method = DualSelect(task_warmup_steps=2)
-    settings = CHECKPOINTS | {"max_steps": 2, "output_dir": tmp_path / "run"}
+    settings = CHECKPOINTS | {"max_steps": 4, "output_dir": tmp_path / "run"}
     make_trainer(method, **settings).train()
-    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
-    for role in ("task", "references"):
-        if role in change:
-            name = "train_dataset" if role == "task" else "reference_dataset"
-            change = {name: samples(*change[role]).remove_columns("id")}
-    other = make_trainer(change.pop("method", method), **(settings | {"max_steps": 4}), **change)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    make = {
+        "peft_config": lambda rank: lora(r=rank),
+        "model": make_tiny_model,
+        "train_dataset": lambda of: samples(*of),
+        "reference_dataset": lambda of: samples(*of),
+    }
+    change = {name: make[name](value) if name in make else value for name, value in change.items()}
+    other = make_trainer(change.pop("method", method), **settings, **change)
     with pytest.raises(ResumeError, match=named):
-        other.train(resume_from_checkpoint=True)
-    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+        other.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_true_takes_the_last_whole_checkpoint(make_trainer, trained_weights, tmp_path):
+    settings = CHECKPOINTS | {"max_steps": 4, "output_dir": tmp_path / "run"}
+    unbroken = make_trainer("sft", **settings)
+    unbroken.train()
+    (tmp_path / "run" / "checkpoint-4" / "optimizer.pt").write_bytes(b"")
+    resumed = make_trainer("sft", **settings)
+    resumed.train(resume_from_checkpoint=True)
+    assert torch.equal(trained_weights(resumed), trained_weights(unbroken))
+    assert is_whole(tmp_path / "run" / "checkpoint-4") is None  # written anew
 
 
 def test_a_checkpoint_without_the_method_s_state_is_refused(make_trainer, tmp_path):

@@ -19,7 +19,8 @@ METHOD = DualSelect(task_warmup_steps=2, task_token_fraction=0.6, refresh="steps
 
 @pytest.fixture
 def run(make_trainer, samples):
-    trainer = make_trainer(METHOD, eval_dataset={"task": samples(4, 5), "probe": samples(4, 6)}, hub_token="hf_secret")
+    evaluation = {"task": samples(4, 5), "probe": samples(4, 6)}
+    trainer = make_trainer(METHOD, eval_dataset=evaluation, eval_on_start=True, hub_token="hf_secret")
     trainer.train()
     return trainer
 
@@ -95,13 +96,48 @@ def _candidates(count, value=0.5):
     return {"loss": column, "cosine": column, "score": column, "weight": column, "kept": [True] * count}
 
 
-def test_parts_grow_and_are_named_by_their_steps(tmp_path):
-    log = SelectionLog(tmp_path)
-    for step in range(3):
+def _logged(folder, steps):
+    log = SelectionLog(folder)
+    for step in range(steps):
         log.add_tasks(step, 0.0, ["a", "b"], **_candidates(2), tokens=[3, 4], dropped_reason=[None, "non-finite"])
         log.flush()
-    assert [path.name for path in (tmp_path / "selection").iterdir()] == ["task-00000000-00000002.parquet"]
-    assert SelectionLog.read(tmp_path)[0]["dropped_reason"].to_pylist() == [None, "non-finite"] * 3
+    return sorted(path.name for path in (folder / "selection").iterdir())
+
+
+def test_small_parts_are_merged_and_named_by_their_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr("dualselect.training.selection_log.MERGED_PARTS", 3)
+    monkeypatch.setattr("dualselect.training.selection_log.ROWS_PER_PART", 10)
+    assert _logged(tmp_path, 10) == [
+        "task-00000000-00000005.parquet",  # two merges of three steps, then it has more than 10 rows
+        "task-00000006-00000008.parquet",
+        "task-00000009-00000009.parquet",
+    ]
+    table = SelectionLog.read(tmp_path)[0]
+    assert table["step"].to_pylist() == [step for step in range(10) for _ in "ab"]
+    assert table["dropped_reason"].to_pylist() == [None, "non-finite"] * 10
+
+
+def test_parts_that_a_crash_left_beside_their_merger_count_once(tmp_path, monkeypatch):
+    small = _logged(tmp_path / "small", 3)
+    monkeypatch.setattr("dualselect.training.selection_log.MERGED_PARTS", 3)
+    (merged,) = _logged(tmp_path / "merged", 3)
+    folder = tmp_path / "small" / "selection"
+    (folder / merged).write_bytes((tmp_path / "merged" / "selection" / merged).read_bytes())
+    assert SelectionLog.read(tmp_path / "small")[0].num_rows == 6
+    SelectionLog(tmp_path / "small").truncate(2)
+    assert SelectionLog.read(tmp_path / "small")[0]["step"].to_pylist() == [0, 0, 1, 1]
+    assert not {path.name for path in folder.iterdir()} & set(small)
+
+
+def test_a_method_s_own_columns_are_in_the_log(tmp_path):
+    log = SelectionLog(tmp_path)
+    log.add_tasks(0, 0.0, ["a"], **_candidates(1), tokens=[3], dropped_reason=[None], surprise=torch.tensor([0.25]))
+    log.flush()
+    log.add_tasks(1, 0.0, ["b"], loss=[0.5], weight=[1.0], kept=[True], tokens=[3], dropped_reason=[None])
+    log.flush()
+    table = SelectionLog.read(tmp_path)[0]
+    assert table["surprise"].to_pylist() == [0.25, None]
+    assert table["cosine"].to_pylist() == [0.5, None]
 
 
 def test_truncation_forgets_later_steps_only(tmp_path, monkeypatch):

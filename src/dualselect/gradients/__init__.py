@@ -1,6 +1,7 @@
 """Per-sample gradients without loops: capture, the algebra of directions, and per-sample losses."""
 
 from dualselect.gradients.capture import PerSampleGradients, Watch, capture
+from dualselect.gradients.check import check_model
 from dualselect.gradients.direction import Direction, Layout, Parameters, safe_cosine, trainable_parameters
 from dualselect.gradients.factors import Dense, Outer, Rows
 from dualselect.gradients.losses import (
@@ -34,6 +35,7 @@ __all__ = [
     "StartingPoint",
     "Watch",
     "capture",
+    "check_model",
     "per_sample_kl",
     "per_sample_nll",
     "per_token_nll",

@@ -100,6 +100,9 @@ class SelectionLog:
     def truncate(self, step: int) -> None:
         """Forget all that was logged at `step` or later, which a run that continues from there will log again."""
         self._pending, self._small, self._merged = [], [], None
+        parts = sorted(self.folder.glob("task-*.parquet"))
+        for path in set(parts) - set(_outermost(parts)):
+            path.unlink()
         for path in sorted(self.folder.glob("*.parquet")):
             table = pq.read_table(path)
             earlier = table.filter(pc.less(table["step"], step))

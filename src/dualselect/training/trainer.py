@@ -30,11 +30,18 @@ from dualselect.training.config import DualSelectConfig, check_accelerator, chec
 from dualselect.training.data import Evaluation, TrainingData, make_pools, report_dropped
 from dualselect.training.metrics import MetricsFile
 from dualselect.training.prepared import PreparedTask
-from dualselect.training.provenance import data_hash, weights_hash, write_config, write_provenance
+from dualselect.training.provenance import (
+    add_resumption,
+    data_hash,
+    weights_hash,
+    write_config,
+    write_provenance,
+)
 from dualselect.training.record import RunRecord
 from dualselect.training.resuming import identity_of
 from dualselect.training.run import TrainingRun
 from dualselect.training.step import PlainStep, SelectiveStep
+from dualselect.training.templates import template_errors
 
 
 class DualSelectTrainer(SFTTrainer):
@@ -101,6 +108,7 @@ class DualSelectTrainer(SFTTrainer):
         )
         self._prepared = PreparedTask(self.run_folder, self.train_dataset)
         self._uncounted_tokens = torch.zeros((), dtype=torch.long)
+        self._batches: list[dict[str, Any]] = []  # of a step that is TRL's own
         self._evaluates_on_start = self.args.eval_on_start
         self._set_up_step()
         self.add_callback(MetricsFile(self.run_folder))
@@ -140,6 +148,11 @@ class DualSelectTrainer(SFTTrainer):
 
     # TRL's moments.
 
+    def _prepare_dataset(self, dataset: Dataset, processing_class: Any, *args: Any) -> Dataset:
+        with template_errors(dataset, processing_class, TASK if args[-1] == "train" else args[-1]):
+            prepared: Dataset = super()._prepare_dataset(dataset, processing_class, *args)
+        return prepared
+
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
         _trl.keep_columns(self, (INDEX_COLUMN, "token_weights"))
@@ -172,8 +185,11 @@ class DualSelectTrainer(SFTTrainer):
             With the last micro-batch of an optimizer step its mean loss, else 0; shape `()`.
         """
         if self.step is None:
-            loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
-            self._leave_out_nonfinite()
+            loss: Tensor = super().training_step(model, dict(inputs), num_items_in_batch)
+            self._batches.append(inputs)
+            if self.accelerator.sync_gradients:
+                batches, self._batches = self._batches, []
+                self._leave_out_nonfinite(batches)
             return loss
         self.model.train()
         if callable(getattr(self.optimizer, "train", None)):
@@ -185,16 +201,38 @@ class DualSelectTrainer(SFTTrainer):
         self._uncounted_tokens = self._uncounted_tokens + _tokens_of(batch).to(self._uncounted_tokens.device)
         return self.step(batch)
 
-    def _leave_out_nonfinite(self) -> None:
-        """Make an update without a finite gradient none at all; TRL's own step cannot tell its samples apart."""
+    def _leave_out_nonfinite(self, batches: list[dict[str, Any]]) -> None:
+        """Take a step whose gradient is not finite again, without the samples that made it so.
+
+        TRL's own step cannot tell its samples apart. Where they have no per-sample gradients either (packed rows, a
+        loss of TRL's), the update is left out as a whole.
+        """
         params = [p for p in self.model.parameters() if p.grad is not None]
-        if not self.accelerator.sync_gradients or self.accelerator.scaler is not None or not params:
+        if self.accelerator.scaler is not None or not params:
             return
-        if not torch.isfinite(nn.utils.get_total_norm([p.grad for p in params])):
+        if torch.isfinite(nn.utils.get_total_norm([p.grad for p in params])):
+            return
+        for param in params:
+            param.grad.zero_()
+        if self._careful_step is None:
             self.run.say(f"step {self.run.step}: the gradient is not finite, so this update is left out")
             self.run.log(skipped_updates=1.0)
-            for param in params:
-                param.grad.zero_()
+            return
+        for batch in batches:
+            self._careful_step.score(self._prepare_inputs(batch))
+        self._careful_step.complete()
+
+    @cached_property
+    def _careful_step(self) -> SelectiveStep | None:
+        try:
+            check_settings(self.args, "")
+            check_accelerator(self.accelerator, self.args.n_gpu, "")
+            watch = Watch(self.model, self.run.params)
+        except (ConfigError, UnsupportedModuleError):
+            return None
+        return SelectiveStep(
+            self.method, self.run, watch, self.accelerator, self.record, loss_average=self.args.loss_average
+        )
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Return TRL's loss, for evaluation and for steps that are TRL's own."""
@@ -251,6 +289,7 @@ class DualSelectTrainer(SFTTrainer):
         finally:
             if self.watch is not None:
                 self.watch.remove()
+        self._check_steps()
         self._flush()
         self.method.finish(self.run)
         self._check_weights()
@@ -277,6 +316,7 @@ class DualSelectTrainer(SFTTrainer):
             weights=self._start_hash,
             data={role: data_hash(dataset) for role, dataset in self.data.raw.items()},
             processes=self.accelerator.num_processes,
+            chat_template=getattr(self.processing_class, "chat_template", None),
         )
 
     @cached_property
@@ -304,6 +344,7 @@ class DualSelectTrainer(SFTTrainer):
         """Start a run, or another attempt at it: nothing of an earlier one remains."""
         self.run.state, self.run.optimizer = self.state, self.optimizer
         self.record.reset()
+        self._batches = []
         if self.step is not None:
             self.step.reset()
         if self.state.global_step == 0:
@@ -318,8 +359,10 @@ class DualSelectTrainer(SFTTrainer):
         """Write what the run is made from, or, on resuming, forget what was logged after the checkpoint."""
         step = self.state.global_step
         self.record.log_file.truncate(step)
-        if step == 0:
-            write_config(self.run_folder, self._settings())
+        write_config(self.run_folder, self._settings())
+        if step > 0:
+            add_resumption(self.run_folder, step)
+        else:
             seeds = {"seed": self.args.seed, "data_seed": self.args.data_seed}
             write_provenance(self.run_folder, self.model, self.data.raw, seeds)
             write_samples(self.run_folder, self.data.raw, self.data.ids())
@@ -328,7 +371,16 @@ class DualSelectTrainer(SFTTrainer):
         """Return all settings side by side, as the command line takes them."""
         training = {option.name: getattr(self.args, option.name) for option in fields(self.args) if option.init}
         del training["method_options"]
+        training["eval_on_start"] = self._evaluates_on_start
         return training | {"method": self.method.name} | asdict(self.method) | self.extra_settings
+
+    def _check_steps(self) -> None:
+        if self.state.global_step == 0:
+            raise TrainingError(
+                f"no optimizer step was made: {len(self.train_dataset)} samples, per_device_train_batch_size="
+                f"{self.args.per_device_train_batch_size}, dataloader_drop_last={self.args.dataloader_drop_last}, "
+                f"num_train_epochs={self.args.num_train_epochs:g}: give more samples, smaller batches or more epochs"
+            )
 
     def _check_weights(self) -> None:
         if not torch.isfinite(Direction.of(self.run.params).norm()):
