@@ -21,7 +21,7 @@ def same(left, right):
 
 
 def test_a_run_leaves_its_folder_and_its_settings_make_it_again(dualselect, config, data):
-    shown = dualselect("train", "--config", config)
+    shown = dualselect("train", "--config", config, "--eval_on_start")
     assert shown.code == 0, shown.err
     run = data / "run"
     assert {
