@@ -100,7 +100,10 @@ def linear(module: nn.Module, x: Tensor, delta: Tensor) -> dict[str, Term]:
     """Weight: sum over tokens of delta x^T; bias: sum over tokens of delta."""
     # Heads or experts between the samples and the features are further tokens.
     x, delta = (values.reshape(len(values), -1, values.shape[-1]) for values in (x, delta))
-    return {"weight": Outer(delta, x), "bias": _token_sum(delta)}
+    terms: dict[str, Term] = {"weight": Outer(delta, x)}
+    if module.bias is not None:  # factors of LoRA have none, and each sum reads all of delta
+        terms["bias"] = _token_sum(delta)
+    return terms
 
 
 @register_rule("Conv1D")
