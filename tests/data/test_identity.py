@@ -6,6 +6,7 @@ from hashlib import sha256
 import pytest
 import torch
 from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
 
 from dualselect.data import INDEX_COLUMN, IndexCollator, content_digest, dropped_ids, identify, load_samples
 from dualselect.errors import DataError
@@ -106,6 +107,37 @@ def test_token_weights_are_joined_as_the_samples_are():
     assert IndexCollator(joined)(EXAMPLES)["token_weights"].tolist() == [[0.0, 0.5, 2.0, 3.0]]
 
 
+def test_what_is_found_on_the_cpu_is_added_to_batches_of_indexed_samples():
+    def positions(batch, size):
+        return {"supervised": (batch["labels"].flatten() != -100).nonzero().flatten(), "size": size}
+
+    collator = IndexCollator(padded, positions)
+    batch = collator(EXAMPLES)
+    assert batch["supervised"].tolist() == [1, 2, 5]
+    assert batch["size"] == 2
+    assert "supervised" not in collator([{name: row[name] for name in ("input_ids", "labels")} for row in EXAMPLES])
+
+
 def test_a_batch_without_them_is_left_as_it_is():
     bare = [{name: row[name] for name in ("input_ids", "labels")} for row in EXAMPLES]
     assert set(IndexCollator(padded)(bare)) == {"input_ids", "labels"}
+
+
+def test_a_formatting_function_reads_every_column_and_batches_have_none_of_them(tiny_model, tiny_tokenizer, tmp_path):
+    rows = [{"id": f"s{n}", "source": f"many {n}", "category": "c", "row": n, "target": "apples"} for n in range(4)]
+    indexed, _ = identify(Dataset.from_list(rows))
+    args = SFTConfig(str(tmp_path), bf16=False, use_cpu=True, report_to="none", per_device_train_batch_size=2)
+    trainer = SFTTrainer(
+        model=tiny_model,
+        args=args,
+        train_dataset=indexed,
+        processing_class=tiny_tokenizer,
+        formatting_func=lambda row: f"{row['id']} {row['source']} {row['category']} {row['row']} {row['target']}",
+    )
+    learned = tiny_tokenizer.decode(trainer.train_dataset[2]["input_ids"])
+    assert learned == "s2 many 2 c 2 apples<end>"
+    trainer.data_collator = IndexCollator(trainer.data_collator)
+    trainer._set_signature_columns_if_needed()
+    trainer._signature_columns.append(INDEX_COLUMN)
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert set(batch) == {"input_ids", "labels", "attention_mask", INDEX_COLUMN}

@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset
 from datasets.data_files import get_data_patterns
 
-from dualselect.data import load_samples, load_with_form, records
+from dualselect.data import load_samples, load_with_form, records, refuse_undesired
 from dualselect.errors import DataError
 
 QUESTION, ANSWER = "How many legs, all told?", "Eight.\nA spider has eight."
@@ -342,3 +342,14 @@ def test_a_hub_that_cannot_be_reached_is_told_in_a_line(monkeypatch):
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     with pytest.raises(DataError, match="owner/name: is no local file or folder, and the hub cannot be reached"):
         load_samples("owner/name")
+
+
+def test_undesired_answers_given_from_python_are_refused():
+    rows = [{"prompt": "a", "completion": "b", "label": label} for label in (True, False)]
+    with pytest.raises(
+        DataError, match=r"^references: column 'label' is false in row 2, so its answer is one to avoid"
+    ):
+        refuse_undesired(Dataset.from_list(rows), "references")
+    refuse_undesired(Dataset.from_list(rows[:1]), "references")
+    refuse_undesired(Dataset.from_list([{"prompt": "a", "completion": "b", "label": 0}]), "a class, not a verdict")
+    refuse_undesired(Dataset.from_list([{"question": "a", "label": False}]), "an input of a formatting function")

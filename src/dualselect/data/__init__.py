@@ -11,7 +11,7 @@ from dualselect.data.disjoint import (
     run_doubts,
     run_overlaps,
 )
-from dualselect.data.forms import FORMS, Form
+from dualselect.data.forms import FORMS, Form, refuse_undesired
 from dualselect.data.identity import (
     INDEX_COLUMN,
     TOKEN_WEIGHTS,
@@ -47,6 +47,7 @@ __all__ = [
     "load_samples",
     "load_with_form",
     "prompt_key",
+    "refuse_undesired",
     "refused_overlaps",
     "run_doubts",
     "run_overlaps",

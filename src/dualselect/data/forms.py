@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from datasets import Dataset
+
 from dualselect.data.messages import (
     Messages,
     check_completion,
@@ -217,6 +219,27 @@ def _check_meaning(record: Fields, has_answer: bool, place: str) -> None:
             f"{place}: field 'weight' is {weight}, but all samples count alike; remove the field, or repeat or remove "
             "the record"
         )
+
+
+def refuse_undesired(dataset: Dataset, name: str) -> None:
+    """Refuse a data set in TRL's forms whose answers are not all desired ones, as unpaired preference data has them.
+
+    Args:
+        dataset: Samples; `label` or `kto_tag` says of each whether its answer is a desired one.
+        name: What an error calls the data set.
+
+    Raises:
+        DataError: An answer is one to avoid.
+    """
+    if {"completion", "messages", "conversations"}.isdisjoint(dataset.column_names):
+        return
+    for column in (verdict for verdict in _VERDICTS if verdict in dataset.column_names):
+        row = next((row for row, is_desired in enumerate(dataset[column], start=1) if is_desired is False), None)
+        if row is not None:
+            raise DataError(
+                f"{name}: column '{column}' is false in row {row}, so its answer is one to avoid; keep the rows in "
+                f"which it is true: dataset.filter(lambda row: row['{column}'])"
+            )
 
 
 def _surrounded(prompt: Messages, record: Fields, place: str) -> Messages:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha1, sha256
 from typing import Any
@@ -96,9 +96,11 @@ class IndexCollator:
 
     Attributes:
         collate: Makes a batch of samples, padded on the right.
+        add: Returns what else a batch of so many indexed samples gets, while it is on the CPU.
     """
 
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
+    add: Callable[[dict[str, Any], int], Mapping[str, Any]] = lambda batch, size: {}
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the batch with the index column, `(B,)` int64, and `token_weights`, `(B, T)` fp32, where given.
@@ -111,6 +113,7 @@ class IndexCollator:
         batch = self.collate([{key: value for key, value in row.items() if key not in own} for row in examples])
         if INDEX_COLUMN in examples[0]:
             batch[INDEX_COLUMN] = torch.tensor([row[INDEX_COLUMN] for row in examples])
+            batch.update(self.add(batch, len(examples)))
         if TOKEN_WEIGHTS in examples[0]:
             labels = batch["labels"]
             weights = [torch.tensor(row[TOKEN_WEIGHTS], dtype=torch.float32) for row in examples]
