@@ -49,7 +49,7 @@ def test_samples_that_are_not_finite_are_left_out_and_named(model, examples, tru
     kept = torch.tensor([0, 3, 4])
     torch.testing.assert_close(found.vector, 2 * weights[kept] @ gradients[kept], **CLOSE)
     assert [record.getMessage() for record in caplog.records] == [
-        "1 samples of a pool have a loss or gradient that is not finite and are left out: r2"
+        "left out of a pool, since loss or gradient is not finite: r2"
     ]
 
 

@@ -107,7 +107,7 @@ def test_a_killed_choice_continues(model, choose, counted, direction_of, tmp_pat
     make, pool = choose
     whole = make(direction_of(model))
     monkeypatch.setattr("dualselect.selection.scan._BATCHES_PER_PART", 1)
-    pool.folder = tmp_path
+    pool.folder = tmp_path / "scan"
     options = {"keep": 4, "mu": 1.0, "nu": 2.0, "scaling": "raw"}
     with pytest.raises(KeyboardInterrupt):
         choose_references(pool, direction_of(model), loss=counted(per_sample_nll, 5), **options)
@@ -116,4 +116,4 @@ def test_a_killed_choice_continues(model, choose, counted, direction_of, tmp_pat
     assert 0 < loss.samples < 12
     assert all(torch.equal(found.columns[name], values) for name, values in whole.columns.items())
     found.done()
-    assert not list(tmp_path.glob("*/*"))
+    assert not list(tmp_path.iterdir())

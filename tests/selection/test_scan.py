@@ -94,29 +94,29 @@ def test_a_killed_scan_continues_and_ends_bit_for_bit_the_same(
 
     first = counted(per_sample_nll, fail_after=12)
     with pytest.raises(KeyboardInterrupt):
-        pool_of(model, rows, folder=tmp_path).scan(wanted, loss=first, resumable=True)
-    on_disk = sum(len(Parts(folder).read()["row"]) for folder in tmp_path.glob("*/*/rank-*"))
+        pool_of(model, rows, folder=tmp_path / "scan").scan(wanted, loss=first, resumable=True)
+    on_disk = sum(len(Parts(folder).read()["row"]) for folder in tmp_path.glob("scan/*/*/rank-*"))
     assert 0 < on_disk <= first.samples
     torch.rand(3)
     second = counted(per_sample_nll)
-    found = pool_of(model, rows, folder=tmp_path).scan(wanted, loss=second, resumable=True)
+    found = pool_of(model, rows, folder=tmp_path / "scan").scan(wanted, loss=second, resumable=True)
     assert second.samples == len(rows) - on_disk
     assert list(found) == list(unbroken)
     for name, values in unbroken.items():
         assert found[name].dtype == values.dtype
         assert torch.equal(found[name], values)
     third = counted(per_sample_nll)
-    pool_of(model, rows, folder=tmp_path).scan(wanted, loss=third, resumable=True)
+    pool_of(model, rows, folder=tmp_path / "scan").scan(wanted, loss=third, resumable=True)
     assert third.samples == 0
     found.done()
-    assert not list(tmp_path.glob("*/*"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_not_finite_survives_being_written_down(model, examples, pool_of, wanted, spoil, tmp_path):
     rows = examples(5)
     spoil(model, rows, 2)
-    first = pool_of(model, rows, folder=tmp_path).scan(wanted, resumable=True)
-    again = pool_of(model, rows, folder=tmp_path).scan(wanted, resumable=True)
+    first = pool_of(model, rows, folder=tmp_path / "scan").scan(wanted, resumable=True)
+    again = pool_of(model, rows, folder=tmp_path / "scan").scan(wanted, resumable=True)
     for name, values in first.items():
         torch.testing.assert_close(again[name], values, rtol=0, atol=0, equal_nan=True)
 
@@ -153,18 +153,18 @@ def changed_metric(pool, wanted, model):
 def test_parts_of_another_state_are_neither_used_nor_kept(model, examples, pool_of, wanted, counted, tmp_path, change):
     rows = examples(9)
     loss = counted(per_sample_nll)
-    pool = pool_of(model, rows, folder=tmp_path)
+    pool = pool_of(model, rows, folder=tmp_path / "scan")
     pool.scan(wanted, loss=loss, resumable=True)
     pool.scan(change(pool, wanted, model), loss=loss, resumable=True)
     assert loss.samples == 2 * len(rows)
-    assert len(list(tmp_path.glob("*/*"))) == 1
+    assert len(list(tmp_path.glob("scan/*/*"))) == 1
 
 
 def test_a_measure_without_a_key_is_not_written_down(model, examples, pool_of, tmp_path):
     def norm(losses, gradients):
         return {"norm": gradients.norm()}
 
-    pool_of(model, examples(3), folder=tmp_path).scan([norm], resumable=True)
+    pool_of(model, examples(3), folder=tmp_path / "scan").scan([norm], resumable=True)
     assert not list(tmp_path.iterdir())
 
 

@@ -264,9 +264,7 @@ class Pool:
         new = [self.ids[row] for row in left_out.nonzero().flatten().tolist() if self.ids[row] not in self._named]
         if new and rank() == 0:
             named = ", ".join(new[:5]) + (", ..." if len(new) > 5 else "")
-            _logger.warning(
-                f"{len(new)} samples of a pool have a loss or gradient that is not finite and are left out: {named}"
-            )
+            _logger.warning(f"left out of a pool, since loss or gradient is not finite: {named}")
         self._named.update(new)
 
     # Batches.

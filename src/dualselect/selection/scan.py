@@ -11,6 +11,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +52,12 @@ class Scanned(dict[str, Tensor]):
 
     def done(self) -> None:
         """Delete what was written down to continue an interrupted scan; call it once the columns have been used."""
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder is None:
+            return
+        shutil.rmtree(self._folder, ignore_errors=True)
+        with suppress(OSError):  # another scan's parts are there
+            self._folder.parent.rmdir()
+            self._folder.parent.parent.rmdir()
 
 
 def batches_of(rows: Sequence[int], lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
@@ -83,11 +88,8 @@ def shard(batches: Sequence[list[int]]) -> Sequence[list[int]]:
 def scan(pool: "Pool", measures: Sequence[Measure], loss: Loss, title: str, resumable: bool) -> Scanned:
     """Return what `measures` say of every sample of `pool`; see `Pool.scan`."""
     plan = batches_of(range(len(pool)), pool.lengths, pool.tokens_per_batch)
-    key = fingerprint(pool, plan, measures, loss) if resumable else None
-    folder = None if pool.folder is None or key is None else pool.folder / _slug(title) / key
+    folder = _folder_of(pool, plan, measures, loss, title) if resumable else None
     parts = None if folder is None else Parts(folder / f"rank-{rank():04d}")
-    if folder is not None:
-        _delete_others(folder)
     found = _Found({} if parts is None else parts.read(), len(pool))
     waiting = [batch for batch in shard(plan) if not found.has(batch)]
     due = time.monotonic() + _SECONDS_PER_PART
@@ -198,15 +200,18 @@ def _from_arrow(table: pa.Table) -> Columns:
     return columns
 
 
-def _delete_others(folder: Path) -> None:
-    """Delete what scans of the same title wrote under other weights."""
+def _folder_of(
+    pool: "Pool", plan: Sequence[list[int]], measures: Sequence[Measure], loss: Loss, title: str
+) -> Path | None:
+    """Return where the parts of a scan go, and delete those of scans of the same title under other weights."""
+    key = None if pool.folder is None else fingerprint(pool, plan, measures, loss)
+    if pool.folder is None or key is None:
+        return None
+    folder = pool.folder / re.sub(r"\W+", "-", title.lower()).strip("-") / key
     for other in folder.parent.glob("*"):
         if other != folder:
             shutil.rmtree(other, ignore_errors=True)
-
-
-def _slug(title: str) -> str:
-    return re.sub(r"\W+", "-", title.lower()).strip("-")
+    return folder
 
 
 def fingerprint(pool: "Pool", plan: Sequence[list[int]], measures: Sequence[Measure], loss: Loss) -> str | None:
