@@ -242,7 +242,7 @@ def test_more_references_than_there_are_cannot_be_chosen(run):
         ({"preservation_loss": "nll"}, "unknown preservation_loss 'nll'"),
         ({"direction": "frsh"}, "did you mean 'fresh'"),
         ({"direction_every": 0}, "direction_every is 0"),
-        ({"references": "al"}, "did you mean 'all'"),
+        ({"reference_choice": "al"}, "did you mean 'all'"),
         ({"score_metric": "adm"}, "did you mean 'adam'"),
     ],
 )
