@@ -306,7 +306,7 @@ def test_per_module_is_the_mean_of_the_modules_cosines(run, pool, refreshed):
 
 
 def test_random_references_are_as_many_drawn_anew_at_every_refresh(run, pool, refreshed):
-    options = {"references": "random", "reference_top_k": 4, "refresh": "steps", "refresh_every": 1}
+    options = {"reference_choice": "random", "reference_top_k": 4, "refresh": "steps", "refresh_every": 1}
     method = refreshed(DualSelect(task_warmup_steps=1, **options), run)
     for run.step in range(2, 8):
         method.begin_step(run)
@@ -386,7 +386,7 @@ def trajectory(method, run, candidates, direction_of, steps=8):
 def test_with_fresh_draws_of_unchosen_references_it_is_safegrad(make_run, candidates, direction_of, references):
 
     options = {
-        "references": references,
+        "reference_choice": references,
         "reference_fraction": 1.0,
         "direction": "fresh",
         "direction_every": 1,
