@@ -236,6 +236,12 @@ def test_the_cap_of_recurrent_gemma_is_followed(batch):
     torch.testing.assert_close(found, torch.stack(expected))
 
 
+def test_a_head_behind_an_unknown_layer_is_refused(tiny_model, batch):
+    tiny_model.set_output_embeddings(torch.nn.Linear(48, 128))
+    with pytest.raises(UnsupportedModuleError, match="takes 48 features"):
+        per_sample_nll(tiny_model, batch)
+
+
 # Where the samples are.
 
 

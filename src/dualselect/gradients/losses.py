@@ -423,6 +423,12 @@ def _flat_positions(next_labels: Tensor) -> Tensor:
 
 def _losses_of_tokens(hidden: Tensor, head: _Head, where: _Supervised, token_loss: _TokenLoss) -> Tensor:
     """Return the losses of tokens with hidden states `(N, D)`, shape `(N,)`."""
+    if head.weight.shape[-1] != hidden.shape[-1]:
+        raise UnsupportedModuleError(
+            f"the output projection takes {head.weight.shape[-1]} features, the last hidden states have "
+            f"{hidden.shape[-1]}: a step between them is not known, so losses cannot be told apart by sample; "
+            "use another architecture (docs/architectures.md)"
+        )
     if where.row is None:
         losses = _Chunked.apply(hidden, head, True, token_loss)
     else:  # by sample, so that the head's rule can tell the samples apart
