@@ -19,11 +19,14 @@ from trl.trainer.utils import add_fused_lm_head
 from dualselect.errors import UnsupportedModuleError
 from dualselect.gradients import losses as module
 from dualselect.gradients import (
+    Direction,
+    capture,
     per_sample_kl,
     per_sample_nll,
     per_token_nll,
     sequence_lengths,
     supervised_positions,
+    trainable_parameters,
 )
 
 
@@ -362,3 +365,20 @@ def test_a_router_loss_by_an_unknown_formula_is_refused(batch, monkeypatch):
     )
     with pytest.raises(UnsupportedModuleError, match="router_aux_loss_coef=0"):
         per_sample_nll(model, batch)
+
+
+def test_the_router_loss_is_differentiated_beside_the_samples_gradients(with_lora, batch, loop):
+    model = with_lora(mixture("Mixtral"), ["q_proj"])
+    params = trainable_parameters(model)
+    per_sample_nll(model, batch).auxiliary.backward()
+    expected = Direction.from_grads(params).vector
+    model.get_base_model().config.output_router_logits = False
+    truth = loop(model, batch)
+    model.get_base_model().config.output_router_logits = True
+    with capture(model) as gradients:
+        losses = per_sample_nll(model, batch)
+        losses.auxiliary.backward(retain_graph=True)
+        gradients.backward(losses.loss)
+    assert expected.abs().max() > 1e-5
+    torch.testing.assert_close(Direction.from_grads(params).vector, expected)
+    torch.testing.assert_close(gradients.norm(), truth.gradients.norm(dim=1), rtol=1e-4, atol=0)
