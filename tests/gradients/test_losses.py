@@ -17,7 +17,6 @@ from transformers import (
 from trl.trainer.utils import add_fused_lm_head
 
 from dualselect.errors import UnsupportedModuleError
-from dualselect.gradients import losses as module
 from dualselect.gradients import (
     Direction,
     capture,
@@ -28,6 +27,7 @@ from dualselect.gradients import (
     supervised_positions,
     trainable_parameters,
 )
+from dualselect.gradients import losses as module
 
 
 def rows_of(model, batch):
