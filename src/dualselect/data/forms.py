@@ -25,7 +25,7 @@ Content = tuple[Messages, Messages | None]
 
 # What samples are known by; loading reads them.
 _DESCRIPTIVE = ("id", "category")
-# What stands around the prompt in any form.
+# What surrounds the prompt in any form.
 _SYSTEM = ("system", "system_prompt")
 _SURROUNDING = (*_SYSTEM, "history", "context")
 # Fields without which a record means something else.
@@ -165,7 +165,7 @@ def read_content(record: Fields, form: Form, place: str, answer_needed: bool = T
     """Return prompt and completion of a record of a known form; the completion is None where it lacks one.
 
     Raises:
-        DataError: The record is of another form, lacks a field, or a field can't be used.
+        DataError: The record is of another form, lacks a field, or a field cannot be used.
     """
     if not form.fits(record, answer_needed=True):
         other = next((other for other in FORMS if other.fits(record, answer_needed=True)), None)

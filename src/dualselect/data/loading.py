@@ -26,7 +26,7 @@ FEATURES = Features(
     }
 )
 
-_CHUNK = 4096  # records held as Python objects at a time
+_CHUNK = 4096  # records that are Python objects at a time
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def visible(text: str) -> str:
 
 
 def is_given(value: Any) -> bool:
-    """Return whether a field says something: it is neither null nor empty, nor text that stands for that."""
+    """Return whether a field says something: it is neither null nor empty, nor text for either."""
     if isinstance(value, str):
         return visible(value).strip() not in ("", "[]", "{}", "null")
     return value is not None and value is not False and value != [] and value != {}

@@ -29,7 +29,7 @@ _LONGEST_CELL = 2**31 - 1  # characters; the csv module stops at 131,072 on its 
 
 
 class Record(NamedTuple):
-    """A record as it stands in its source.
+    """A record as its source has it.
 
     Attributes:
         fields: Its fields, unchecked.
@@ -104,7 +104,7 @@ def _files_of(folder: Path, split: str) -> list[Path]:
 
 
 def _split_of(path: Path) -> str | None:
-    """Return the split that a file is named after, which stands anywhere between characters that are no letters.
+    """Return the split that a file is named after, anywhere between characters that are not letters.
 
     Raises:
         DataError: It is named after two.
@@ -164,7 +164,7 @@ def _read_jsonl(path: Path) -> _Rows:
             try:
                 yield number, number, json.loads(line, object_pairs_hook=_without_repeats)
             except (ValueError, RecursionError) as error:
-                raise _bad_json(f"{path}:{number}", error) from error
+                raise _bad_json(f"{path}:{number}", error, "write one whole record a line") from error
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -232,9 +232,9 @@ def _read_array(text: str, path: Path) -> _Rows:
         raise DataError(f"{path}: not valid JSON: something follows the list of records; remove it")
 
 
-def _bad_json(place: str, error: Exception) -> DataError:
+def _bad_json(place: str, error: Exception, cure: str = "fix or remove the record") -> DataError:
     cause = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-    return DataError(f"{place}: not valid JSON: {cause}; fix or remove the record")
+    return DataError(f"{place}: not valid JSON: {cause}; {cure}")
 
 
 def _read_csv(path: Path) -> _Rows:
