@@ -15,7 +15,7 @@ from dualselect.gradients import (
     preconditioned,
     trainable_parameters,
 )
-from dualselect.gradients.metrics import by_parameter, module_of
+from dualselect.gradients.metrics import by_parameter, module_of, modules_of
 
 KINDS = [
     "lora on all linear layers",
@@ -158,6 +158,24 @@ def test_the_parts_of_parameters_are_those_of_a_loop(monkeypatch):
         products = a * other * scale
         looped = torch.stack([products[:, part].sum(1) for part in (slice(0, 6), slice(6, 7), slice(7, 9))], 1)
         torch.testing.assert_close(by_parameter(layout, a, other, scale), looped)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_cosines_of_modules_are_those_of_their_parts(make_model, batch, loop, keep):
+    model = make_model("lora and a trained embedding")
+    params = trainable_parameters(model)
+    truth, direction = loop(model, batch).gradients, random_direction(params, 3)
+    with Watch(model).capture(keep=keep, directions={"this": direction}) as captured:
+        captured.backward(per_sample_nll(model, batch).loss)
+    names, found = modules_of(captured.layout), captured.module_cosines(direction)
+    assert found.shape == (5, len(names))
+    # The embedding is a module of its own; A and B of the first layer's q come next in the layout.
+    sizes = [param.numel() for param in params.values()]
+    edges = {"embed_tokens": (0, sizes[0]), "q_proj": (sizes[0], sum(sizes[:3]))}
+    for column, (name, (start, stop)) in enumerate(edges.items()):
+        assert name in names[column]
+        cosine = torch.cosine_similarity(truth[:, start:stop], direction.vector[None, start:stop])
+        torch.testing.assert_close(found[:, column], cosine, rtol=1e-4, atol=1e-6)
 
 
 def test_a_module_is_the_layer_that_owns_a_parameter():

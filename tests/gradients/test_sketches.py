@@ -72,9 +72,7 @@ def test_captured_gradients_have_the_sketches_of_single_backward_passes(make_mod
     expected = torch.stack([sketch(Direction(layout, gradient)) for gradient in truth])
     with capture(model) as gradients:
         gradients.backward(per_sample_nll(model, batch).loss)
-    torch.testing.assert_close(
-        gradients.sketch(sketch), expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item()
-    )
+    torch.testing.assert_close(gradients.sketch(sketch), expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 
 
 def test_seeds_decide():

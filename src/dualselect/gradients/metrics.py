@@ -116,6 +116,11 @@ def module_of(parameter: str) -> str:
     return layer if found else parameter.rpartition(".")[0]
 
 
+def modules_of(layout: Layout) -> list[str]:
+    """Return the names of the M layers that own the parameters, in the order of their first parameters."""
+    return list(dict.fromkeys(module_of(name) for name in layout.names))
+
+
 @lru_cache(maxsize=16)
 def _lengths(layout: Layout, device: torch.device) -> Tensor:
     return torch.tensor(layout.sizes, device=device)
@@ -124,8 +129,7 @@ def _lengths(layout: Layout, device: torch.device) -> Tensor:
 @lru_cache(maxsize=16)
 def _members(layout: Layout, device: torch.device) -> Tensor:
     """Return `(K, M)`: one where parameter k belongs to module m, else zero."""
-    modules = [module_of(name) for name in layout.names]
-    columns = {module: i for i, module in enumerate(dict.fromkeys(modules))}
-    members = torch.zeros(len(modules), len(columns))
-    members[range(len(modules)), [columns[module] for module in modules]] = 1.0
+    columns = {module: i for i, module in enumerate(modules_of(layout))}
+    members = torch.zeros(len(layout.names), len(columns))
+    members[range(len(layout.names)), [columns[module_of(name)] for name in layout.names]] = 1.0
     return members.to(device)
