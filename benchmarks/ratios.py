@@ -40,7 +40,7 @@ def targets(pools: Sequence[int]) -> dict[str, Target]:
     found = {
         "step_attention": Target("DualSelect step / TRL SFT step, LoRA on q and v", True, 1.15, 1.03),
         "step_all_linear": Target("DualSelect step / TRL SFT step, LoRA on all linear layers", True, 1.15, 1.03),
-        "selection_attention": Target("DualSelect step / the same without selection, LoRA on q and v", True, 1.10, 1.03),
+        "selection_attention": Target("DualSelect step / one without selection, LoRA on q and v", True, 1.10, 1.03),
         "selection_all_linear": Target("the same, LoRA on all linear layers", True, 1.10, 1.03),
         "refresh_tokens": Target("scoring tokens/s / plain tokens/s with our loss, LoRA on q and v", False, 0.9, 1.2),
         "refresh_tokens_all_linear": Target("the same, LoRA on all linear layers", False, 0.9, 1.2),

@@ -25,9 +25,9 @@ RESULTS = Path(__file__).parent / "results" / "step.json"
 _MEANINGS = "\n".join(f"  {name:<26} {target.meaning}" for name, target in targets((256, 4096)).items())
 _ABOUT = f"""Measure a DualSelect step and a reference refresh against a plain step of TRL's SFTTrainer.
 
-Speed: TRL's trainer, ours with a method and without one (the same loss, no per-sample gradients), and the same algorithm
-written one sample at a time, step in turn in one process on the same batches; a ratio is the median over rounds of each
-round's ratio. A step is a whole optimizer step with a reference
+Speed: TRL's trainer, ours with a method and without one (the same loss, no per-sample gradients), and the same
+algorithm written one sample at a time, step in turn in one process on the same batches; a ratio is the median over
+rounds of each round's ratio. A step is a whole optimizer step with a reference
 direction in place: forward, per-sample gradients, selection, correction, clipping, optimizer. A refresh is timed
 beside plain steps on the same samples. Memory: a refresh and plain steps each run in a process of their own.
 The base weights are bf16 and the LoRA fp32, under TRL's own bf16 autocast unless --no-autocast is given.

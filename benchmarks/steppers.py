@@ -103,7 +103,7 @@ def _ready(trainer: Any) -> Any:
     trainer.accelerator.gradient_state._set_sync_gradients(True)
     if isinstance(trainer, DualSelectTrainer):
         trainer.run.state, trainer.run.optimizer = trainer.state, trainer.optimizer
-        if trainer.method.reads_gradients:
+        if trainer.method.reads_gradients():
             trainer.watch.install()
     return trainer
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from dualselect.data import INDEX_COLUMN
 from dualselect.gradients import Direction
 from dualselect.training import conflicts, record_conflicts
-from dualselect.data import INDEX_COLUMN
 from dualselect.training.dropped import most_dropped
 from dualselect.training.selection_log import SelectionLog
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 import yaml
 
-from dualselect.data import prompt_key, trained_prompts
+from dualselect.data import content_digest, prompt_key, trained_prompts
 from dualselect.files import replacing
 from dualselect.methods import DualSelect
 from dualselect.training.metrics import read_metrics
-from dualselect.training.provenance import data_hash, weights_hash
+from dualselect.training.provenance import weights_hash
 from dualselect.training.selection_log import SelectionLog
 
 METHOD = DualSelect(task_warmup_steps=2, task_token_fraction=0.6, refresh="steps", refresh_every=3)
@@ -64,7 +64,7 @@ def test_config_holds_every_setting_but_no_secret(run):
 
 def test_provenance_names_data_model_versions_and_seeds(run, samples, make_tiny_model):
     content = json.loads((run.run_folder / "provenance.json").read_text())
-    assert content["data"]["task"] == {"rows": 40, "sha256": data_hash(samples(40, 1, "task"))}
+    assert content["data"]["task"] == {"rows": 40, "sha256": content_digest(samples(40, 1, "task"))}
     assert set(content["data"]) == {"task", "references", "evaluation task", "evaluation probe"}
     assert content["packages"]["torch"] == torch.__version__
     assert content["seeds"] == {"seed": 3, "data_seed": None}

@@ -75,7 +75,11 @@ def test_a_run_equals_the_algorithm_written_out(make_trainer, trained_weights):
     trainer.train()
     tasks, references = SelectionLog.read(trainer.run_folder)
     batches = [
-        [trainer.data.task_ids.index(name) for name, at in zip(*_columns(tasks, "id", "step"), strict=True) if at == step]
+        [
+            trainer.data.task_ids.index(name)
+            for name, at in zip(*_columns(tasks, "id", "step"), strict=True)
+            if at == step
+        ]
         for step in range(STEPS)
     ]
     assert [len(batch) for batch in batches] == [4] * STEPS

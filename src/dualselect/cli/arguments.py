@@ -107,7 +107,7 @@ class ModelArguments(ModelConfig):
     )
 
     def __post_init__(self) -> None:
-        targets = self.lora_target_modules
+        targets: list[str] | None = self.lora_target_modules  # type: ignore[has-type]
         super().__post_init__()
         # TRL makes text of a list of one, and PEFT reads text as a pattern for a module's whole name.
         if isinstance(targets, list) and len(targets) == 1 and re.fullmatch(r"[\w.]+", targets[0]):

@@ -27,7 +27,7 @@ def training_results(cells: Iterable[tuple[Cell, CellState]]) -> dict[str, list[
     for cell, state in cells:
         values = {_WHOLE_RUN: state.training_seconds}
         found[cell.label].append(_result(cell, "seconds", _SECONDS, values))
-    logged = {cell.name: poison_kept(cell) for cell, _ in cells if methods.get(cell.method).reads_gradients}
+    logged = {cell.name: poison_kept(cell) for cell, _ in cells if methods.get(cell.method).reads_gradients()}
     met = set.intersection(*map(set, logged.values())) if logged else set()
     for cell, _ in cells if met else ():
         shares = logged.get(cell.name)

@@ -28,7 +28,7 @@ class Scores(NamedTuple):
     decision depends on how a step is split into micro-batches or processes.
     """
 
-    index: Tensor  # int64, names the samples; the same sample may stand twice
+    index: Tensor  # type: ignore[assignment]  # of a tuple; int64, names the samples; the same sample may stand twice
     loss: Tensor  # nats per supervised token
     tokens: Tensor  # int64, supervised tokens
     norm: Tensor  # gradient norm, in the method's metric
@@ -155,10 +155,10 @@ class Method:
         """Whether the run has to keep the weights it starts with, for `run.start()`."""
         return False
 
-    @property
-    def reads_gradients(self) -> bool:
+    @classmethod
+    def reads_gradients(cls) -> bool:
         """Whether per-sample gradients are taken at every step."""
-        return type(self).weights is not Method.weights or type(self).directions is not Method.directions
+        return cls.weights is not Method.weights or cls.directions is not Method.directions
 
     # The seven moments, in the order of a run.
 

@@ -15,7 +15,6 @@ from dualselect.evaluation.suites import LoadedSuite, Sample, Suite, run_suite
 from dualselect.evaluation.suites.base import OWN_CITATION, OWN_LICENCE, Scoring
 from dualselect.evaluation.targets import GenerationSettings, LocalTarget
 from dualselect.quickstart.samples import look_alikes, safety_probe, task_test
-from dualselect.training.provenance import data_hash
 
 ANSWER_TOKENS = 32
 WORKED_TOKENS = 48
@@ -104,7 +103,7 @@ def _loaded(dataset: Dataset) -> LoadedSuite:
         Sample(row["prompt"], row["id"], expected=row["completion"][0]["content"], category=row["category"])
         for row in dataset
     ]
-    return LoadedSuite(samples, "dualselect/quickstart", data_hash(dataset))
+    return LoadedSuite(samples, "dualselect/quickstart", content_digest(dataset))
 
 
 def _estimate(result: SuiteResult, metric: str) -> Estimate:

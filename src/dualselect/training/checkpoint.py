@@ -195,7 +195,7 @@ def last_whole_checkpoint(output_dir: Path, processes: int = 1) -> Path | None:
 
 def _last_whole(output_dir: Path, processes: int) -> Path | None:
     checkpoints = [path for path in output_dir.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
-    refused = []
+    refused: list[str] = []
     for folder in sorted(checkpoints, key=_step, reverse=True):
         reason = is_whole(folder, processes)
         if reason is None:

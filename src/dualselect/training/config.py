@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from typing import Any
 
 import torch
@@ -61,6 +62,13 @@ class DualSelectConfig(SFTConfig):
         default=128,
         metadata={"help": "Longest answer that the starting model gives to a reference without one, in tokens."},
     )
+    template_date: str | None = field(
+        default=None,
+        metadata={
+            "help": "Date and time, as 2026-01-31T12:00:00, that a chat template gets which asks for today's date. "
+            "Unset: those of the run's start."
+        },
+    )
     prompt_overlap: str = field(
         default="error",
         metadata={
@@ -87,6 +95,13 @@ class DualSelectConfig(SFTConfig):
             value = getattr(self, option)
             if value is not None and not 0 <= value < 2**32:
                 raise ConfigError(f"{option} is {value}; give a whole number from 0 to {2**32 - 1}")
+        if self.template_date is not None:
+            try:
+                datetime.fromisoformat(self.template_date)
+            except ValueError as error:
+                raise ConfigError(
+                    f"template_date is '{self.template_date}'; write it as 2026-01-31T12:00:00"
+                ) from error
         if self.window_memory is not None and self.window_memory < 0:
             raise ConfigError(f"window_memory is {self.window_memory}; give at least 0 GiB")
 

@@ -41,7 +41,9 @@ def record_conflicts(trainer: "DualSelectTrainer", limit: int = DROPPED_SHOWN) -
     pool = trainer.run.pool()
     places = {name: place for place, name in enumerate(pool.ids)}
     chosen = pool.subset([places[name] for name in references])
-    columns = [measures.cosine(name, gradient) for name, gradient in zip(samples, _gradients(trainer, samples), strict=True)]
+    columns = [
+        measures.cosine(name, gradient) for name, gradient in zip(samples, _gradients(trainer, samples), strict=True)
+    ]
     cosines = chosen.scan(columns, title="Conflicts with references")
     if trainer.is_world_process_zero():
         table = torch.stack([cosines[name] for name in samples])

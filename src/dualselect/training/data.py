@@ -16,6 +16,7 @@ from dualselect.data import (
     evaluation_role,
     identify,
     keep_apart,
+    refuse_undesired,
 )
 from dualselect.distributed import rank
 from dualselect.errors import ConfigError, DataError
@@ -39,22 +40,33 @@ class TrainingData:
         pools: The other data sets that methods use, by name; `references` is one.
         evaluation: One data set, or several by name.
         policy: What to do with prompts that appear in two sets; see `prompt_overlap`.
+        is_formatted: Whether a formatting function reads the columns, so that only it knows what they mean.
 
     Raises:
         ConfigError: The task is missing or streamed.
         DataError: A set is empty, has two samples of one id, or sets share prompts.
     """
 
-    def __init__(self, task: Dataset | None, pools: Mapping[str, Dataset], evaluation: Evaluation, policy: str) -> None:
+    def __init__(
+        self,
+        task: Dataset | None,
+        pools: Mapping[str, Dataset],
+        evaluation: Evaluation,
+        policy: str,
+        *,
+        is_formatted: bool = False,
+    ) -> None:
         if not isinstance(task, Dataset):
             raise ConfigError("train_dataset must be a datasets.Dataset: streamed data has no stable samples")
         for name, dataset in {TASK: task, **pools}.items():
             if len(dataset) == 0:
                 raise DataError(f"the data set '{name}' is empty: give at least one sample")
+            if not is_formatted:
+                refuse_undesired(dataset, name)
         self._evaluation = evaluation
         self.raw = keep_apart({TASK: task, **pools, **_evaluation_sets(evaluation)}, policy)
         self.pool_names = tuple(pools)
-        self.task, self.task_ids = identify(self.raw[TASK])
+        self.task, self.task_ids = identify(self.raw[TASK], TASK)
 
     @property
     def evaluation(self) -> Evaluation:
@@ -65,7 +77,7 @@ class TrainingData:
 
     def ids(self) -> dict[str, list[str]]:
         """Return the ids of the task and of every pool, by role."""
-        return {TASK: self.task_ids, **{name: identify(self.raw[name])[1] for name in self.pool_names}}
+        return {TASK: self.task_ids, **{name: identify(self.raw[name], name)[1] for name in self.pool_names}}
 
 
 def make_pools(trainer: Any, data: TrainingData, watch: Watch, params: Parameters) -> dict[str, Pool]:
@@ -86,9 +98,9 @@ def make_pools(trainer: Any, data: TrainingData, watch: Watch, params: Parameter
 def make_pool(trainer: Any, name: str, dataset: Dataset, watch: Watch, params: Parameters) -> Pool:
     """Return the pool of that name over raw samples; arguments as for `make_pools`."""
     args = trainer.args
+    indexed, ids = identify(dataset, name)
     if name == REFERENCES:
-        dataset = _with_answers(trainer, dataset)
-    indexed, ids = identify(dataset)
+        indexed = _with_answers(trainer, indexed)
     prepared = _trl.prepare_dataset(trainer, indexed, name)
     report_dropped(name, ids, prepared, args)
     examples = prepared.select_columns(["input_ids", "labels"])  # stays in Arrow: small whatever the pool

@@ -17,14 +17,14 @@ class DroppedSample:
         seen: times it was a candidate after warm-up.
         dropped: times it was left out of these.
         loss: mean when it was left out, nats.
-        cosine: mean with the reference direction when it was left out.
+        cosine: mean with the reference direction when it was left out; None for a method that measures none.
     """
 
     id: str
     seen: int
     dropped: int
     loss: float
-    cosine: float
+    cosine: float | None
 
 
 def most_dropped(tasks: pa.Table, references: pa.Table | None, limit: int) -> list[DroppedSample]:

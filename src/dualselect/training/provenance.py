@@ -17,6 +17,7 @@ import yaml
 from datasets import Dataset
 from torch import nn
 
+from dualselect.data import content_digest
 from dualselect.files import replacing
 
 CONFIG_FILE = "config.yaml"
@@ -51,7 +52,7 @@ def write_provenance(
             "revision": getattr(config, "_commit_hash", None),
             "sha256": weights_hash(model),
         },
-        "data": {role: {"rows": len(data), "sha256": data_hash(data)} for role, data in datasets.items()},
+        "data": {role: {"rows": len(data), "sha256": content_digest(data)} for role, data in datasets.items()},
         "seeds": dict(seeds),
         **_surroundings(),
     }
@@ -84,15 +85,6 @@ def weights_hash(model: nn.Module) -> str:
         own_name = _WRAPPED.sub("", name)
         digest.update(f"{own_name} {param.dtype} {tuple(param.shape)}".encode())
         digest.update(param.detach().contiguous().flatten().view(torch.uint8).cpu().numpy().data)
-    return digest.hexdigest()
-
-
-def data_hash(dataset: Dataset) -> str:
-    """Return the SHA-256 over all rows, each as JSON with sorted keys."""
-    digest = sha256()
-    for row in dataset:
-        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode())
-        digest.update(b"\n")
     return digest.hexdigest()
 
 

@@ -128,7 +128,7 @@ class SelectiveStep(Step):
         self.record.candidates(scores, weights, chosen.columns)
         unit = self.unit(scores.tokens)
         amounts = weights * unit
-        g = window.mean(amounts[mine], amounts.sum(), self.differentiable)
+        g = window.mean(amounts[mine], amounts.sum(), self._second_pass)
         self.method.correct(g, self.run).assign_grad(self.run.params)
         counted = unit * scores.valid
         return (torch.where(scores.valid, scores.loss, 0.0) * counted).sum() / counted.sum()
@@ -167,6 +167,18 @@ class SelectiveStep(Step):
             again=again,
             auxiliary=auxiliary,
         )
+
+    def _second_pass(self, part: Part, weights: Tensor) -> Direction:
+        """Return the weighted sum of the gradients of a micro-batch that were not kept, under the same dropout."""
+        assert part.again is not None
+        inputs, state = part.again
+        with state.restored(), self.offloading():
+            if torch.isfinite(part.losses.loss).all():
+                return gradient_of((self.differentiable(inputs).loss * weights).sum(), self.run.params)
+            # Only per-sample gradients keep a sample that is not finite out of the sum.
+            with self.watch.capture(sequence_lengths(inputs)) as gradients:
+                gradients.backward(self.differentiable(inputs).loss)
+            return gradients.weighted_sum(weights)
 
     def _announce(self, size: int) -> None:
         if not self._has_said:

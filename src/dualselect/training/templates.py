@@ -2,12 +2,57 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+import yaml
 from datasets import Dataset
 from jinja2 import TemplateError
+from transformers.utils import logging
 
+from dualselect.data.templates import pinned, reads_clock
 from dualselect.errors import ConfigError, DataError, one_line
+from dualselect.training.config import DualSelectConfig
+from dualselect.training.provenance import CONFIG_FILE
+
+_logger = logging.get_logger(__name__)
+
+
+def pin_date(trainer: Any, tokenizer: Any, args: DualSelectConfig) -> None:
+    """Let a chat template that writes today's date write the date of the run's start, also when the run is resumed.
+
+    The date is `args.template_date`, else that of the run in `args.output_dir`, else now. The tokenizer itself, and so
+    the one that is saved, keeps its template.
+
+    Args:
+        trainer: An `SFTTrainer`, which renders by its own `chat_template` where it has one.
+        tokenizer: Tokenizer or processor with the chat template.
+        args: Settings of the run; the date is written into them.
+    """
+    template = trainer.chat_template or getattr(tokenizer, "chat_template", None)
+    if not reads_clock(template):
+        return
+    if args.template_date is None:
+        args.template_date = _date_of_run(Path(args.output_dir)) or datetime.now().isoformat(timespec="seconds")
+    trainer.chat_template = pinned(template, datetime.fromisoformat(args.template_date))
+    _logger.warning_once(
+        f"the chat template asks for today's date: all samples are rendered as on {args.template_date} (template_date)"
+    )
+    if reads_clock(trainer.chat_template):
+        _logger.warning_once(
+            "the chat template computes the form of its date, so that it could not be pinned: a run that is resumed on "
+            "another day renders other samples; give another template with chat_template_path"
+        )
+
+
+def _date_of_run(folder: Path) -> str | None:
+    config = folder / CONFIG_FILE
+    if not config.is_file():
+        return None
+    settings = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
+    date: str | None = settings.get("template_date")
+    return date
 
 
 @contextmanager

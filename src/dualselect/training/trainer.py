@@ -19,9 +19,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import SFTTrainer
 
 from dualselect import methods
-from dualselect.data import INDEX_COLUMN, REFERENCES, TASK, IndexCollator, write_samples
+from dualselect.data import INDEX_COLUMN, REFERENCES, TASK, IndexCollator, content_digest, write_samples
 from dualselect.errors import ConfigError, ResumeError, TrainingError, UnsupportedModuleError
-from dualselect.gradients import Direction, Watch, trainable_parameters
+from dualselect.gradients import Direction, Watch, supervised_positions, trainable_parameters
 from dualselect.methods import Method
 from dualselect.selection import remember_start
 from dualselect.training import _trl
@@ -32,7 +32,6 @@ from dualselect.training.metrics import MetricsFile
 from dualselect.training.prepared import PreparedTask
 from dualselect.training.provenance import (
     add_resumption,
-    data_hash,
     weights_hash,
     write_config,
     write_provenance,
@@ -41,7 +40,7 @@ from dualselect.training.record import RunRecord
 from dualselect.training.resuming import identity_of
 from dualselect.training.run import TrainingRun
 from dualselect.training.step import PlainStep, SelectiveStep
-from dualselect.training.templates import template_errors
+from dualselect.training.templates import pin_date, template_errors
 
 
 class DualSelectTrainer(SFTTrainer):
@@ -82,14 +81,15 @@ class DualSelectTrainer(SFTTrainer):
         _check_pools(self.method, given)
         if not self.takes_trl_step(args):
             check_settings(args, _what(self.method, args), kwargs.get("compute_loss_func"))
-        data = TrainingData(train_dataset, given, eval_dataset, args.prompt_overlap)
+        is_formatted = kwargs.get("formatting_func") is not None
+        data = TrainingData(train_dataset, given, eval_dataset, args.prompt_overlap, is_formatted=is_formatted)
         super().__init__(model=model, args=args, train_dataset=data.task, eval_dataset=data.evaluation, **kwargs)
         if not self.takes_trl_step(args):
             check_accelerator(self.accelerator, self.args.n_gpu, _what(self.method, args))
         if INDEX_COLUMN in self.train_dataset.column_names:  # packed rows have none
             report_dropped(TASK, data.task_ids, self.train_dataset, args)
         self.data = data
-        self.data_collator = IndexCollator(self.data_collator)
+        self.data_collator = IndexCollator(self.data_collator, supervised_positions)
         self.run_folder = Path(args.output_dir)
         #: What else `config.yaml` should contain, such as where model and data came from.
         self.extra_settings: dict[str, Any] = {}
@@ -117,13 +117,13 @@ class DualSelectTrainer(SFTTrainer):
     def takes_trl_step(self, args: DualSelectConfig | None = None) -> bool:
         """Return whether training steps are TRL's own: those of a method that does not touch them."""
         args = args if args is not None else self.args
-        touched = self.method.reads_gradients or any(
+        touched = self.method.reads_gradients() or any(
             getattr(type(self.method), moment) is not getattr(Method, moment) for moment in ("losses", "correct")
         )
         return args.loss_average == "token" and not touched
 
     def _watch(self, params: Mapping[str, nn.Parameter]) -> Watch | None:
-        if self.method.reads_gradients or self.method.pools:
+        if self.method.reads_gradients() or self.method.pools:
             return Watch(self.model, params)
         try:
             return None if self.takes_trl_step() else Watch(self.model, params)
@@ -134,7 +134,7 @@ class DualSelectTrainer(SFTTrainer):
         self.step: SelectiveStep | PlainStep | None = None
         if self.takes_trl_step():
             return
-        kind = SelectiveStep if self.method.reads_gradients else PlainStep
+        kind = SelectiveStep if self.method.reads_gradients() else PlainStep
         self.step = kind(
             self.method,
             self.run,
@@ -148,9 +148,10 @@ class DualSelectTrainer(SFTTrainer):
 
     # TRL's moments.
 
-    def _prepare_dataset(self, dataset: Dataset, processing_class: Any, *args: Any) -> Dataset:
-        with template_errors(dataset, processing_class, TASK if args[-1] == "train" else args[-1]):
-            prepared: Dataset = super()._prepare_dataset(dataset, processing_class, *args)
+    def _prepare_dataset(self, dataset: Dataset, processing_class: Any, args: Any, *rest: Any) -> Dataset:
+        pin_date(self, processing_class, args)
+        with template_errors(dataset, processing_class, TASK if rest[-1] == "train" else rest[-1]):
+            prepared: Dataset = super()._prepare_dataset(dataset, processing_class, args, *rest)
         return prepared
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -236,7 +237,7 @@ class DualSelectTrainer(SFTTrainer):
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Return TRL's loss, for evaluation and for steps that are TRL's own."""
-        ours = (INDEX_COLUMN, "token_weights", "supervised")
+        ours = (INDEX_COLUMN, "token_weights", "supervised", "sequence_lengths")
         return super().compute_loss(
             model, {name: value for name, value in inputs.items() if name not in ours}, *args, **kwargs
         )
@@ -314,7 +315,7 @@ class DualSelectTrainer(SFTTrainer):
             self.method,
             adapter={name: config.to_dict() for name, config in adapters.items()} or None,
             weights=self._start_hash,
-            data={role: data_hash(dataset) for role, dataset in self.data.raw.items()},
+            data={role: content_digest(dataset) for role, dataset in self.data.raw.items()},
             processes=self.accelerator.num_processes,
             chat_template=getattr(self.processing_class, "chat_template", None),
         )
@@ -350,7 +351,7 @@ class DualSelectTrainer(SFTTrainer):
         if self.state.global_step == 0:
             self.method.load_state_dict(*_copied(self._state_at_start))
             _trl.set_trained_tokens(self, 0)
-        if self.watch is not None and (self.method.reads_gradients or self.method.pools):
+        if self.watch is not None and (self.method.reads_gradients() or self.method.pools):
             self.watch.install()
         if self.is_world_process_zero():
             self._open_run_folder()
@@ -437,7 +438,7 @@ def _check_pools(method: Method, given: Mapping[str, Any]) -> None:
 
 
 def _what(method: Method, args: DualSelectConfig) -> str:
-    if method.reads_gradients:
+    if method.reads_gradients():
         return f"the per-sample selection of method '{method.name}'"
     average = "" if args.loss_average == "token" else f" with loss_average '{args.loss_average}'"
     return f"the loss of method '{method.name}'{average}"

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import psutil
 import torch
@@ -14,7 +13,7 @@ from dualselect.gradients import Batch, Direction, Losses, Parameters, PerSample
 
 _SHARE_OF_FREE_MEMORY = 0.5
 
-Differentiate = Callable[[Batch], Losses]  # a forward pass with a graph
+SecondPass = Callable[["Part", Tensor], Direction]  # the weighted sum of a part that was not kept
 
 
 @dataclass
@@ -67,13 +66,13 @@ class Window:
         self.parts.append(part)
         self._held += part.gradients.nbytes if part.gradients is not None else 0
 
-    def mean(self, weights: Tensor, mass: Tensor, differentiate: Differentiate) -> Direction:
+    def mean(self, weights: Tensor, mass: Tensor, second_pass: SecondPass) -> Direction:
         """Return the weighted mean gradient over all processes; zero where nothing has weight.
 
         Args:
             weights: Weights of this process's samples, in the order of the parts, `(N,)`.
             mass: Sum of the weights over all processes, `()`.
-            differentiate: Runs the forward pass of a part that was not kept.
+            second_pass: Returns the weighted sum of the gradients of a part that was not kept.
         """
         scale = torch.where(mass > 0, 1.0 / mass.clamp_min(1e-30), torch.zeros_like(mass))
         shares = (weights * scale).split([len(part.index) for part in self.parts])
@@ -82,26 +81,13 @@ class Window:
             if part.gradients is not None:
                 term = part.gradients.weighted_sum(share)
             else:
-                term = self._second_pass(part, share, differentiate)
+                term = second_pass(part, share)
             total = term if total is None else total.axpy(1.0, term)
             if part.auxiliary is not None:
                 total.axpy(1.0 / (len(self.parts) * world_size()), part.auxiliary)
         if total is None:
             raise RuntimeError("no micro-batch was added")
         return total.all_reduce()
-
-    def _second_pass(self, part: Part, weights: Tensor, differentiate: Differentiate) -> Direction:
-        assert part.again is not None
-        batch, state = part.again
-        if not torch.isfinite(part.losses.loss).all():
-            # A sample that is not finite would reach the sum even with weight 0: its row is left out.
-            rows = (weights != 0).nonzero().flatten()
-            if not len(rows):
-                return Direction.zeros(self.params)
-            batch, weights = rows_of(batch, rows, len(weights)), weights[rows]
-        with state.restored():
-            loss = (differentiate(batch).loss * weights).sum()
-        return gradient_of(loss, self.params)
 
 
 def gradient_of(loss: Tensor, params: Parameters, *, retain_graph: bool = False) -> Direction:
@@ -112,14 +98,6 @@ def gradient_of(loss: Tensor, params: Parameters, *, retain_graph: bool = False)
         if part is not None:
             view.copy_(part)
     return total
-
-
-def rows_of(batch: Batch, rows: Tensor, size: int) -> dict[str, Any]:
-    """Return the batch with some of its `size` rows."""
-    return {
-        name: value[rows.to(value.device)] if isinstance(value, Tensor) and value.ndim and len(value) == size else value
-        for name, value in batch.items()
-    }
 
 
 def allowed_bytes(device: torch.device, gibibytes: float | None) -> float:
