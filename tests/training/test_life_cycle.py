@@ -250,8 +250,8 @@ def test_a_step_may_take_its_batches_from_a_pool(make_trainer, tmp_path):
 
     trainer = make_trainer(Watching(), max_steps=4, gradient_accumulation_steps=1)
     trainer.train()
-    pool = [row for row in trainer.run.pool().examples["input_ids"]]
-    task = [row for row in trainer.train_dataset["input_ids"]]
+    pool = list(trainer.run.pool().examples["input_ids"])
+    task = list(trainer.train_dataset["input_ids"])
     for step, rows in seen:
         known = pool if step % 2 else task
         assert all(any(row[: len(ids)] == ids for ids in known) for row in rows)

@@ -95,7 +95,7 @@ class Run(Protocol):
         """
 
     def moved(self, by: Direction) -> AbstractContextManager[None]:
-        """Return a context in which `by` is added to the parameters; afterwards they are what they were, bit for bit."""
+        """Return a context in which `by` is added to the parameters; then they are what they were, bit for bit."""
 
     def move(self, by: Direction) -> None:
         """Add `by` to the parameters."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from dualselect.data import content_digest
 from dualselect.data.records import Record
 from dualselect.evaluation import RefusalRules, SuiteResult
 from dualselect.evaluation.results import Kind, Role

@@ -14,6 +14,7 @@ from datasets import Dataset
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from dualselect.data.identity import INDEX_COLUMN
 from dualselect.distributed import rank, sum_over_processes, world_size
 from dualselect.errors import DataError
 from dualselect.gradients import (
@@ -163,6 +164,8 @@ class Pool:
     def batches(self, size: int, count: int, generator: torch.Generator) -> list[Batch]:
         """Return batches to train on, drawn at random; no sample comes twice before every other one has come once.
 
+        Each has the index column: places in the pool, `(size,)`.
+
         Args:
             size: Samples of a batch.
             count: How many batches; with several processes each gets as many of its own.
@@ -173,7 +176,8 @@ class Pool:
         while len(order) < needed:
             order += torch.randperm(len(self), generator=generator).tolist()
         mine = order[rank() * size * count :][: size * count]
-        return [self._batch(mine[start : start + size]) for start in range(0, len(mine), size)]
+        chunks = [mine[start : start + size] for start in range(0, len(mine), size)]
+        return [{**self._batch(rows), INDEX_COLUMN: torch.tensor(rows, device=self.device)} for rows in chunks]
 
     # What a scan asks for.
 

@@ -83,7 +83,7 @@ class TrainingRun:
 
     @contextmanager
     def moved(self, by: Direction) -> Iterator[None]:
-        """Return a context in which `by` is added to the parameters; afterwards they are what they were, bit for bit."""
+        """Return a context in which `by` is added to the parameters; then they are what they were, bit for bit."""
         # A copy, since subtracting what was added would leave a residue of rounding.
         with self._restored():
             self.move(by)
@@ -120,7 +120,7 @@ class TrainingRun:
         if self.optimizer is None:
             return None
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate wraps it
-        states = [optimizer.state.get(param) for param in self.params.values()]
+        states: list[dict[str, Any]] = [optimizer.state.get(param) or {} for param in self.params.values()]
         if not all(states):
             return None
         betas = {tuple(group.get("betas", ())) for group in optimizer.param_groups}

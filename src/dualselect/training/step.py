@@ -156,7 +156,7 @@ class SelectiveStep(Step):
             if losses.auxiliary is not None:
                 auxiliary = gradient_of(losses.auxiliary, self.run.params, retain_graph=True)
             gradients.backward(losses.loss)
-        losses = Losses(*(None if value is None else value.detach() for value in losses))
+        losses = _detached(losses)
         self.record.losses(losses)
         return Part(
             index=index,
@@ -224,7 +224,7 @@ class PlainStep(Step):
             if losses.auxiliary is not None:
                 self._auxiliary.append(gradient_of(losses.auxiliary, self.run.params, retain_graph=True))
             (losses.loss * self.unit(losses.tokens)).sum().backward()
-        losses = Losses(*(None if value is None else value.detach() for value in losses))
+        losses = _detached(losses)
         self.record.losses(losses)
         self._batches.append(batch)
         self._losses.append(losses)
@@ -254,6 +254,10 @@ class PlainStep(Step):
         for batch in batches:
             self._careful.score(batch)
         return self._careful.complete()
+
+
+def _detached(losses: Losses) -> Losses:
+    return Losses(**{name: None if value is None else value.detach() for name, value in losses._asdict().items()})
 
 
 def _scores_of(parts: Sequence[Part]) -> tuple[Scores, Tensor]:

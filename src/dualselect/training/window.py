@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import torch
 from torch import Tensor
 
@@ -78,10 +78,8 @@ class Window:
         shares = (weights * scale).split([len(part.index) for part in self.parts])
         total: Direction | None = None
         for part, share in zip(self.parts, shares, strict=True):
-            if part.gradients is not None:
-                term = part.gradients.weighted_sum(share)
-            else:
-                term = second_pass(part, share)
+            kept = part.gradients
+            term = second_pass(part, share) if kept is None else kept.weighted_sum(share)
             total = term if total is None else total.axpy(1.0, term)
             if part.auxiliary is not None:
                 total.axpy(1.0 / (len(self.parts) * world_size()), part.auxiliary)
