@@ -61,6 +61,7 @@ def model_with(tiny_model, tiny_tokenizer, tmp_path):
         (["--lora_target_modules", "q_proj", "lm_head"], "lm_head"),
         (["--padding_free", "true", "--loss_average", "token", "--max_length", "64"], "padding_free"),
         (["--report_to", "no_such_logger"], "no_such_logger"),
+        (["--optim", "galore_adamw"], "optim: the optimizer cannot be made: "),
         (["--seed", "-1"], "seed"),
         (["--gradient_accumulation_steps", "0"], "gradient_accumulation_steps is 0"),
         (["--per_device_train_batch_size", "0"], "per_device_train_batch_size is 0"),

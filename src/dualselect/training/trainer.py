@@ -20,7 +20,7 @@ from trl import SFTTrainer
 
 from dualselect import methods
 from dualselect.data import INDEX_COLUMN, REFERENCES, TASK, IndexCollator, content_digest, write_samples
-from dualselect.errors import ConfigError, ResumeError, TrainingError, UnsupportedModuleError
+from dualselect.errors import ConfigError, ResumeError, TrainingError, UnsupportedModuleError, library_errors
 from dualselect.gradients import Direction, Watch, supervised_positions, trainable_parameters
 from dualselect.methods import Method
 from dualselect.selection import remember_start
@@ -153,6 +153,11 @@ class DualSelectTrainer(SFTTrainer):
         with template_errors(dataset, processing_class, TASK if rest[-1] == "train" else rest[-1]):
             prepared: Dataset = super()._prepare_dataset(dataset, processing_class, args, *rest)
         return prepared
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """Make the optimizer as TRL does; a ConfigError where it is not installed or does not take its arguments."""
+        with library_errors("optim: the optimizer cannot be made", "install what it needs, or choose another"):
+            return super().create_optimizer(*args, **kwargs)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
