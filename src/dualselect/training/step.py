@@ -257,7 +257,8 @@ class PlainStep(Step):
 
 
 def _detached(losses: Losses) -> Losses:
-    return Losses(**{name: None if value is None else value.detach() for name, value in losses._asdict().items()})
+    found = {name: value.detach() for name, value in losses._asdict().items() if value is not None}
+    return Losses(**found)
 
 
 def _scores_of(parts: Sequence[Part]) -> tuple[Scores, Tensor]:
