@@ -320,7 +320,7 @@ class DualSelectTrainer(SFTTrainer):
             self.method,
             adapter={name: config.to_dict() for name, config in adapters.items()} or None,
             weights=self._start_hash,
-            data={role: content_digest(dataset) for role, dataset in self.data.raw.items()},
+            data={role: content_digest(self.data.raw[role]) for role in (TASK, *self.data.pool_names)},
             processes=self.accelerator.num_processes,
             chat_template=getattr(self.processing_class, "chat_template", None),
         )
