@@ -36,7 +36,6 @@ class Step:
     Args:
         method: The method.
         run: What it sees.
-        watch: The model's per-sample gradients.
         accelerator: Says when an optimizer step is complete.
         record: Where to note what happened.
         loss_average: 'sample' or 'token'.
@@ -47,14 +46,13 @@ class Step:
         self,
         method: Method,
         run: Run,
-        watch: Watch,
         accelerator: Accelerator,
         record: Record,
         *,
         loss_average: str = "sample",
         offloading: Context = nullcontext,
     ) -> None:
-        self.method, self.run, self.watch = method, run, watch
+        self.method, self.run = method, run
         self.accelerator, self.record = accelerator, record
         self.loss_average, self.offloading = loss_average, offloading
         self._is_checked = False
@@ -68,10 +66,10 @@ class Step:
         """Return what a sample counts in the average of losses, `(B,)`."""
         return tokens.float() if self.loss_average == "token" else torch.ones_like(tokens, dtype=torch.float32)
 
-    def check(self, batch: Batch) -> None:
+    def check(self, batch: Batch, watch: Watch | None) -> None:
         """Compare two samples with the model's own loss and backward pass, at a run's first step."""
         if not self._is_checked:
-            check_model(self.run.model, self.run.params, batch, watch=self.watch, autocast=self.accelerator.autocast)
+            check_model(self.run.model, self.run.params, batch, watch=watch, autocast=self.accelerator.autocast)
         self._is_checked = True
 
 
@@ -79,11 +77,24 @@ class SelectiveStep(Step):
     """Scores every candidate of an optimizer step, asks the method once for weights, and sums once.
 
     Args:
+        watch: The model's per-sample gradients.
         memory: GiB that the gradients of a step may take; None is half of what is free.
+        **options: Further arguments of `Step`.
     """
 
-    def __init__(self, *args: Any, memory: float | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        method: Method,
+        run: Run,
+        watch: Watch,
+        accelerator: Accelerator,
+        record: Record,
+        *,
+        memory: float | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(method, run, accelerator, record, **options)
+        self.watch = watch
         self._memory = memory
         self._room: float | None = None
         self._has_said = False
@@ -113,7 +124,7 @@ class SelectiveStep(Step):
         """Add a micro-batch to the optimizer step."""
         inputs = dict(batch)
         index = inputs.pop(INDEX_COLUMN)
-        self.check(inputs)
+        self.check(inputs, self.watch)
         if not self._window.parts:
             self._begin(index.device)
         self._window.add(self._scored(index, inputs))
@@ -195,11 +206,29 @@ class PlainStep(Step):
 
     A sample without a finite loss or gradient would spoil the sum. That shows once a step; the step is then taken
     again with per-sample gradients, which leave such samples out.
+
+    Args:
+        watch: The model's per-sample gradients; None where there are none, and then such a step is left out.
+        memory: GiB that they may take; None is half of what is free.
+        **options: Further arguments of `Step`.
     """
 
-    def __init__(self, *args: Any, memory: float | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._careful = SelectiveStep(*args, memory=memory, **kwargs)
+    def __init__(
+        self,
+        method: Method,
+        run: Run,
+        watch: Watch | None,
+        accelerator: Accelerator,
+        record: Record,
+        *,
+        memory: float | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(method, run, accelerator, record, **options)
+        self.watch = watch
+        self._careful: SelectiveStep | None = None
+        if watch is not None:
+            self._careful = SelectiveStep(method, run, watch, accelerator, record, memory=memory, **options)
         self.reset()
 
     def reset(self) -> None:
@@ -218,7 +247,7 @@ class PlainStep(Step):
             The optimizer step's mean loss with its last micro-batch, else 0; shape `()`. Over all processes.
         """
         inputs = {name: value for name, value in batch.items() if name != INDEX_COLUMN}
-        self.check(inputs)
+        self.check(inputs, self.watch)
         with self.offloading():
             losses = self.differentiable(inputs)
             if losses.auxiliary is not None:
@@ -251,6 +280,9 @@ class PlainStep(Step):
     def _leave_out(self, batches: Sequence[Batch]) -> Tensor:
         for param in self.run.params.values():
             param.grad = None
+        if self._careful is None:
+            self.run.say(f"step {self.run.step}: the gradient is not finite, so this update is left out")
+            return torch.full((), torch.nan, device=batches[0][INDEX_COLUMN].device)
         for batch in batches:
             self._careful.score(batch)
         return self._careful.complete()

@@ -134,17 +134,16 @@ class DualSelectTrainer(SFTTrainer):
         self.step: SelectiveStep | PlainStep | None = None
         if self.takes_trl_step():
             return
-        kind = SelectiveStep if self.method.reads_gradients() else PlainStep
-        self.step = kind(
-            self.method,
-            self.run,
-            self.watch,
-            self.accelerator,
-            self.record,
-            memory=self.args.window_memory,
-            loss_average=self.args.loss_average,
-            offloading=lambda: _trl.offloading(self),
-        )
+        options: dict[str, Any] = {
+            "memory": self.args.window_memory,
+            "loss_average": self.args.loss_average,
+            "offloading": lambda: _trl.offloading(self),
+        }
+        if self.method.reads_gradients():
+            assert self.watch is not None  # made for every method that reads gradients
+            self.step = SelectiveStep(self.method, self.run, self.watch, self.accelerator, self.record, **options)
+        else:
+            self.step = PlainStep(self.method, self.run, self.watch, self.accelerator, self.record, **options)
 
     # TRL's moments.
 
