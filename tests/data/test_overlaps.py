@@ -92,6 +92,8 @@ def test_overlaps_are_the_intersection(left, right):
 def test_an_overlap_names_ids_and_rows():
     (overlap,) = check_disjoint({"task": chats("x", "y", "Y "), "probe": chats("z", "y", prefix="p")})
     assert str(overlap) == "task 's1' (row 2), 's2' (row 3) and probe 'p1' (row 2)"
+    (overlap,) = check_disjoint({"task": chats(*["y"] * 5), "probe": chats("y", prefix="p")})
+    assert str(overlap) == "task 's0' (row 1), 's1' (row 2), 's2' (row 3) and 2 more and probe 'p0' (row 1)"
 
 
 def test_conversations_are_compared_without_their_last_answer():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from datasets import concatenate_datasets
+from datasets import Dataset, concatenate_datasets
 
 from dualselect.errors import ConfigError, DataError
 from dualselect.methods import SFT, DualSelect
@@ -140,3 +140,9 @@ def test_a_refresh_without_a_gradient_says_so_and_goes_on(make_trainer, caplog, 
     trainer.train()
     assert "the references have no gradient" in said[0]
     assert trainer.method.g_ref is not None  # once the weights have moved there is one
+
+
+@pytest.mark.parametrize("content", [None, [{"type": "text", "text": "yes"}]], ids=["none", "in parts"])
+def test_content_that_the_template_cannot_write_is_named(make_trainer, content):
+    with pytest.raises(DataError, match="task: .*template refuses sample 'bad'"):
+        make_trainer(train_dataset=Dataset.from_list([chat("red", content, "bad")]))

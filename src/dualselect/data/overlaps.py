@@ -19,6 +19,7 @@ Prompt = str | Sequence[Mapping[str, Any]]
 #: What the samples of a set are compared by.
 PROMPTS, TEXTS, TOKENS, ROWS = "prompts", "texts", "tokens", "rows"
 
+_NAMED = 3  # samples of each set that a message names
 _FEWEST_WORDS = 5  # of a prompt that is looked for in texts: shorter ones are found anywhere
 # Columns that say nothing of a sample's content.
 _NAMES = ("id", "category", "row", "source", INDEX_COLUMN)
@@ -58,7 +59,8 @@ class Overlap:
 
 
 def _listed(ids: Sequence[str], rows: Sequence[int]) -> str:
-    return ", ".join(f"'{name}' (row {row})" for name, row in zip(ids, rows, strict=True))
+    named = [f"'{name}' (row {row})" for name, row in zip(ids, rows, strict=True)]
+    return ", ".join(named[:_NAMED]) + (f" and {len(named) - _NAMED} more" if len(named) > _NAMED else "")
 
 
 def prompt_key(prompt: Prompt) -> str:

@@ -18,6 +18,9 @@ from dualselect.training.provenance import CONFIG_FILE
 
 _logger = logging.get_logger(__name__)
 
+# A template raises these itself, or by what it does with a value of another type, such as content in parts.
+_REFUSALS = (TemplateError, ValueError, TypeError)
+
 
 def pin_date(trainer: Any, tokenizer: Any, args: DualSelectConfig) -> None:
     """Let a chat template that writes today's date write the date of the run's start, also when the run is resumed.
@@ -72,7 +75,7 @@ def template_errors(dataset: Dataset, tokenizer: Any, role: str) -> Iterator[Non
     """
     try:
         yield
-    except (TemplateError, ValueError) as error:
+    except _REFUSALS as error:
         if getattr(tokenizer, "chat_template", None) is None and "chat_template" in str(error):
             raise ConfigError(
                 f"{role}: the model '{tokenizer.name_or_path}' has no chat template, like most base models; take "
@@ -95,7 +98,7 @@ def _refusal(record: Mapping[str, Any], tokenizer: Any) -> str | None:
     try:
         for messages, is_prompt in _conversations(record):
             tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=is_prompt, **options)
-    except (TemplateError, ValueError) as error:
+    except _REFUSALS as error:
         return one_line(error).rstrip(".")
     return None
 
