@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dualselect.distributed import rank, sum_over_processes
+from dualselect.distributed import rank, sum_over_processes, world_size
 from dualselect.gradients import Losses
 from dualselect.methods import Scores
 from dualselect.training.selection_log import SelectionLog
@@ -44,6 +44,7 @@ class RunRecord:
         """Forget what was not written yet, as at the begin of a run."""
         self._metrics: dict[str, list[Tensor]] = {}
         self._statistics: list[Tensor] = []
+        self._router_losses: list[Tensor] = []
         self._candidates: list[_Candidates] = []
 
     def log(self, **metrics: float | Tensor) -> None:
@@ -55,10 +56,11 @@ class RunRecord:
     def losses(self, losses: Losses) -> None:
         """Note a micro-batch's token statistics: top-1 hits, entropy, tokens, router loss."""
         if losses.correct is not None and losses.entropy is not None:
-            counts = [losses.correct.sum(), losses.entropy.sum(), losses.tokens.sum()]
+            valid = torch.isfinite(losses.loss)
+            counts = [torch.where(valid, count, 0).sum() for count in (losses.correct, losses.entropy, losses.tokens)]
             self._statistics.append(torch.stack([count.float() for count in counts]))
         if losses.auxiliary is not None:
-            self._metrics.setdefault("aux_loss", []).append(losses.auxiliary.float())
+            self._router_losses.append(losses.auxiliary.float())
 
     def candidates(self, scores: Scores, weights: Tensor, columns: Mapping[str, Tensor]) -> None:
         """Note the candidates of a step with the weights they got, `(N,)`, and further columns of the log."""
@@ -82,9 +84,15 @@ class RunRecord:
             self.log_file.add_table(name, self.step, ids, **columns)
 
     def pop_metrics(self) -> dict[str, float]:
-        """Return the means of what was logged, and forget it; every process calls this. It waits for the device."""
+        """Return the means of what was logged, and forget it; every process calls this. It waits for the device.
+
+        `aux_loss` is what the routers add to the loss, so with its coefficient.
+        """
         metrics, self._metrics = self._metrics, {}
         means = {name: torch.stack(values).nanmean().item() for name, values in metrics.items()}
+        router_losses, self._router_losses = self._router_losses, []
+        if router_losses:
+            means["aux_loss"] = sum_over_processes(torch.stack(router_losses).nanmean()).item() / world_size()
         statistics, self._statistics = self._statistics, []
         if statistics:
             correct, entropy, tokens = sum_over_processes(torch.stack(statistics).sum(0)).tolist()

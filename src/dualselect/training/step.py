@@ -142,7 +142,8 @@ class SelectiveStep(Step):
         g = window.mean(amounts[mine], amounts.sum(), self._second_pass)
         self.method.correct(g, self.run).assign_grad(self.run.params)
         counted = unit * scores.valid
-        return (torch.where(scores.valid, scores.loss, 0.0) * counted).sum() / counted.sum()
+        loss = (torch.where(scores.valid, scores.loss, 0.0) * counted).sum() / counted.sum()
+        return loss + _router_loss([part.losses for part in window.parts])
 
     def _begin(self, device: torch.device) -> None:
         if self._room is None:
@@ -165,7 +166,7 @@ class SelectiveStep(Step):
             losses = self.differentiable(inputs)
             auxiliary = None
             if losses.auxiliary is not None:
-                auxiliary = gradient_of(losses.auxiliary, self.run.params, retain_graph=True)
+                auxiliary = _or_zero(gradient_of(losses.auxiliary, self.run.params, retain_graph=True))
             gradients.backward(losses.loss)
         losses = _detached(losses)
         self.record.losses(losses)
@@ -275,7 +276,7 @@ class PlainStep(Step):
         if not torch.isfinite(g.norm() + total):
             return self._leave_out(batches)
         self.method.correct(g, self.run).assign_grad(self.run.params)
-        return total / mass
+        return total / mass + _router_loss(losses)
 
     def _leave_out(self, batches: Sequence[Batch]) -> Tensor:
         for param in self.run.params.values():
@@ -291,6 +292,21 @@ class PlainStep(Step):
 def _detached(losses: Losses) -> Losses:
     found = {name: value.detach() for name, value in losses._asdict().items() if value is not None}
     return Losses(**found)
+
+
+def _or_zero(direction: Direction) -> Direction:
+    """Return the direction, or zero where it is not finite: one sample spoils the routers' loss of its micro-batch."""
+    direction.vector.masked_fill_(~torch.isfinite(direction.norm()), 0.0)
+    return direction
+
+
+def _router_loss(losses: Sequence[Losses]) -> Tensor | float:
+    """Return what the routers add to the loss of an optimizer step: the mean over micro-batches and processes."""
+    found = [part.auxiliary for part in losses if part.auxiliary is not None]
+    if not found:
+        return 0.0
+    mean = torch.nan_to_num(torch.stack(found), posinf=0.0, neginf=0.0).mean()
+    return sum_over_processes(mean) / world_size()
 
 
 def _scores_of(parts: Sequence[Part]) -> tuple[Scores, Tensor]:

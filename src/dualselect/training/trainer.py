@@ -108,7 +108,8 @@ class DualSelectTrainer(SFTTrainer):
         )
         self._prepared = PreparedTask(self.run_folder, self.train_dataset)
         self._uncounted_tokens = torch.zeros((), dtype=torch.long)
-        self._batches: list[dict[str, Any]] = []  # of a step that is TRL's own
+        self._batches: list[dict[str, Any]] = []  # of a step that is TRL's own, as the next
+        self._losses: list[Tensor] = []
         self._evaluates_on_start = self.args.eval_on_start
         self._set_up_step()
         self.add_callback(MetricsFile(self.run_folder))
@@ -190,12 +191,9 @@ class DualSelectTrainer(SFTTrainer):
             With the last micro-batch of an optimizer step its mean loss, else 0; shape `()`.
         """
         if self.step is None:
-            loss: Tensor = super().training_step(model, dict(inputs), num_items_in_batch)
             self._batches.append(inputs)
-            if self.accelerator.sync_gradients:
-                batches, self._batches = self._batches, []
-                self._leave_out_nonfinite(batches)
-            return loss
+            self._losses.append(super().training_step(model, dict(inputs), num_items_in_batch))
+            return self._complete() if self.accelerator.sync_gradients else torch.zeros_like(self._losses[-1])
         self.model.train()
         if callable(getattr(self.optimizer, "train", None)):
             self.optimizer.train()
@@ -206,26 +204,29 @@ class DualSelectTrainer(SFTTrainer):
         self._uncounted_tokens = self._uncounted_tokens + _tokens_of(batch).to(self._uncounted_tokens.device)
         return self.step(batch)
 
-    def _leave_out_nonfinite(self, batches: list[dict[str, Any]]) -> None:
-        """Take a step whose gradient is not finite again, without the samples that made it so.
+    def _complete(self) -> Tensor:
+        """Return the loss of an optimizer step that is TRL's own.
 
-        TRL's own step cannot tell its samples apart. Where they have no per-sample gradients either (packed rows, a
-        loss of TRL's), the update is left out as a whole.
+        If its gradient is not finite, it is taken again without the samples that made it so, which TRL's own step
+        cannot tell apart. Where they have no per-sample gradients either (packed rows, a loss of TRL's), the update is
+        left out as a whole.
         """
+        batches, loss = self._batches, torch.stack(self._losses).sum()
+        self._batches, self._losses = [], []
         params = [p for p in self.model.parameters() if p.grad is not None]
         if self.accelerator.scaler is not None or not params:
-            return
+            return loss
         if torch.isfinite(nn.utils.get_total_norm([p.grad for p in params])):
-            return
+            return loss
         for param in params:
             param.grad.zero_()
         if self._careful_step is None:
             self.run.say(f"step {self.run.step}: the gradient is not finite, so this update is left out")
             self.run.log(skipped_updates=1.0)
-            return
+            return loss
         for batch in batches:
             self._careful_step.score(self._prepare_inputs(batch))
-        self._careful_step.complete()
+        return self._careful_step.complete()
 
     @cached_property
     def _careful_step(self) -> SelectiveStep | None:
@@ -252,7 +253,8 @@ class DualSelectTrainer(SFTTrainer):
             self._flush()
             metrics = _trl.train_metrics(self)
             for name, value in self.record.pop_metrics().items():
-                metrics[name].append(value)
+                # TRL logs the routers' loss without its coefficient.
+                metrics[name].append(value / self.router_aux_loss_coef if name == "aux_loss" else value)
             metrics["num_tokens"] = [_trl.trained_tokens(self)]
         super().log(logs, start_time)
 
@@ -349,7 +351,7 @@ class DualSelectTrainer(SFTTrainer):
         """Start a run, or another attempt at it: nothing of an earlier one remains."""
         self.run.state, self.run.optimizer = self.state, self.optimizer
         self.record.reset()
-        self._batches = []
+        self._batches, self._losses = [], []
         if self.step is not None:
             self.step.reset()
         if self.state.global_step == 0:
