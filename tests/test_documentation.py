@@ -4,6 +4,7 @@ import re
 from contextlib import redirect_stdout, suppress
 from dataclasses import fields
 from functools import cache
+from inspect import signature
 from io import StringIO
 from itertools import takewhile
 from pathlib import Path
@@ -16,7 +17,7 @@ from dualselect import methods
 from dualselect.cli import main
 from dualselect.cli.arguments import DataArguments, ModelArguments
 from dualselect.cli.settings import parse_settings
-from dualselect.methods import Scores
+from dualselect.methods import Method, Scores
 from dualselect.training import DualSelectConfig
 from dualselect.training.selection_log import REFERENCE_SCHEMA, TASK_SCHEMA
 
@@ -147,6 +148,12 @@ def test_tables_of_methods_are_true(page, heading):
         method = methods.get(name)
         assert acts.startswith(method.stage), name
         assert needs == ", ".join(method.pools), name
+
+
+def test_contributing_lists_the_moments_of_a_method():
+    for moment, *_ in table(ROOT / "CONTRIBUTING.md", "| moment |"):
+        name, arguments = re.fullmatch(r"(\w+)\((.*)\)", moment).groups()
+        assert list(signature(getattr(Method, name)).parameters) == ["self", *arguments.split(", ")], moment
 
 
 def test_the_method_in_contributing_keeps_what_it_says():
