@@ -173,7 +173,7 @@ def test_a_sample_of_weight_zero_leaves_no_trace_even_if_it_is_not_finite(make_m
     assert not gradients.norm()[[1, 4]].isfinite().any()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.permutations(range(5)), st.floats(-3, 3), st.integers(0, 1000))
 def test_answers_move_with_the_samples_and_are_linear(permutation, factor, seed):
     model, batch = _SHARED.model, _SHARED.batch

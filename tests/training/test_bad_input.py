@@ -144,5 +144,5 @@ def test_a_refresh_without_a_gradient_says_so_and_goes_on(make_trainer, caplog, 
 
 @pytest.mark.parametrize("content", [None, [{"type": "text", "text": "yes"}]], ids=["none", "in parts"])
 def test_content_that_the_template_cannot_write_is_named(make_trainer, content):
-    with pytest.raises(DataError, match="task: .*template refuses sample 'bad'"):
+    with pytest.raises(DataError, match=r"task: .*template refuses sample 'bad'"):
         make_trainer(train_dataset=Dataset.from_list([chat("red", content, "bad")]))

@@ -1,7 +1,7 @@
 from collections import defaultdict
 
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dualselect.training.dropped import DroppedSample, most_dropped
@@ -44,7 +44,6 @@ def counted_one_by_one(rows, first, limit):
     return found[:limit]
 
 
-@settings(deadline=None)
 @given(st.lists(ROW, max_size=40), st.integers(0, 4), st.integers(1, 6))
 def test_the_most_dropped_equal_a_count_one_by_one(rows, first, limit):
     tasks = tasks_of(rows)
