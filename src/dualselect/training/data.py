@@ -114,7 +114,7 @@ def make_pool(trainer: Any, name: str, dataset: Dataset, watch: Watch, params: P
         tokens_per_batch=args.scan_tokens or _largest_batch(trainer),
         autocast=trainer.accelerator.autocast,
         progress=not args.disable_tqdm and rank() == 0,
-        folder=Path(args.output_dir) / "scan" / name,
+        folder=Path(args.output_dir) / f"scan-{name}",
     )
 
 
