@@ -171,6 +171,35 @@ def test_samples_without_a_finite_loss_are_left_out(tiny_model, kind, split, mem
     assert losses[-1].item() == pytest.approx(sum(truth[i][0] for i in good) / len(good), rel=1e-5)
 
 
+class Steep(Method):
+    """Gives sample 3 a loss that is finite and a gradient that is not."""
+
+    def losses(self, batch, run):
+        losses = super().losses(batch, run)
+        ids = batch_of([3])["input_ids"]
+        is_bad = (batch["input_ids"][:, : ids.shape[1]] == ids).all(1)
+        rise = torch.where(is_bad, losses.loss - losses.loss.detach(), 1.0).sqrt()  # 0, with an infinite slope
+        return losses._replace(loss=losses.loss + rise * is_bad)
+
+
+class SteepAndChosen(Steep, Chosen):
+    pass
+
+
+@pytest.mark.parametrize("memory", [None, 0.0], ids=["kept", "second pass"])
+@pytest.mark.parametrize("kind", [SelectiveStep, PlainStep])
+def test_samples_without_a_finite_gradient_are_left_out(tiny_model, kind, memory):
+    good = [i for i in range(8) if i != 3]
+    truth = single_gradients(tiny_model, good)
+    method = SteepAndChosen((1.0,) * 8) if kind is SelectiveStep else Steep()
+    step, run, _ = make_step(kind, tiny_model, method, memory=memory)
+    step._is_checked = True
+    losses = take(step, SPLITS[1])
+    expected = sum(truth[i][2] for i in good) / len(good)
+    torch.testing.assert_close(gradient(run), expected, rtol=1e-4, atol=1e-6)
+    assert losses[-1].item() == pytest.approx(sum(truth[i][0] for i in good) / len(good), rel=1e-5)
+
+
 def test_a_plain_step_takes_no_per_sample_gradients(tiny_model, monkeypatch):
     truth = single_gradients(tiny_model, range(8))
     step, run, record = make_step(PlainStep, tiny_model, Method())

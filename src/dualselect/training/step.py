@@ -139,6 +139,7 @@ class SelectiveStep(Step):
         self.record.candidates(scores, weights, chosen.columns)
         unit = self.unit(scores.tokens)
         amounts = weights * unit
+        _look_for_spoilt(window.parts)
         g = window.mean(amounts[mine], amounts.sum(), self._second_pass)
         self.method.correct(g, self.run).assign_grad(self.run.params)
         counted = unit * scores.valid
@@ -185,7 +186,7 @@ class SelectiveStep(Step):
         assert part.again is not None
         inputs, state = part.again
         with state.restored(), self.offloading():
-            if torch.isfinite(part.losses.loss).all():
+            if not part.is_spoilt:
                 return gradient_of((self.differentiable(inputs).loss * weights).sum(), self.run.params)
             # Only per-sample gradients keep a sample that is not finite out of the sum.
             with self.watch.capture(sequence_lengths(inputs)) as gradients:
@@ -292,6 +293,15 @@ class PlainStep(Step):
 def _detached(losses: Losses) -> Losses:
     found = {name: value.detach() for name, value in losses._asdict().items() if value is not None}
     return Losses(**found)
+
+
+def _look_for_spoilt(parts: Sequence[Part]) -> None:
+    """Note which parts that are run again have a sample that is not finite; only such parts wait for the device."""
+    again = [part for part in parts if part.again is not None]
+    if again:
+        finite = torch.stack([torch.isfinite(part.losses.loss + part.norm).all() for part in again])
+        for part, is_finite in zip(again, finite.tolist(), strict=True):
+            part.is_spoilt = not is_finite
 
 
 def _or_zero(direction: Direction) -> Direction:

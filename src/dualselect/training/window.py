@@ -28,6 +28,7 @@ class Part:
         gradients: Their gradients, or None where these are taken a second time.
         again: What a second time needs: the batch and the random state of the first.
         auxiliary: The gradient of what the loss adds to the samples' own, if anything.
+        is_spoilt: Whether the loss or gradient of a sample is not finite, where the part is run again.
     """
 
     index: Tensor
@@ -37,6 +38,7 @@ class Part:
     gradients: PerSampleGradients | None
     again: tuple[Batch, "RandomState"] | None
     auxiliary: Direction | None = None
+    is_spoilt: bool = False
 
 
 class Window:
