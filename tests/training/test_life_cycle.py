@@ -1,6 +1,6 @@
 """A trainer is set up, trained, trained again, and refuses by name what it would otherwise ignore."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from dualselect import DualSelectTrainer
 from dualselect.data import INDEX_COLUMN
 from dualselect.errors import ConfigError, ResumeError, TrainingError
 from dualselect.methods import SFT, DualSelect, Method, Random, SafeGrad
-from dualselect.training.config import check_accelerator
+from dualselect.training.config import DualSelectConfig, check_accelerator, check_offloading, check_placement
 
 SELECTING = {"task_warmup_steps": 2, "task_token_fraction": 0.6, "refresh": "steps", "refresh_every": 2}
 
@@ -108,6 +108,8 @@ def test_trl_s_settings_are_taken(make_tiny_model, tiny_tokenizer, settings, sam
         {"label_smoothing_factor": 0.1},
         {"neftune_noise_alpha": 5.0},
         {"torch_compile": True},
+        {"optim": "lomo"},
+        {"optim": "galore_adamw_layerwise"},
         {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}},
         {"padding_free": True, "max_length": None, "pad_to_multiple_of": 16},
     ],
@@ -166,6 +168,27 @@ def test_what_accelerate_did_is_what_counts(did, named):
         check_accelerator(Accelerated(**did), 1, "selection")
     with pytest.raises(ConfigError, match="2 GPUs"):
         check_accelerator(Accelerated(), 2, "selection")
+
+
+def test_parameters_on_several_devices_are_refused(tiny_model):
+    params = dict(tiny_model.named_parameters())
+    check_placement(params)
+    params["elsewhere"] = torch.nn.Parameter(torch.empty(2, device="meta"))
+    with pytest.raises(ConfigError, match=r"cpu, meta.*device_map"):
+        check_placement(params)
+
+
+def test_offloading_is_refused_where_a_graph_is_used_twice(settings):
+    check_offloading(settings(), True, "selection")
+    check_offloading(settings(activation_offloading=True), False, "selection")
+    with pytest.raises(ConfigError, match=r"activation_offloading.*router_aux_loss_coef"):
+        check_offloading(settings(activation_offloading=True), True, "selection")
+
+
+def test_trl_s_settings_keep_their_defaults():
+    ours = {option.name: option for option in fields(DualSelectConfig)}
+    for option in fields(SFTConfig):
+        assert ours[option.name].default == option.default, option.name
 
 
 def test_fp16_that_only_the_environment_asks_for_is_refused(make_trainer, monkeypatch):
@@ -345,7 +368,7 @@ def test_generators_depend_on_seed_step_and_purpose_alone(make_trainer):
 
 
 def test_statistics_of_tokens_are_logged_as_trl_logs_them(
-    make_trainer, make_tiny_model, tiny_tokenizer, settings, samples, lora
+    make_trainer, make_tiny_model, tiny_tokenizer, settings, samples, lora, tmp_path
 ):
     from trl import SFTTrainer
 
@@ -357,8 +380,11 @@ def test_statistics_of_tokens_are_logged_as_trl_logs_them(
         peft_config=lora(),
     )
     ours = make_trainer(DualSelect(rho=0.0, task_token_fraction=1.0), loss_average="token")
+    plain = make_trainer(SFT(), loss_average="sample", output_dir=tmp_path / "plain", max_steps=1)
     theirs.train()
     ours.train()
+    plain.train()
+    assert set(theirs.state.log_history[0]) <= set(plain.state.log_history[0])
     for here, there in zip(ours.state.log_history[:-1], theirs.state.log_history[:-1], strict=True):
         # TRL averages over micro-batches, we over tokens.
         for name in ("entropy", "mean_token_accuracy"):

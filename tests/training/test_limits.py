@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from trl import SFTConfig, SFTTrainer
+from trl.models.activation_offloading import OffloadActivations
 
+from dualselect import DualSelectConfig, DualSelectTrainer
 from dualselect.methods import SFT, DualSelect, Random
 
 # The learning rate is 1e-2; between different methods weights differ by a thousand times as much.
@@ -93,6 +96,77 @@ def test_checkpointing_changes_nothing(make_trainer, trained_weights):
     plain.train()
     checkpointed.train()
     torch.testing.assert_close(trained_weights(checkpointed), trained_weights(plain), **CLOSE)
+
+
+@pytest.fixture
+def offloading(monkeypatch):
+    """Return a function that makes TRL's context of offloading, for a CPU that is taken for an accelerator."""
+
+    def make():
+        with monkeypatch.context() as patched:
+            patched.setattr(torch.accelerator, "current_accelerator", lambda *_: torch.device("cpu"))
+            return OffloadActivations(use_pin_memory=False, use_streams=False, min_offload_size=16)
+
+    monkeypatch.setattr(torch.cpu, "empty_cache", lambda: None, raising=False)
+    return make
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        pytest.param(DualSelect(task_warmup_steps=1), {}, id="selecting"),
+        pytest.param(DualSelect(task_warmup_steps=1), {"window_memory": 0.0}, id="second pass"),
+        pytest.param(SFT(), {}, id="sft"),
+    ],
+)
+def test_offloading_activations_changes_nothing(make_trainer, trained_weights, offloading, method, changes):
+    plain = make_trainer(method, max_steps=3, **changes)
+    offloaded = make_trainer(method, max_steps=3, **changes)
+    context = offloaded.maybe_activation_offload_context = offloading()
+    plain.train()
+    offloaded.train()
+    assert context.tensor_id > 0  # it was given the activations of the last step
+    torch.testing.assert_close(trained_weights(offloaded), trained_weights(plain), **CLOSE)
+
+
+def test_a_refresh_offloads_as_a_step_does(make_trainer, offloading):
+    trainer = make_trainer(DualSelect())
+    pool = trainer.run.pool()
+    plain = pool.gradient(torch.ones(len(pool)))
+    context = trainer.maybe_activation_offload_context = offloading()
+    assert torch.equal(pool.gradient(torch.ones(len(pool))).vector, plain.vector)
+    assert context.tensor_id > 0
+
+
+def test_qlora_is_trl_within_rounding(
+    make_tiny_model, tiny_tokenizer, settings, samples, lora, trained_weights, tmp_path
+):
+    """The base is quantised to 4 bits; adapters are bf16 there, of whose rounding weights differ by less than 1%."""
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    quantised = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    make_tiny_model().save_pretrained(tmp_path / "base")
+
+    def train(kind, args, **given):
+        trainer = kind(
+            model=AutoModelForCausalLM.from_pretrained(
+                tmp_path / "base", quantization_config=quantised, device_map={"": "cpu"}
+            ),
+            args=settings(args, max_steps=3, optim="sgd", learning_rate=0.5, lr_scheduler_type="constant", **given),
+            processing_class=tiny_tokenizer,
+            peft_config=lora(),
+            train_dataset=samples(40, 1, "task").remove_columns("id"),
+            **({"method": Random(task_token_fraction=1.0)} if kind is DualSelectTrainer else {}),
+        )
+        before = trained_weights(trainer).float().clone()
+        trainer.train()
+        return trainer, trained_weights(trainer).float() - before
+
+    theirs, expected = train(SFTTrainer, SFTConfig)
+    ours, moved = train(DualSelectTrainer, DualSelectConfig, loss_average="token")
+    assert any(isinstance(module, bitsandbytes.nn.Linear4bit) for module in ours.model.modules())
+    assert (moved - expected).norm() < 0.02 * expected.norm()
+    for here, there in zip(ours.state.log_history[:-1], theirs.state.log_history[:-1], strict=True):
+        assert here["loss"] == pytest.approx(there["loss"], rel=1e-2)
 
 
 @pytest.mark.parametrize("method", [DualSelect(task_warmup_steps=2, selection="soft"), SFT()], ids=["selecting", "sft"])

@@ -3,14 +3,17 @@
 import copy
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from enum import Enum
 from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedType
+from transformers.training_args import OptimizerNames
 from trl import SFTConfig
 
 from dualselect.data import POLICIES
 from dualselect.errors import ConfigError, nearest
+from dualselect.gradients import Parameters
 
 LOSS_AVERAGES = ("sample", "token")
 _AT_LEAST_ONE = (
@@ -20,6 +23,7 @@ _AT_LEAST_ONE = (
     "scan_tokens",
     "reference_answer_tokens",
 )
+_STEPS_IN_BACKWARD = [name for name in OptimizerNames if name.value.endswith(("layerwise", "lomo"))]
 _PROCESSES = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU)
 
 
@@ -146,10 +150,16 @@ def check_settings(args: DualSelectConfig, what: str, compute_loss_func: Any = N
             bool((args.gradient_checkpointing_kwargs or {}).get("use_reentrant")),
             "reentrant checkpointing hides gradients: set use_reentrant to False",
         ),
+        "optim": (
+            args.optim in _STEPS_IN_BACKWARD,
+            "it steps inside a backward pass, before there is a gradient of the whole step: choose another",
+        ),
     }
     for option, (is_set, cure) in refused.items():
         if is_set:
-            raise ConfigError(f"{option}={getattr(args, option)!r} does not go with {what}: {cure}")
+            value = getattr(args, option)
+            shown = value.value if isinstance(value, Enum) else value
+            raise ConfigError(f"{option}={shown!r} does not go with {what}: {cure}")
     if compute_loss_func is not None:
         raise ConfigError(f"compute_loss_func does not go with {what}: a method's `losses` is the place for a loss")
 
@@ -182,3 +192,35 @@ def check_accelerator(accelerator: Accelerator, n_gpu: int, what: str) -> None:
         )
     if accelerator.num_processes > 1 and not accelerator.even_batches:
         raise ConfigError(f"even_batches=False does not go with {what}: every process needs as many samples")
+
+
+def check_placement(params: Parameters) -> None:
+    """Refuse parameters on several devices: a gradient is one vector on one device.
+
+    Raises:
+        ConfigError: The model is spread over devices, as by `device_map="auto"`.
+    """
+    devices = sorted({str(param.device) for param in params.values()})
+    if len(devices) > 1:
+        raise ConfigError(
+            f"the trainable parameters are on several devices ({', '.join(devices)}): load the model on one, without a "
+            "device_map, and start one process a GPU with accelerate launch"
+        )
+
+
+def check_offloading(args: DualSelectConfig, has_router_loss: bool, what: str) -> None:
+    """Refuse activation offloading where a step goes through its graph twice: TRL gives each activation back once.
+
+    Args:
+        args: The run's settings.
+        has_router_loss: Whether the routers of a mixture of experts add a loss, which is differentiated apart.
+        what: What takes its own loss, as the message calls it.
+
+    Raises:
+        ConfigError: Both were asked for.
+    """
+    if args.activation_offloading and has_router_loss:
+        raise ConfigError(
+            f"activation_offloading=True does not go with the routers' loss under {what}: set it to False, or "
+            "router_aux_loss_coef to 0"
+        )

@@ -1,6 +1,7 @@
 """The data of a run: the task, the pools and the evaluation sets, kept apart, with stable ids, tokenised alike."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -112,10 +113,17 @@ def make_pool(trainer: Any, name: str, dataset: Dataset, watch: Watch, params: P
         params=params,
         collate=collate_of(trainer),
         tokens_per_batch=args.scan_tokens or _largest_batch(trainer),
-        autocast=trainer.accelerator.autocast,
+        autocast=lambda: _forward_context(trainer),
         progress=not args.disable_tqdm and rank() == 0,
         folder=Path(args.output_dir) / f"scan-{name}",
     )
+
+
+@contextmanager
+def _forward_context(trainer: Any) -> Iterator[None]:
+    """Return a context in which a pass over a pool needs no more memory than a training step."""
+    with trainer.accelerator.autocast(), _trl.offloading(trainer):
+        yield
 
 
 def collate_of(trainer: Any) -> Any:

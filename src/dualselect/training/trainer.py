@@ -26,7 +26,14 @@ from dualselect.methods import Method
 from dualselect.selection import remember_start
 from dualselect.training import _trl
 from dualselect.training.checkpoint import check_resumable, last_whole_checkpoint, load_state, save_state, seal
-from dualselect.training.config import DualSelectConfig, check_accelerator, check_settings, own_copy
+from dualselect.training.config import (
+    DualSelectConfig,
+    check_accelerator,
+    check_offloading,
+    check_placement,
+    check_settings,
+    own_copy,
+)
 from dualselect.training.data import Evaluation, TrainingData, make_pools, report_dropped
 from dualselect.training.metrics import MetricsFile
 from dualselect.training.prepared import PreparedTask
@@ -86,6 +93,9 @@ class DualSelectTrainer(SFTTrainer):
         super().__init__(model=model, args=args, train_dataset=data.task, eval_dataset=data.evaluation, **kwargs)
         if not self.takes_trl_step(args):
             check_accelerator(self.accelerator, self.args.n_gpu, _what(self.method, args))
+            check_offloading(args, _trl.has_router_loss(self), _what(self.method, args))
+        params = trainable_parameters(self.model)
+        check_placement(params)
         if INDEX_COLUMN in self.train_dataset.column_names:  # packed rows have none
             report_dropped(TASK, data.task_ids, self.train_dataset, args)
         self.data = data
@@ -93,7 +103,6 @@ class DualSelectTrainer(SFTTrainer):
         self.run_folder = Path(args.output_dir)
         #: What else `config.yaml` should contain, such as where model and data came from.
         self.extra_settings: dict[str, Any] = {}
-        params = trainable_parameters(self.model)
         self.watch = self._watch(params)
         self.record = RunRecord(self.run_folder)
         self.run = TrainingRun(
