@@ -6,11 +6,12 @@ import pytest
 import torch
 from accelerate import DistributedType
 from datasets import Dataset
+from peft import PromptTuningConfig
 from trl import SFTConfig
 
 from dualselect import DualSelectTrainer
 from dualselect.data import INDEX_COLUMN
-from dualselect.errors import ConfigError, ResumeError, TrainingError
+from dualselect.errors import ConfigError, ResumeError, TrainingError, UnsupportedModuleError
 from dualselect.methods import SFT, DualSelect, Method, Random, SafeGrad
 from dualselect.training.config import DualSelectConfig, check_accelerator, check_offloading, check_placement
 
@@ -134,6 +135,13 @@ def test_a_loss_function_of_one_s_own_is_refused(make_tiny_model, tiny_tokenizer
                 processing_class=tiny_tokenizer,
                 compute_loss_func=lambda *_, **__: None,
             )
+
+
+@pytest.mark.parametrize("method", [DualSelect(), SFT()], ids=lambda method: method.name)
+def test_adapters_whose_losses_would_be_wrong_are_refused(make_trainer, method):
+    virtual = PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")
+    with pytest.raises(UnsupportedModuleError, match="virtual tokens"):
+        make_trainer(method, peft_config=virtual)
 
 
 class Accelerated:

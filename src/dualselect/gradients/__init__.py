@@ -15,7 +15,7 @@ from dualselect.gradients.losses import (
     supervised_positions,
 )
 from dualselect.gradients.metrics import PER_MODULE, RAW, Metric, preconditioned
-from dualselect.gradients.rules import register_rule
+from dualselect.gradients.rules import check_adapters, register_rule
 from dualselect.gradients.sketches import Sketch
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "StartingPoint",
     "Watch",
     "capture",
+    "check_adapters",
     "check_model",
     "per_sample_kl",
     "per_sample_nll",

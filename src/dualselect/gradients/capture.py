@@ -24,7 +24,7 @@ from torch.utils.hooks import RemovableHandle
 from dualselect.errors import UnsupportedModuleError
 from dualselect.gradients.direction import Direction, Layout, Parameters, safe_cosine, trainable_parameters
 from dualselect.gradients.metrics import RAW, Metric
-from dualselect.gradients.rules import Rule, check_adapters, rule_for
+from dualselect.gradients.rules import Rule, check_adapters, check_bare_parameters, rule_for
 from dualselect.gradients.sketches import Sketch
 from dualselect.gradients.stores import Kept, Measured, Slot, Store
 
@@ -194,6 +194,7 @@ class Watch:
 
     def __init__(self, model: nn.Module, params: Parameters | None = None) -> None:
         check_adapters(model)
+        check_bare_parameters(model)
         self.model = model
         self.params = trainable_parameters(model) if params is None else params
         if not self.params:

@@ -68,10 +68,10 @@ def _candidates(module: nn.Module) -> Iterator[Rule]:
 
 
 def check_adapters(model: nn.Module) -> None:
-    """Check that the adapters of `model` act inside layers, where rules see them.
+    """Check that the adapters of `model` act inside layers, and so wherever its layers are called.
 
     Raises:
-        UnsupportedModuleError: An adapter acts on the prompt, from a token on, or on a bare parameter.
+        UnsupportedModuleError: An adapter acts on the prompt, or from a token on.
     """
     for name, config in getattr(model, "peft_config", {}).items():
         if getattr(config, "is_prompt_learning", False):
@@ -84,6 +84,14 @@ def check_adapters(model: nn.Module) -> None:
                 f"adapter '{name}' is an activated LoRA, which acts only after its invocation tokens; per-sample "
                 "gradients cannot follow that: leave out alora_invocation_tokens"
             )
+
+
+def check_bare_parameters(model: nn.Module) -> None:
+    """Check that no adapter of `model` acts on a parameter instead of a layer, where no rule sees it.
+
+    Raises:
+        UnsupportedModuleError: One does.
+    """
     for name, module in model.named_modules():
         # PEFT's layer for `target_parameters`: it adds its product to the parameter, and calls no layer of its own.
         if type(module).__name__ == "ParamWrapper" and any(param.requires_grad for param in module.parameters()):

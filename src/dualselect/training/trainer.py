@@ -21,7 +21,7 @@ from trl import SFTTrainer
 from dualselect import methods
 from dualselect.data import INDEX_COLUMN, REFERENCES, TASK, IndexCollator, content_digest, write_samples
 from dualselect.errors import ConfigError, ResumeError, TrainingError, UnsupportedModuleError, library_errors
-from dualselect.gradients import Direction, Watch, supervised_positions, trainable_parameters
+from dualselect.gradients import Direction, Watch, check_adapters, supervised_positions, trainable_parameters
 from dualselect.methods import Method
 from dualselect.selection import remember_start
 from dualselect.training import _trl
@@ -93,6 +93,7 @@ class DualSelectTrainer(SFTTrainer):
         super().__init__(model=model, args=args, train_dataset=data.task, eval_dataset=data.evaluation, **kwargs)
         if not self.takes_trl_step(args):
             check_accelerator(self.accelerator, self.args.n_gpu, _what(self.method, args))
+            check_adapters(self.model)
             check_offloading(args, _trl.has_router_loss(self), _what(self.method, args))
         params = trainable_parameters(self.model)
         check_placement(params)
