@@ -1,5 +1,6 @@
 """A tiny random Llama and a real BPE tokenizer with a chat template, made on the spot: no test needs a network."""
 
+import gc
 import os
 
 # Before anything imports torch or transformers: tests are small, and many processes may share few cores.
@@ -27,6 +28,11 @@ _TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
 )
 _CORPUS = ["system: user: assistant: the quick brown fox asks how many apples are there in all and why not"]
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the imports made out of the garbage collection that every training run begins with."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
