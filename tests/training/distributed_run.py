@@ -44,11 +44,12 @@ def make(model: str, folder: Path, run: dict[str, Any]) -> SFTTrainer:
     Args:
         model: Folder of the model and its tokenizer.
         folder: Output folder.
-        run: Settings that differ from those here, and `tasks` (how many samples), `spoilt` (which of them loses its
-            finite loss) and `trl` (whether TRL's own trainer is to run).
+        run: Settings that differ from those here, and `model` (another folder), `tasks` (how many samples), `spoilt`
+            (which of them loses its finite loss) and `trl` (whether TRL's own trainer is to run).
     """
     torch.manual_seed(0)
     run = dict(run)
+    model = run.pop("model", model)
     tasks, spoilt, is_trl = run.pop("tasks", 32), run.pop("spoilt", None), run.pop("trl", False)
     settings = {
         "output_dir": str(folder),

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import MixtralConfig, MixtralForCausalLM
 
 from dualselect.training.selection_log import SelectionLog
 
@@ -57,6 +58,11 @@ UNEVEN = {
     "uneven-trl": {"trl": True} | _UNEVEN,
     "uneven-selecting": _DUALSELECT | _UNEVEN,
 }
+_STEEP = {"optim": "sgd", "learning_rate": 0.1, "max_steps": 3}
+EXPERTS = {
+    "experts-all": {"method": "dualselect", "method_options": _ALL, "loss_average": "token"} | _STEEP,
+    "experts-trl": {"trl": True} | _STEEP,
+}
 
 
 def split(run, size, accumulation):
@@ -81,13 +87,38 @@ class Outcome:
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory, tiny_model_dir):
+def experts_dir(tmp_path_factory, tiny_tokenizer):
+    """Return a folder with a mixture of experts and its tokenizer."""
+    folder = tmp_path_factory.mktemp("experts")
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        vocab_size=128,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+        initializer_range=0.2,
+        router_aux_loss_coef=1.0,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=None,
+    )
+    MixtralForCausalLM(config).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory, tiny_model_dir, experts_dir):
     """Return a function from a run's name to its outcome on two processes, which have been seen to be equal."""
     folder = tmp_path_factory.mktemp("two")
     runs = {name: split(run, 4, 1) for name, run in EQUAL.items()}
     runs["accumulated"] = split(_DUALSELECT, 2, 2)
     runs |= {f"spoilt-{name}": split(run, 4, 1) | {"spoilt": 5} for name, run in SPOILT.items()}
     runs |= UNEVEN
+    runs |= {name: split(run, 2, 2) | {"model": str(experts_dir)} for name, run in EXPERTS.items()}
     (folder / "runs.json").write_text(json.dumps(runs))
     launch = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
     command = [sys.executable, *launch, str(_SCRIPT), str(tiny_model_dir), str(folder)]
@@ -185,13 +216,23 @@ def test_a_sample_that_spoils_one_process_is_left_out_of_all(two_processes, one_
     assert_alike(found, one_process(split(SPOILT[name], 8, 1) | {"spoilt": 5}))
 
 
-def test_an_uneven_last_step_is_trl_s(two_processes):
-    """37 samples in steps of 8: accelerate fills up the last batches on several processes, for TRL as for us."""
-    ours, theirs = two_processes("uneven-all"), two_processes("uneven-trl")
+def assert_trl(ours, theirs, *logged):
     weights = ours.weights()
     for name, values in theirs.weights().items():
         torch.testing.assert_close(weights[name], values, rtol=1e-3, atol=1e-5, msg=name)
-    assert ours.logged("loss") == pytest.approx(theirs.logged("loss"), rel=1e-4)
+    for name in logged:
+        assert ours.logged(name) == pytest.approx(theirs.logged(name), rel=1e-4), name
+
+
+def test_an_uneven_last_step_is_trl_s(two_processes):
+    """37 samples in steps of 8: accelerate fills up the last batches on several processes, for TRL as for us."""
+    assert_trl(two_processes("uneven-all"), two_processes("uneven-trl"), "loss")
+
+
+def test_a_mixture_of_experts_is_trl_s(two_processes):
+    """The routers' loss is a mean over a micro-batch, so one process with whole batches has another one."""
+    assert two_processes("experts-trl").logged("aux_loss")
+    assert_trl(two_processes("experts-all"), two_processes("experts-trl"), "loss", "aux_loss")
 
 
 def test_an_uneven_last_step_is_logged_whole(two_processes):
