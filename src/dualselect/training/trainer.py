@@ -6,7 +6,7 @@ is `training/step.py`, what a method sees is `training/run.py`, what is written 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,9 @@ from dualselect.training.config import (
     own_copy,
 )
 from dualselect.training.data import Evaluation, TrainingData, make_pools, report_dropped
+from dualselect.training.guard import Guard
 from dualselect.training.metrics import MetricsFile
+from dualselect.training.nested import train_nested
 from dualselect.training.prepared import PreparedTask
 from dualselect.training.provenance import (
     add_resumption,
@@ -114,13 +116,12 @@ class DualSelectTrainer(SFTTrainer):
             make_pools(self, data, self.watch, params) if self.watch is not None else {},
             self.record,
             start=remember_start(params) if self.method.needs_start else None,
-            nested=self._train_nested,
+            nested=partial(train_nested, self),
         )
         self._prepared = PreparedTask(self.run_folder, self.train_dataset)
         self._uncounted_tokens = torch.zeros((), dtype=torch.long)
-        self._batches: list[dict[str, Any]] = []  # of a step that is TRL's own, as the next
-        self._losses: list[Tensor] = []
         self._evaluates_on_start = self.args.eval_on_start
+        self._guard = Guard(self.model, self.run, self.accelerator, self._make_careful_step)
         self._set_up_step()
         self.add_callback(MetricsFile(self.run_folder))
         self.add_callback(_Moments(self))
@@ -201,9 +202,8 @@ class DualSelectTrainer(SFTTrainer):
             With the last micro-batch of an optimizer step its mean loss, else 0; shape `()`.
         """
         if self.step is None:
-            self._batches.append(inputs)
-            self._losses.append(super().training_step(model, dict(inputs), num_items_in_batch))
-            return self._complete() if self.accelerator.sync_gradients else torch.zeros_like(self._losses[-1])
+            batch = self._prepare_inputs(inputs)
+            return self._guard(batch, super().training_step(model, dict(batch), num_items_in_batch))
         self.model.train()
         if callable(getattr(self.optimizer, "train", None)):
             self.optimizer.train()
@@ -214,32 +214,7 @@ class DualSelectTrainer(SFTTrainer):
         self._uncounted_tokens = self._uncounted_tokens + _tokens_of(batch).to(self._uncounted_tokens.device)
         return self.step(batch)
 
-    def _complete(self) -> Tensor:
-        """Return the loss of an optimizer step that is TRL's own.
-
-        If its gradient is not finite, it is taken again without the samples that made it so, which TRL's own step
-        cannot tell apart. Where they have no per-sample gradients either (packed rows, a loss of TRL's), the update is
-        left out as a whole.
-        """
-        batches, loss = self._batches, torch.stack(self._losses).sum()
-        self._batches, self._losses = [], []
-        params = [p for p in self.model.parameters() if p.grad is not None]
-        if self.accelerator.scaler is not None or not params:
-            return loss
-        if torch.isfinite(nn.utils.get_total_norm([p.grad for p in params])):
-            return loss
-        for param in params:
-            param.grad.zero_()
-        if self._careful_step is None:
-            self.run.say(f"step {self.run.step}: the gradient is not finite, so this update is left out")
-            self.run.log(skipped_updates=1.0)
-            return loss
-        for batch in batches:
-            self._careful_step.score(self._prepare_inputs(batch))
-        return self._careful_step.complete()
-
-    @cached_property
-    def _careful_step(self) -> SelectiveStep | None:
+    def _make_careful_step(self) -> SelectiveStep | None:
         try:
             check_settings(self.args, "")
             check_accelerator(self.accelerator, self.args.n_gpu, "")
@@ -361,7 +336,7 @@ class DualSelectTrainer(SFTTrainer):
         """Start a run, or another attempt at it: nothing of an earlier one remains."""
         self.run.state, self.run.optimizer = self.state, self.optimizer
         self.record.reset()
-        self._batches, self._losses = [], []
+        self._guard.reset()
         if self.step is not None:
             self.step.reset()
         if self.state.global_step == 0:
@@ -405,22 +380,6 @@ class DualSelectTrainer(SFTTrainer):
                 f"the weights are not finite after step {self.run.step}: lower learning_rate, or look for samples with "
                 "extreme losses in the selection log"
             )
-
-    def _train_nested(self, method: Method, pool: str, changes: Mapping[str, Any]) -> None:
-        """Fine-tune the model in place on a pool; what that run writes goes into a folder of its own."""
-        folder = self.run_folder / "nested" / f"{method.name}-{pool}"
-        given = {option.name: getattr(self.args, option.name) for option in fields(self.args) if option.init}
-        own = {"output_dir": str(folder), "save_strategy": "no", "eval_strategy": "no", "eval_on_start": False}
-        own |= {"load_best_model_at_end": False, "report_to": "none", "max_steps": -1, "push_to_hub": False}
-        examples = self.run.pool(pool).examples
-        nested = DualSelectTrainer(
-            model=self.model,
-            args=DualSelectConfig(**(given | own | {"prompt_overlap": "ignore"} | dict(changes))),
-            train_dataset=examples,
-            method=method,
-            processing_class=self.processing_class,
-        )
-        nested.train()
 
 
 class _Moments(TrainerCallback):

@@ -1,0 +1,42 @@
+"""A run inside a run: the same model, fine-tuned on a pool by another method, say to see what harmful data would do."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from dualselect.methods import Method
+from dualselect.training.config import DualSelectConfig
+
+# A nested run leaves its metrics in a folder of its own, and nothing else: it is made again where it is needed.
+_OWN = {
+    "save_strategy": "no",
+    "eval_strategy": "no",
+    "eval_on_start": False,
+    "load_best_model_at_end": False,
+    "report_to": "none",
+    "push_to_hub": False,
+    "max_steps": -1,
+    "prompt_overlap": "ignore",
+}
+
+
+def train_nested(trainer: Any, method: Method, pool: str, changes: Mapping[str, Any]) -> None:
+    """Fine-tune a trainer's model in place on one of its pools.
+
+    Args:
+        trainer: The `DualSelectTrainer` of the outer run; its settings are those of the nested one, but for what is
+            saved, evaluated and reported.
+        method: Method of the nested run.
+        pool: Name of the pool.
+        changes: Settings that differ from the outer run's.
+    """
+    folder = trainer.run_folder / "nested" / f"{method.name}-{pool}"
+    given = {option.name: getattr(trainer.args, option.name) for option in fields(trainer.args) if option.init}
+    nested = type(trainer)(
+        model=trainer.model,
+        args=DualSelectConfig(**(given | _OWN | {"output_dir": str(folder)} | dict(changes))),
+        train_dataset=trainer.run.pool(pool).examples,
+        method=method,
+        processing_class=trainer.processing_class,
+    )
+    nested.train()
