@@ -109,6 +109,7 @@ def test_trl_s_settings_are_taken(make_tiny_model, tiny_tokenizer, settings, sam
         {"label_smoothing_factor": 0.1},
         {"neftune_noise_alpha": 5.0},
         {"torch_compile": True},
+        {"use_liger_kernel": True},
         {"optim": "lomo"},
         {"optim": "galore_adamw_layerwise"},
         {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}},
@@ -121,6 +122,12 @@ def test_settings_that_would_be_ignored_are_refused(make_trainer, method, settin
     name = "gradient_checkpointing_kwargs" if "gradient_checkpointing" in setting else list(setting)[-1]
     with pytest.raises(ConfigError, match=f"{name}.*method '{method.name}'"):
         make_trainer(method, **setting)
+
+
+@pytest.mark.parametrize("method", [DualSelect(), SafeGrad()], ids=lambda method: method.name)
+def test_a_token_average_for_each_process_is_refused(make_trainer, method):
+    with pytest.raises(ConfigError, match="average_tokens_across_devices"):
+        make_trainer(method, loss_average="token", average_tokens_across_devices=False)
 
 
 def test_a_loss_function_of_one_s_own_is_refused(make_tiny_model, tiny_tokenizer, settings, samples):
