@@ -10,7 +10,7 @@ from dualselect.methods import SFT, Random, SafeGrad
 
 def test_sft_does_nothing_and_pays_for_no_gradients_of_samples(run, candidates, direction_of):
     method, g = SFT(), direction_of(1.0, 2.0, 3.0)
-    assert not method.reads_gradients
+    assert not method.reads_gradients()
     assert not method.needs_start
     assert method.prepare("task", run) == "task"
     assert method.begin_step(run) == "task"
@@ -75,7 +75,7 @@ def test_safegrad_draws_anew_at_every_step_the_same_on_every_process(run, direct
 
 def test_safegrad_measures_kl_from_the_start_or_nll_and_pays_for_no_gradients_of_samples(run, pool, direction_of):
     assert SafeGrad().needs_start
-    assert not SafeGrad().reads_gradients
+    assert not SafeGrad().reads_gradients()
     assert not SafeGrad(preservation_loss="sft").needs_start
     SafeGrad().correct(direction_of(1.0, 0.0, 0.0), run)
     SafeGrad(preservation_loss="sft").correct(direction_of(1.0, 0.0, 0.0), run)

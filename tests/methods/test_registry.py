@@ -111,7 +111,7 @@ def test_the_options_of_another_package_join_its_docstring_once(registered, monk
 def test_no_method_pays_for_per_sample_gradients_that_it_does_not_read(method, moment):
     kind = methods.get(method)
     assert getattr(kind, moment) is not getattr(Method, moment)
-    assert not kind().reads_gradients
+    assert not kind().reads_gradients()
 
 
 @pytest.mark.parametrize("method", methods.registry.BUILT_IN, ids=lambda method: method.name)
