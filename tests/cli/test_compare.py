@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from dualselect import methods
 from dualselect.compare import evaluating
 from dualselect.evaluation import Metric, Record, SuiteResult
 
