@@ -119,8 +119,9 @@ def test_a_lora_target_list_of_one_stays_a_list_unless_it_is_a_pattern(config, g
     ("flags", "dtype"),
     [([], torch.float32), (["--bf16", "true"], torch.bfloat16), (["--dtype", "float16"], torch.float16)],
 )
-def test_a_model_in_4_bit_computes_in_the_dtype_of_training_unless_one_is_given(config, flags, dtype):
+def test_a_model_in_4_bit_computes_in_the_dtype_of_training_unless_one_is_given(config, monkeypatch, flags, dtype):
     pytest.importorskip("bitsandbytes")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     settings = parse(config, "--load_in_4bit", "true", *flags)
     before = settings.model.dtype
     assert quantization_config(settings).bnb_4bit_compute_dtype == dtype

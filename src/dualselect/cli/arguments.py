@@ -3,8 +3,10 @@
 import re
 from dataclasses import dataclass, field
 
+import torch
 from trl import ModelConfig
 
+from dualselect.devices import computes_bfloat16
 from dualselect.errors import ConfigError
 from dualselect.quickstart.settings import DEFAULT_MODEL
 
@@ -101,7 +103,8 @@ class ModelArguments(ModelConfig):
         default=None,
         metadata={
             "help": "Type that the model is loaded in. Unset: with a LoRA the checkpoint's own ('auto'), else "
-            "'float32', since small updates would be lost in bfloat16 weights.",
+            "'float32', since small updates would be lost in bfloat16 weights; 'float32' too on a CPU that emulates "
+            "bfloat16, which takes ten times as long.",
             "choices": ["auto", "bfloat16", "float16", "float32"],
         },
     )
@@ -113,4 +116,5 @@ class ModelArguments(ModelConfig):
         if isinstance(targets, list) and len(targets) == 1 and re.fullmatch(r"[\w.]+", targets[0]):
             self.lora_target_modules = targets
         if self.dtype is None:
-            self.dtype = "auto" if self.use_peft else "float32"
+            is_native = torch.accelerator.is_available() or computes_bfloat16("cpu")
+            self.dtype = "auto" if self.use_peft and is_native else "float32"

@@ -19,6 +19,7 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
+from dualselect.devices import computes_bfloat16
 from dualselect.errors import ConfigError
 from dualselect.quickstart.model import resolve_model
 from dualselect.quickstart.samples import alignment_samples
@@ -48,10 +49,14 @@ def align(settings: AlignSettings) -> Path:
     return output
 
 
-def load_aligned(adapter: str | Path = ADAPTER_FOLDER, dtype: torch.dtype = torch.bfloat16) -> tuple[Any, Any]:
-    """Return the aligned model and its tokenizer: the adapter merged into its base in fp32, then cast to `dtype`.
+def load_aligned(adapter: str | Path = ADAPTER_FOLDER, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
+    """Return the aligned model and its tokenizer: the adapter merged into its base in fp32, rounded to bfloat16.
 
     The result is a plain model without adapters; fine-tuning puts its own LoRA on top.
+
+    Args:
+        adapter: Adapter folder.
+        dtype: What the model is cast to, without rounding; None is bfloat16, or float32 on a CPU that emulates it.
 
     Raises:
         ConfigError: `adapter` is no adapter folder.
@@ -62,13 +67,21 @@ def load_aligned(adapter: str | Path = ADAPTER_FOLDER, dtype: torch.dtype = torc
     base = resolve_model(json.loads(config_file.read_text())["base_model_name_or_path"])
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    if dtype is None:
+        merged.to(torch.bfloat16)  # so that the model is the same on every machine
+        dtype = _base_dtype()
     return merged.to(dtype), AutoTokenizer.from_pretrained(base)
+
+
+def _base_dtype() -> torch.dtype:
+    is_native = torch.cuda.is_available() or computes_bfloat16("cpu")
+    return torch.bfloat16 if is_native else torch.float32
 
 
 def _train(settings: AlignSettings, tokenizer: Any, work: Path) -> tuple[Any, int, float]:
     """Return the trained PEFT model, the number of samples and the final training loss."""
     samples = alignment_samples(settings.arithmetic)
-    model = AutoModelForCausalLM.from_pretrained(resolve_model(settings.model_name_or_path), dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(resolve_model(settings.model_name_or_path), dtype=_base_dtype())
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(

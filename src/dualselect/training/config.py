@@ -12,6 +12,7 @@ from transformers.training_args import OptimizerNames
 from trl import SFTConfig
 
 from dualselect.data import POLICIES
+from dualselect.devices import computes_bfloat16
 from dualselect.errors import ConfigError, nearest
 from dualselect.gradients import Parameters
 
@@ -86,6 +87,8 @@ class DualSelectConfig(SFTConfig):
     def __post_init__(self) -> None:
         # TRL trains in bf16 by default, which transformers only takes on a CPU that was asked for.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        if self.bf16 is None and self.use_cpu and not computes_bfloat16("cpu"):
+            self.bf16 = False  # TRL's default would take ten times as long
         super().__post_init__()
         for option, choices in (("loss_average", LOSS_AVERAGES), ("prompt_overlap", POLICIES)):
             value = getattr(self, option)

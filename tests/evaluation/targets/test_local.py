@@ -144,10 +144,16 @@ def test_the_start_has_the_identity_of_its_base(tiny_model_dir, make_adapter, se
     assert target.start().identity == open_target(str(tiny_model_dir)).identity
 
 
-def test_the_weights_keep_their_dtype_unless_another_is_asked_for(tiny_model_dir, make_tiny_model, tmp_path):
+def test_the_weights_keep_their_dtype_unless_another_is_asked_for(
+    tiny_model_dir, make_tiny_model, tmp_path, monkeypatch
+):
     shutil.copytree(tiny_model_dir, tmp_path / "half")
     make_tiny_model().to(torch.bfloat16).save_pretrained(tmp_path / "half")
     models = LocalModels(device="cpu")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert models.open(str(tmp_path / "half")).model.dtype == torch.float32  # where bfloat16 would be emulated
+    models.clear()
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     assert models.open(str(tmp_path / "half")).model.dtype == torch.bfloat16
     assert models.open(str(tmp_path / "half"), dtype="float32").model.dtype == torch.float32
     with pytest.raises(ConfigError, match="dtype is 'int3'; choose one of auto, bfloat16, float16, float32"):

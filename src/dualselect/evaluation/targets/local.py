@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from dualselect.devices import computes_bfloat16
 from dualselect.errors import ConfigError
 from dualselect.evaluation.cache import AnswerCache
 from dualselect.evaluation.generation import OnBatch, Prompt, generate_answers
@@ -99,7 +100,7 @@ class LocalModels:
 
         Args:
             name: of the folder or hub id.
-            dtype: as for all models, unless given here.
+            dtype: as for all models, unless given here; `auto` is float32 on a CPU that emulates bfloat16.
             device: as for all models, unless given here.
 
         Raises:
@@ -108,6 +109,8 @@ class LocalModels:
         dtype, device = dtype or self._dtype or "auto", device or self._device or default_device()
         if dtype not in _DTYPES:
             raise ConfigError(f"dtype is '{dtype}'; choose one of {', '.join(_DTYPES)}")
+        if dtype == "auto" and not computes_bfloat16(device):
+            dtype = "float32"  # a checkpoint in bfloat16 would be emulated, which takes ten times as long
         found = locate(name, self.resolve)
         return self._adapter(found, dtype, device) if found.is_adapter else self._whole(found, dtype, device)
 
