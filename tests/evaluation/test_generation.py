@@ -1,9 +1,12 @@
+import copy
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
 from dualselect.errors import ConfigError
 from dualselect.evaluation import generate_answers
+from dualselect.evaluation.generation import encode_prompt
 
 PROMPTS = [
     [{"role": "user", "content": "red"}],
@@ -179,3 +182,14 @@ def test_answers_stop_where_the_template_ends_a_turn(model, tokenizer):
     tokenizer.chat_template = tokenizer.chat_template.replace("<end>", end)
     (stopped,) = generate_answers(model, tokenizer, ["one two"], **options)
     assert stopped.split() == words[: words.index(end)]
+
+
+def test_a_template_that_refuses_a_role_is_named(tiny_tokenizer):
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+        "{{ m['content'] }}{% endfor %}"
+    )
+    assert encode_prompt(tokenizer, [{"role": "user", "content": "red"}])
+    with pytest.raises(ConfigError, match=r"roles system, user: no system role; leave the system message out"):
+        encode_prompt(tokenizer, [{"role": "system", "content": "be"}, {"role": "user", "content": "red"}])

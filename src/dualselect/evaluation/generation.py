@@ -6,10 +6,11 @@ from hashlib import sha256
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from dualselect.data.templates import declared_ends, end_of_turn
-from dualselect.errors import ConfigError
+from dualselect.errors import ConfigError, one_line
 from dualselect.evaluation.batches import in_batches
 
 Prompt = str | Sequence[Mapping[str, str]]
@@ -22,7 +23,7 @@ def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
 
     Raises:
         ConfigError: messages, but the tokenizer has no chat template; a made-up one would measure a form of prompt
-            that the model was never trained on.
+            that the model was never trained on. Or the template refuses the messages.
     """
     if isinstance(prompt, str):
         return list(tokenizer(prompt)["input_ids"])
@@ -32,7 +33,14 @@ def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
             "put to the model; give an instruction-tuned model, or put the template that it was trained with into its "
             "folder as chat_template.jinja"
         )
-    return list(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"])
+    try:
+        return list(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"])
+    except TemplateError as error:
+        roles = ", ".join(message["role"] for message in prompt)
+        raise ConfigError(
+            f"the model's chat template refuses a prompt of the roles {roles}: {one_line(error)}; leave the system "
+            "message out, or put a template that takes it into the model's folder as chat_template.jinja"
+        ) from error
 
 
 def generate_answers(

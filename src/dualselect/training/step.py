@@ -284,6 +284,7 @@ class PlainStep(Step):
             param.grad = None
         if self._careful is None:
             self.run.say(f"step {self.run.step}: the gradient is not finite, so this update is left out")
+            self.run.log(skipped_updates=1.0)
             return torch.full((), torch.nan, device=batches[0][INDEX_COLUMN].device)
         for batch in batches:
             self._careful.score(batch)
