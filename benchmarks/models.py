@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
 from benchmarks.samples import texts
+from dualselect.devices import computes_bfloat16
 from dualselect.errors import ConfigError, nearest
 from dualselect.quickstart import DEFAULT_MODEL, resolve_model
 
@@ -73,14 +74,15 @@ def takes_pool(name: str, size: int, device: str) -> bool:
 
 
 def make_model(name: str, device: str, seed: int) -> Any:
-    """Return a new causal language model with bf16 weights on `device`."""
+    """Return a new causal language model on `device`: bf16 weights, or fp32 where bf16 would be emulated."""
     check_model(name)
     torch.manual_seed(seed)
+    dtype = torch.bfloat16 if computes_bfloat16(device) else torch.float32
     if name == _SMOLLM2:
-        return AutoModelForCausalLM.from_pretrained(resolve_model(DEFAULT_MODEL), dtype=torch.bfloat16).to(device)
+        return AutoModelForCausalLM.from_pretrained(resolve_model(DEFAULT_MODEL), dtype=dtype).to(device)
     config = LlamaConfig(**_SHAPES[name], rope_theta=500_000.0, pad_token_id=0, bos_token_id=None, eos_token_id=1)
     with torch.device(device):
-        return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        return AutoModelForCausalLM.from_config(config, dtype=dtype)
 
 
 def make_tokenizer(name: str) -> Any:

@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from dualselect.devices import computes_bfloat16
+
 LORA_TARGETS: dict[str, str | list[str]] = {"attention": ["q_proj", "v_proj"], "all_linear": "all-linear"}
 DEFAULT_MODELS = {"cpu": ("smollm2", "random-20m"), "cuda": ("random-1b", "random-8b")}
 
@@ -22,7 +24,8 @@ class Settings:
         problems_per_sample: Most arithmetic problems in one sample; each sample draws from 1 to this many.
         pools: Pool sizes whose refresh is measured for memory.
         memory_problems_per_sample: As `problems_per_sample`, for the memory measurements.
-        autocast: Train in bf16 autocast, as TRL does by default, besides bf16 base weights.
+        autocast: Train in bf16 autocast, as TRL does by default. Off by default on a CPU that emulates bf16, where
+            the base weights are fp32 as well.
         gradient_checkpointing: Recompute activations in backward.
         seed: Seed of samples, random models and adapters.
     """
@@ -44,7 +47,7 @@ class Settings:
     def default(cls, device: str | None = None) -> "Settings":
         """Return the settings for a device, the accelerator where there is one."""
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        settings = cls(models=DEFAULT_MODELS[device], device=device)
+        settings = cls(models=DEFAULT_MODELS[device], device=device, autocast=computes_bfloat16(device))
         if device == "cpu":
             return settings
         return replace(settings, rounds=24, slow_rounds=8, batches=8, memory_problems_per_sample=4)

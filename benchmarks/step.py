@@ -30,7 +30,8 @@ algorithm written one sample at a time, step in turn in one process on the same 
 rounds of each round's ratio. A step is a whole optimizer step with a reference
 direction in place: forward, per-sample gradients, selection, correction, clipping, optimizer. A refresh is timed
 beside plain steps on the same samples. Memory: a refresh and plain steps each run in a process of their own.
-The base weights are bf16 and the LoRA fp32, under TRL's own bf16 autocast unless --no-autocast is given.
+The base weights are bf16 and the LoRA fp32, under TRL's own bf16 autocast unless --no-autocast is given; on a CPU that
+emulates bf16 all is fp32.
 
 The ratios:
 {_MEANINGS}
