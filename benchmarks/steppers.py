@@ -165,7 +165,7 @@ class LoopStep:
         for row, length in enumerate(batch["attention_mask"].sum(1).tolist()):
             names = ("input_ids", "attention_mask", "labels")
             sample = {name: batch[name][row : row + 1, :length].to(g_ref.vector.device) for name in names}
-            with trainer.autocast():
+            with trainer.accelerator.autocast():
                 loss = trainer.model(**sample, use_cache=False).loss
             found = torch.autograd.grad(loss, list(params.values()))
             gradients.append(torch.cat([part.flatten().float() for part in found]))
