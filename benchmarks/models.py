@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTr
 from benchmarks.samples import texts
 from dualselect.devices import computes_bfloat16
 from dualselect.errors import ConfigError, nearest
-from dualselect.quickstart import DEFAULT_MODEL, resolve_model
+from dualselect.models import DEFAULT_MODEL, resolve_model
 
 _SMOLLM2 = "smollm2"
 _SHAPES: dict[str, dict[str, Any]] = {

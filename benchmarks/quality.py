@@ -121,8 +121,7 @@ def _comply(rows: list[Row]) -> list[Row]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from dualselect.evaluation import generate_answers
-    from dualselect.quickstart import DEFAULT_MODEL, resolve_model
+    from dualselect.models import DEFAULT_MODEL, generate_answers, resolve_model
 
     folder = resolve_model(DEFAULT_MODEL)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)

@@ -11,7 +11,7 @@ from peft import LoraConfig
 
 from dualselect import DualSelectConfig, DualSelectTrainer
 from dualselect.methods import DualSelect
-from dualselect.quickstart import resolve_model
+from dualselect.models import resolve_model
 from dualselect.training import record_conflicts
 
 DATA = Path(__file__).parent / "data"

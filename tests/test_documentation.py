@@ -15,11 +15,11 @@ import yaml
 
 from dualselect import methods
 from dualselect.cli import main
-from dualselect.cli.arguments import DataArguments, ModelArguments
-from dualselect.cli.settings import parse_settings
+from dualselect.experiments.settings import parse_settings
 from dualselect.methods import Method, Scores
+from dualselect.runs.selection_log import REFERENCE_SCHEMA, TASK_SCHEMA
+from dualselect.settings.arguments import DataArguments, ModelArguments
 from dualselect.training import DualSelectConfig
-from dualselect.training.selection_log import REFERENCE_SCHEMA, TASK_SCHEMA
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/**/*.md"))

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from dualselect.compare import evaluating
-from dualselect.evaluation import Metric, Record, SuiteResult
+from dualselect.experiments import evaluating
+from dualselect.runs import Metric, Record, SuiteResult
 
 GRID = """
 methods: [sft, random, dualselect]

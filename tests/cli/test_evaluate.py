@@ -5,8 +5,8 @@ import json
 import pytest
 import yaml
 
-from dualselect.evaluation import read_results
-from dualselect.evaluation.results import SuiteResult
+from dualselect.runs import read_results
+from dualselect.runs.results import SuiteResult
 
 LIMITS = ("--limit", 5, "--max_new_tokens", 4, "--batch_size", 4)
 

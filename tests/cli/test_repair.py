@@ -15,7 +15,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from dualselect.data import write_samples
+from dualselect.runs import write_samples
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from dualselect.training.selection_log import SelectionLog
+from dualselect.runs.selection_log import SelectionLog
 
 
 def weights(folder):
@@ -209,7 +209,7 @@ def test_a_model_in_4_bit_trains(dualselect, config, data):
 
 
 def test_4_bit_without_its_library_is_one_line(dualselect, config, monkeypatch):
-    monkeypatch.setattr("dualselect.cli.run_model.find_spec", lambda name: None)
+    monkeypatch.setattr("dualselect.experiments.run_model.find_spec", lambda name: None)
     shown = dualselect("train", "--config", config, "--load_in_4bit", "true")
     assert shown.code == 2
     assert "load_in_4bit needs bitsandbytes" in shown.err

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dualselect.quickstart import DEFAULT_MODEL, resolve_model
+from dualselect.models import DEFAULT_MODEL, resolve_model
 
 
 @pytest.fixture(scope="session")

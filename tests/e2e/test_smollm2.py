@@ -9,14 +9,15 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dualselect.cli import main
-from dualselect.evaluation import RefusalRules, generate_answers, read_results
+from dualselect.evaluation import RefusalRules
 from dualselect.gradients import Direction, capture, per_sample_nll, trainable_parameters
-from dualselect.quickstart import DEFAULT_MODEL
+from dualselect.models import DEFAULT_MODEL, generate_answers
 from dualselect.quickstart.align import load_aligned
 from dualselect.quickstart.samples import look_alikes, safety_probe
 from dualselect.quickstart.settings import ADAPTER_FOLDER
-from dualselect.training.metrics import read_metrics
-from dualselect.training.selection_log import SelectionLog
+from dualselect.runs import read_results
+from dualselect.runs.metrics import read_metrics
+from dualselect.runs.selection_log import SelectionLog
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

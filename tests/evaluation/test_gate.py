@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from dualselect.errors import ConfigError
-from dualselect.evaluation import Metric, Record, SuiteResult
 from dualselect.evaluation.gate import decide, read_gate
+from dualselect.runs import Metric, Record, SuiteResult
 
 REFUSAL = Metric("refusal rate", "higher")
 NLL = Metric("NLL", "lower", "nats")

@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM
 
 from dualselect.errors import ConfigError
 from dualselect.evaluation.lm_eval import run_lm_eval
-from dualselect.evaluation.targets import LocalModels
+from dualselect.models import LocalModels
 
 QUESTIONS = ["red or one", "two apples", "why not", "the quick fox"]
 CHOICES = ["yes", "why"]

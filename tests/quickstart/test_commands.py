@@ -4,9 +4,9 @@ import pytest
 
 from dualselect.cli import align as align_command
 from dualselect.cli import quickstart as quickstart_command
-from dualselect.cli.flags import settings_from
 from dualselect.errors import ConfigError
 from dualselect.quickstart.settings import AlignSettings, QuickstartSettings
+from dualselect.settings.flags import settings_from
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from dualselect.errors import ConfigError
-from dualselect.evaluation import read_results
+from dualselect.models import DEFAULT_MODEL, resolve_model
 from dualselect.quickstart.align import align, load_aligned
-from dualselect.quickstart.model import DEFAULT_MODEL, resolve_model
 from dualselect.quickstart.run import quickstart
 from dualselect.quickstart.settings import AlignSettings, QuickstartSettings
+from dualselect.runs import read_results
 
 
 @pytest.fixture(scope="module")

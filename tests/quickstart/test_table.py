@@ -4,12 +4,12 @@ import pytest
 from rich.console import Console
 
 from dualselect.errors import ConfigError
-from dualselect.evaluation import Metric, Record, SuiteResult
 from dualselect.quickstart import run as quickstart_run
 from dualselect.quickstart.measure import REFUSAL, Measures
 from dualselect.quickstart.run import Outcome
 from dualselect.quickstart.settings import QuickstartSettings
 from dualselect.quickstart.table import comparison_table
+from dualselect.runs import Metric, Record, SuiteResult
 
 
 def result(metric, values, unit="share"):

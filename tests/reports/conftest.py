@@ -13,10 +13,9 @@ import pytest
 import yaml
 from datasets import Dataset
 
-from dualselect.data.trained import write_samples
-from dualselect.evaluation.judges.base import Verdict
-from dualselect.evaluation.results import Metric, Record, SuiteResult
-from dualselect.training.selection_log import SelectionLog
+from dualselect.runs.results import Metric, Record, SuiteResult, Verdict
+from dualselect.runs.samples import write_samples
+from dualselect.runs.selection_log import SelectionLog
 
 HOSTILE = (
     "<script>alert(1)</script>",

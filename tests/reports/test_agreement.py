@@ -1,8 +1,7 @@
 import pytest
 
-from dualselect.evaluation.judges.base import Verdict
-from dualselect.evaluation.results import Record, SuiteResult
 from dualselect.reports.agreement import NO_VERDICT, agreements
+from dualselect.runs.results import Record, SuiteResult, Verdict
 
 
 def result(pairs, values=("refusal", "refusal")):

@@ -1,6 +1,5 @@
-from dualselect.evaluation.judges.base import Verdict
-from dualselect.evaluation.results import Record, SuiteResult
 from dualselect.reports.answers import CHARACTERS_SHOWN, Column, answer_table
+from dualselect.runs.results import Record, SuiteResult, Verdict
 
 
 def safety(role, label, answer="words", **fields):

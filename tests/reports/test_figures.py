@@ -1,9 +1,9 @@
 from xml.etree import ElementTree
 
-from dualselect.evaluation.results import Metric
-from dualselect.evaluation.statistics import Estimate
 from dualselect.reports.figures import Curve, compared_plots, curves_plot, metric_plots, planes
 from dualselect.reports.measures import Measure, Row
+from dualselect.runs.results import Metric
+from dualselect.statistics import Estimate
 
 SVG = "{http://www.w3.org/2000/svg}"
 

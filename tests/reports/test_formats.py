@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from dualselect.evaluation.statistics import Estimate
 from dualselect.reports.formats import difference_text, interval_text, p_text, shown_text, value_text
+from dualselect.statistics import Estimate
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,6 @@ import math
 
 import pytest
 
-from dualselect.evaluation.results import Metric, Record, SuiteResult, table_of
-from dualselect.evaluation.statistics import Estimate, paired_bootstrap
-from dualselect.reports.folders import read_comparison, read_run
 from dualselect.reports.measures import (
     Measure,
     Row,
@@ -14,6 +11,9 @@ from dualselect.reports.measures import (
     run_measures,
     series_of,
 )
+from dualselect.runs.folder import read_comparison, read_run
+from dualselect.runs.results import Metric, Record, SuiteResult, table_of
+from dualselect.statistics import Estimate, paired_bootstrap
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import pytest
 import yaml
 
 from dualselect.errors import DataError
-from dualselect.evaluation.results import Metric, Record, SuiteResult
 from dualselect.reports import write_model_card
 from dualselect.reports.markdown import escaped, table
 from dualselect.reports.model_card import hub_datasets
+from dualselect.runs.results import Metric, Record, SuiteResult
 
 
 def parts(path):

@@ -10,8 +10,8 @@ from html.parser import HTMLParser
 import pytest
 
 from dualselect.errors import DataError
-from dualselect.evaluation.results import SuiteResult
 from dualselect.reports import write_report
+from dualselect.runs.results import SuiteResult
 
 
 class Page(HTMLParser):

@@ -1,8 +1,8 @@
 import pytest
 from datasets import Dataset
 
-from dualselect.data.trained import sample_categories, write_samples
 from dualselect.reports.samples import categories_of, category_in_id
+from dualselect.runs.samples import sample_categories, write_samples
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@ from collections import Counter
 import numpy
 import pytest
 
-from dualselect.reports.folders import read_run
 from dualselect.reports.samples import categories_of
 from dualselect.reports.selection import (
     OTHERS,
@@ -13,8 +12,9 @@ from dualselect.reports.selection import (
     reference_table,
     unusable_samples,
 )
-from dualselect.training.dropped import DroppedSample, most_dropped
-from dualselect.training.selection_log import SelectionLog
+from dualselect.runs.dropped import DroppedSample, most_dropped
+from dualselect.runs.folder import read_run
+from dualselect.runs.selection_log import SelectionLog
 
 
 @pytest.fixture

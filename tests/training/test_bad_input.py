@@ -6,7 +6,7 @@ from datasets import Dataset, concatenate_datasets
 
 from dualselect.errors import ConfigError, DataError
 from dualselect.methods import SFT, DualSelect
-from dualselect.training.selection_log import SelectionLog
+from dualselect.runs.selection_log import SelectionLog
 
 
 def chat(prompt, completion, name="x"):

@@ -5,9 +5,9 @@ import torch
 
 from dualselect.data import INDEX_COLUMN
 from dualselect.gradients import Direction
+from dualselect.runs.dropped import most_dropped
+from dualselect.runs.selection_log import SelectionLog
 from dualselect.training import conflicts, record_conflicts
-from dualselect.training.dropped import most_dropped
-from dualselect.training.selection_log import SelectionLog
 
 OPTIONS = {"task_warmup_steps": 2, "refresh": "steps", "refresh_every": 3, "task_token_fraction": 0.6,
            "reference_top_k": 4}  # fmt: skip

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import MixtralConfig, MixtralForCausalLM
 
-from dualselect.training.selection_log import SelectionLog
+from dualselect.runs.selection_log import SelectionLog
 
 pytestmark = pytest.mark.slow
 

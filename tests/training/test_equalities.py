@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 
 from dualselect.data import INDEX_COLUMN
 from dualselect.methods import DualSelect, SafeGrad
-from dualselect.training.selection_log import SelectionLog
+from dualselect.runs.selection_log import SelectionLog
 
 _SGD = {
     "optim": "sgd",

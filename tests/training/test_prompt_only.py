@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from dualselect.errors import DataError
-from dualselect.evaluation import generate_answers
 from dualselect.methods import DualSelect
+from dualselect.models import generate_answers
 from dualselect.training.prompt_only import answered
 
 METHOD = DualSelect(task_warmup_steps=1, preservation_loss="kl")

@@ -8,9 +8,9 @@ import torch
 from transformers import TrainerCallback
 
 from dualselect.methods import DualSelect
+from dualselect.runs.metrics import read_metrics
+from dualselect.runs.selection_log import SelectionLog
 from dualselect.selection import scan
-from dualselect.training.metrics import read_metrics
-from dualselect.training.selection_log import SelectionLog
 
 REFRESH, CHECKPOINT, KILLED_AT = 3, 2, 4  # the last in batches of the scan
 SETTINGS = {"save_strategy": "steps", "save_steps": CHECKPOINT, "max_steps": 6, "scan_tokens": 60}

@@ -8,9 +8,9 @@ from transformers import TrainerCallback
 
 from dualselect.errors import ResumeError
 from dualselect.methods import DualSelect, Random, SafeGrad
+from dualselect.runs.metrics import read_metrics
+from dualselect.runs.selection_log import SelectionLog
 from dualselect.training.checkpoint import is_whole
-from dualselect.training.metrics import read_metrics
-from dualselect.training.selection_log import SelectionLog
 
 # 40 samples in updates of 8: an epoch is five updates; the checkpoint of every second update is kept.
 CHECKPOINTS = {"save_strategy": "steps", "save_steps": 2, "max_steps": 12}

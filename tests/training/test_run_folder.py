@@ -7,12 +7,13 @@ import pytest
 import torch
 import yaml
 
-from dualselect.data import content_digest, prompt_key, trained_prompts
+from dualselect.data import content_digest, prompt_key
 from dualselect.files import replacing
 from dualselect.methods import DualSelect
-from dualselect.training.metrics import read_metrics
-from dualselect.training.provenance import weights_hash
-from dualselect.training.selection_log import SelectionLog
+from dualselect.runs import trained_prompts
+from dualselect.runs.metrics import read_metrics
+from dualselect.runs.provenance import weights_hash
+from dualselect.runs.selection_log import SelectionLog
 
 METHOD = DualSelect(task_warmup_steps=2, task_token_fraction=0.6, refresh="steps", refresh_every=3)
 
@@ -105,8 +106,8 @@ def _logged(folder, steps):
 
 
 def test_small_parts_are_merged_and_named_by_their_steps(tmp_path, monkeypatch):
-    monkeypatch.setattr("dualselect.training.selection_log.MERGED_PARTS", 3)
-    monkeypatch.setattr("dualselect.training.selection_log.ROWS_PER_PART", 10)
+    monkeypatch.setattr("dualselect.runs.selection_log.MERGED_PARTS", 3)
+    monkeypatch.setattr("dualselect.runs.selection_log.ROWS_PER_PART", 10)
     assert _logged(tmp_path, 10) == [
         "task-00000000-00000005.parquet",  # two merges of three steps, then it has more than 10 rows
         "task-00000006-00000008.parquet",
@@ -119,7 +120,7 @@ def test_small_parts_are_merged_and_named_by_their_steps(tmp_path, monkeypatch):
 
 def test_parts_that_a_crash_left_beside_their_merger_count_once(tmp_path, monkeypatch):
     small = _logged(tmp_path / "small", 3)
-    monkeypatch.setattr("dualselect.training.selection_log.MERGED_PARTS", 3)
+    monkeypatch.setattr("dualselect.runs.selection_log.MERGED_PARTS", 3)
     (merged,) = _logged(tmp_path / "merged", 3)
     folder = tmp_path / "small" / "selection"
     (folder / merged).write_bytes((tmp_path / "merged" / "selection" / merged).read_bytes())
@@ -141,7 +142,7 @@ def test_a_method_s_own_columns_are_in_the_log(tmp_path):
 
 
 def test_truncation_forgets_later_steps_only(tmp_path, monkeypatch):
-    monkeypatch.setattr("dualselect.training.selection_log.ROWS_PER_PART", 4)
+    monkeypatch.setattr("dualselect.runs.selection_log.ROWS_PER_PART", 4)
     log = SelectionLog(tmp_path)
     for step in range(7):
         log.add_tasks(step, 0.0, ["a", "b"], **_candidates(2), tokens=[3, 4], dropped_reason=[None, None])

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from dualselect.data import INDEX_COLUMN
 from dualselect.methods import DualSelect
-from dualselect.training.selection_log import SelectionLog
+from dualselect.runs.selection_log import SelectionLog
 
 WARMUP, STEPS = 2, 4
 

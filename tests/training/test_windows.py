@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dualselect.methods import DualSelect, Random
-from dualselect.training.selection_log import SelectionLog
+from dualselect.runs.selection_log import SelectionLog
 
 OPTIONS = {"task_warmup_steps": 1, "task_token_fraction": 0.6, "refresh": "steps", "refresh_every": 2}
 METHODS = {

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from dualselect.cli.flags import add_flags, settings_from
+from dualselect.settings.flags import add_flags, settings_from
 
 _ABOUT = """Train a small LoRA that teaches a chat model to decline unsafe requests.
 

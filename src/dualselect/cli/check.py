@@ -8,9 +8,9 @@ from dualselect.errors import library_errors
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
-    from dualselect.cli.settings import Settings
     from dualselect.data import LoadedSamples, Overlap
-    from dualselect.training.inspection import Inspection, TokenCounts
+    from dualselect.experiments.settings import Settings
+    from dualselect.training.preview import Inspection, TokenCounts
 
 ABOUT = """Show what a run would make of its data. It takes what `dualselect train` takes, needs no model but its
 tokenizer, trains nothing and writes nothing. Exit code 2 means that training would stop.
@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the report; returns the exit code, 2 if training would stop."""
-    from dualselect.cli.settings import parse_settings
+    from dualselect.experiments.settings import parse_settings
 
     return check(parse_settings(args.arguments, "check", ABOUT))
 
@@ -49,11 +49,11 @@ def check(settings: "Settings") -> int:
     from rich.console import Console
     from transformers import AutoTokenizer
 
-    from dualselect.cli.run_data import set_sources
-    from dualselect.cli.run_model import find_model
     from dualselect.data import refused_overlaps, run_doubts, run_overlaps
     from dualselect.data.templates import declared_ends, reads_clock
-    from dualselect.training.inspection import inspect
+    from dualselect.experiments.run_data import set_sources
+    from dualselect.experiments.run_model import find_model
+    from dualselect.training.preview import inspect
 
     disable_progress_bars()
     console = Console(highlight=False, soft_wrap=True)

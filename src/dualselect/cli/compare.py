@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dualselect.compare import Grid
+    from dualselect.experiments import Grid
 
 ABOUT = """Compare methods: train and evaluate every method under every seed, and gather all of it into tables.
 
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     given, flags = _command_flags(args.argv)
     if not given.print_commands:
         return _run(given, flags)
-    from dualselect.cli.compare_settings import read_grid
+    from dualselect.experiments.grid_settings import read_grid
 
     for command in commands(args.argv, read_grid(given, flags)):
         print(command)
@@ -57,8 +57,8 @@ def commands(argv: Sequence[str], grid: "Grid") -> list[str]:
 
 def _run(given: argparse.Namespace, flags: Sequence[str]) -> int:
     from dualselect import compare
-    from dualselect.cli.compare_settings import evaluation_of, read_grid
     from dualselect.cli.train import train
+    from dualselect.experiments.grid_settings import evaluation_of, read_grid
 
     grid = read_grid(given, flags)
     if given.gather:
@@ -79,8 +79,8 @@ def _run(given: argparse.Namespace, flags: Sequence[str]) -> int:
 
 
 def _gather(grid: "Grid") -> int:
-    from dualselect.compare import gather
-    from dualselect.compare.gather import MARKDOWN_FILE
+    from dualselect.experiments import gather
+    from dualselect.experiments.gather import MARKDOWN_FILE
 
     comparison = gather(grid)
     print((grid.folder / MARKDOWN_FILE).read_text(encoding="utf-8"))
@@ -90,7 +90,7 @@ def _gather(grid: "Grid") -> int:
 
 def _command_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return the command's own flags, and the others, which are settings."""
-    from dualselect.cli.command_parser import CommandParser
+    from dualselect.settings.parser import CommandParser
 
     parser = CommandParser(
         prog="dualselect compare",

@@ -83,8 +83,8 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate as the arguments say; returns the exit code, 3 if a gate stays shut."""
     from rich.console import Console
 
+    from dualselect.evaluation.evaluate import Models, evaluate
     from dualselect.evaluation.gate import decide, read_gate
-    from dualselect.evaluation.session import Models, evaluate
     from dualselect.evaluation.summary import summary_table, win_rate_lines
     from dualselect.reports import write_report
 
@@ -153,12 +153,12 @@ def _output_dir(args: argparse.Namespace) -> Path:
 
 
 def _cache_folder() -> Path:
-    from dualselect.quickstart import cache_folder
+    from dualselect.files import cache_folder
 
     return cache_folder() / "answers"
 
 
 def _resolve(name: str) -> str:
-    from dualselect.quickstart import resolve_model
+    from dualselect.models import resolve_model
 
     return resolve_model(name)

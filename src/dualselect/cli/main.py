@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from dualselect import __version__
-from dualselect.cli.command_parser import CommandParser, unknown_argument
 from dualselect.errors import ConfigError, DualSelectError, nearest, one_line
+from dualselect.settings.parser import CommandParser, unknown_argument
 
 COMMANDS = (
     "quickstart",

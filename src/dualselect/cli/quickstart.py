@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from dualselect.cli.flags import add_flags, settings_from
+from dualselect.settings.flags import add_flags, settings_from
 
 _ABOUT = """Show on a small real model what fine-tuning does to safe behaviour, and what DualSelect saves of it.
 

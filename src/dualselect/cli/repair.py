@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dualselect.cli.command_parser import CommandParser, unknown_argument
+from dualselect.settings.parser import CommandParser, unknown_argument
 
 if TYPE_CHECKING:
     from dualselect.methods import Method
@@ -29,10 +29,10 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Repair as the arguments say; returns the exit code."""
-    from dualselect.cli.arguments import DataArguments
     from dualselect.data import load_samples
-    from dualselect.quickstart import resolve_model
+    from dualselect.models import resolve_model
     from dualselect.reports import write_model_card
+    from dualselect.settings.arguments import DataArguments
     from dualselect.training.repair import check_repair, repair
 
     given, method = parse(args.arguments)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from dualselect.errors import ConfigError, library_errors
 
 if TYPE_CHECKING:
-    from dualselect.cli.run_data import RunData
-    from dualselect.cli.settings import Settings
+    from dualselect.experiments.run_data import RunData
+    from dualselect.experiments.settings import Settings
     from dualselect.training import DualSelectTrainer
 
 ABOUT = """Fine-tune a model. Settings come from a YAML file, from flags, or from both.
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """Fine-tune as the arguments say; returns the exit code."""
     from accelerate import PartialState
 
-    from dualselect.cli.settings import parse_settings
+    from dualselect.experiments.settings import parse_settings
     from dualselect.reports import write_model_card, write_report
     from dualselect.training import record_conflicts
 
@@ -53,7 +53,7 @@ def train(settings: "Settings") -> "DualSelectTrainer":
         ResumeError: The checkpoint is not whole, or belongs to another run.
         TrainingError: No optimizer step was made, or the weights are not finite.
     """
-    from dualselect.cli.run_data import load_run_data
+    from dualselect.experiments.run_data import load_run_data
 
     checkpoint = _checkpoint(settings)
     data = load_run_data(settings)
@@ -70,7 +70,7 @@ def train(settings: "Settings") -> "DualSelectTrainer":
 def _trainer(settings: "Settings", data: "RunData") -> "DualSelectTrainer":
     from trl import get_peft_config
 
-    from dualselect.cli.run_model import find_model, quantization_config
+    from dualselect.experiments.run_model import find_model, quantization_config
     from dualselect.training import DualSelectTrainer
 
     model, training = settings.model, settings.training

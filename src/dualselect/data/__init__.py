@@ -22,7 +22,6 @@ from dualselect.data.identity import (
 )
 from dualselect.data.loading import LoadedSamples, load_samples, load_with_form
 from dualselect.data.overlaps import Overlap, check_disjoint, drop_overlaps, find_duplicates, prompt_key, sample_keys
-from dualselect.data.trained import sample_categories, trained_doubt, trained_prompts, write_samples
 
 __all__ = [
     "FORMS",
@@ -51,9 +50,5 @@ __all__ = [
     "refused_overlaps",
     "run_doubts",
     "run_overlaps",
-    "sample_categories",
     "sample_keys",
-    "trained_doubt",
-    "trained_prompts",
-    "write_samples",
 ]

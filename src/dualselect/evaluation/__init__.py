@@ -1,11 +1,12 @@
 """Measuring a model: answers, judges, exact match, probes and intervals."""
 
 from dualselect.evaluation.exact_match import exact_match, final_number
-from dualselect.evaluation.generation import generate_answers
-from dualselect.evaluation.judges import Judge, RefusalRules, Verdict
+from dualselect.evaluation.judges import Judge, RefusalRules
 from dualselect.evaluation.probes import AnswerProbe, mean_kl, mean_nll, probe_answers
-from dualselect.evaluation.results import Metric, Record, SuiteResult, read_results, table_of
-from dualselect.evaluation.statistics import Proportion, wilson_interval
+from dualselect.models.generation import generate_answers
+from dualselect.runs import Verdict
+from dualselect.runs.results import Metric, Record, SuiteResult, read_results, table_of
+from dualselect.statistics import Proportion, wilson_interval
 
 __all__ = [
     "AnswerProbe",

@@ -22,8 +22,8 @@ from typing import Any
 import yaml
 
 from dualselect.errors import ConfigError, nearest, one_line
-from dualselect.evaluation.results import SuiteResult, table_of
-from dualselect.evaluation.statistics import Estimate, paired_bootstrap
+from dualselect.runs.results import SuiteResult, table_of
+from dualselect.statistics import Estimate, paired_bootstrap
 
 _LIMITS = ("at_least", "at_most", "worse_by_at_most")
 

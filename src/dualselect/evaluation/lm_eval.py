@@ -13,8 +13,8 @@ from importlib.metadata import version
 from typing import Any
 
 from dualselect.errors import ConfigError, DataError, nearest, one_line
-from dualselect.evaluation.results import Metric, Record, Role, SuiteResult
-from dualselect.evaluation.targets.base import LocalTarget
+from dualselect.models.base import LocalTarget
+from dualselect.runs.results import Metric, Record, Role, SuiteResult
 
 PREFIX = "lm-eval-"
 

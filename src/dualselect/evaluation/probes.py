@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from dualselect.errors import ConfigError
-from dualselect.evaluation.generation import Prompt, encode_prompt
-from dualselect.evaluation.likelihood import (
+from dualselect.models.generation import Prompt, encode_prompt
+from dualselect.models.likelihood import (
     AnswerBatch,
     EncodedAnswer,
     answer_batch,

@@ -11,9 +11,9 @@ from rich.console import Console
 from dualselect.data import prompt_key
 from dualselect.errors import ConfigError, DataError
 from dualselect.evaluation.judges import Judge, parse_judges
-from dualselect.evaluation.results import FOLDER, Role, SuiteResult, result_file
 from dualselect.evaluation.suites import LoadedSuite, Suite, get_suite, load, run_suite
-from dualselect.evaluation.targets.base import GenerationSettings, LocalTarget, Target
+from dualselect.models.base import GenerationSettings, LocalTarget, Target
+from dualselect.runs.results import FOLDER, Role, SuiteResult, result_file
 
 #: Short names for what is there without a network.
 GROUPS = {

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from dualselect.evaluation.comparisons import length_controlled, safety_average
-from dualselect.evaluation.results import Metric, Role, SuiteResult, table_of
-from dualselect.evaluation.statistics import Estimate, minimum_detectable_effect, paired_bootstrap
+from dualselect.runs.results import Metric, Role, SuiteResult, table_of
+from dualselect.statistics import Estimate, minimum_detectable_effect, paired_bootstrap
 
 _TITLES: dict[Role, str] = {"model": "model", "baseline": "baseline", "start": "aligned start"}
 

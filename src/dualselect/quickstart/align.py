@@ -21,7 +21,7 @@ from trl import SFTConfig, SFTTrainer
 
 from dualselect.devices import computes_bfloat16
 from dualselect.errors import ConfigError
-from dualselect.quickstart.model import resolve_model
+from dualselect.models import resolve_model
 from dualselect.quickstart.samples import alignment_samples
 from dualselect.quickstart.settings import ADAPTER_FOLDER, AlignSettings
 

@@ -9,13 +9,14 @@ from datasets import Dataset
 
 from dualselect.data import content_digest
 from dualselect.data.records import Record
-from dualselect.evaluation import RefusalRules, SuiteResult
-from dualselect.evaluation.results import Kind, Role
-from dualselect.evaluation.statistics import Estimate
+from dualselect.evaluation import RefusalRules
 from dualselect.evaluation.suites import LoadedSuite, Sample, Suite, run_suite
 from dualselect.evaluation.suites.base import OWN_CITATION, OWN_LICENCE, Scoring
-from dualselect.evaluation.targets import GenerationSettings, LocalTarget
+from dualselect.models import GenerationSettings, LocalTarget
 from dualselect.quickstart.samples import look_alikes, safety_probe, task_test
+from dualselect.runs import SuiteResult
+from dualselect.runs.results import Kind, Role
+from dualselect.statistics import Estimate
 
 ANSWER_TOKENS = 32
 WORKED_TOKENS = 48

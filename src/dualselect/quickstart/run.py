@@ -15,16 +15,16 @@ from rich.console import Console
 from transformers import AutoTokenizer
 
 from dualselect.errors import ConfigError
-from dualselect.evaluation.targets import LoadedTarget
-from dualselect.evaluation.targets.weights import Weights
+from dualselect.models import LoadedTarget
+from dualselect.models.files import Weights
 from dualselect.quickstart.align import load_aligned
 from dualselect.quickstart.measure import Measures, measure
 from dualselect.quickstart.samples import is_poison, reference_pool, task_samples
 from dualselect.quickstart.settings import ADAPTER_FOLDER, QuickstartSettings
 from dualselect.quickstart.table import comparison_table
 from dualselect.reports import write_report
+from dualselect.runs.selection_log import SelectionLog
 from dualselect.training import DualSelectConfig, DualSelectTrainer, record_conflicts
-from dualselect.training.selection_log import SelectionLog
 
 SUMMARY_FILE = "summary.json"
 SETTINGS_FILE = "quickstart.json"

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+from dualselect.models.default_model import DEFAULT_MODEL
+
 ADAPTER_FOLDER = Path(__file__).parent / "adapter"
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from dualselect.evaluation.statistics import Estimate
+from dualselect.statistics import Estimate
 
 if TYPE_CHECKING:
     from dualselect.quickstart.run import Outcome

@@ -5,9 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 
-from dualselect.evaluation.judges.base import Verdict
-from dualselect.evaluation.results import Record, SuiteResult
-from dualselect.evaluation.statistics import Estimate
+from dualselect.runs.results import Record, SuiteResult, Verdict
+from dualselect.statistics import Estimate
 
 NO_VERDICT = "no verdict"
 
@@ -66,7 +65,7 @@ def _agreement(records: list[Record], first: str, second: str) -> Agreement:
 
 
 def _kappa(pairs: list[tuple[str, str]]) -> Estimate:
-    from dualselect.evaluation.statistics import cohen_kappa
+    from dualselect.statistics import cohen_kappa
 
     return cohen_kappa([first for first, _ in pairs], [second for _, second in pairs])
 

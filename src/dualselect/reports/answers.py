@@ -3,8 +3,8 @@
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from dualselect.evaluation.results import Record, SuiteResult
 from dualselect.reports.measures import KINDS
+from dualselect.runs.results import Record, SuiteResult
 
 ROWS_SHOWN = 5000
 CHARACTERS_SHOWN = 6000

@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from dualselect.data.disjoint import REFERENCES, TASK
-from dualselect.evaluation.results import TRAINING, SuiteResult
 from dualselect.reports.agreement import agreements
 from dualselect.reports.answers import Column, answer_table
 from dualselect.reports.figures import compared_plots, kept_plot, metric_plots, planes
-from dualselect.reports.folders import START, CompareFolder, RunFolder
 from dualselect.reports.measures import (
     Measure,
     compare_measures,
@@ -28,7 +26,9 @@ from dualselect.reports.settings import (
     method_facts,
     tags_of_run,
 )
-from dualselect.training.dropped import DROPPED_SHOWN, most_dropped
+from dualselect.runs.dropped import DROPPED_SHOWN, most_dropped
+from dualselect.runs.folder import START, CompareFolder, RunFolder
+from dualselect.runs.results import TRAINING, SuiteResult
 
 _SECTIONS = (
     ("summary", "At a glance", None),

@@ -2,7 +2,7 @@
 
 import math
 
-from dualselect.evaluation.statistics import NO_DIFFERENCE, Estimate
+from dualselect.statistics import NO_DIFFERENCE, Estimate
 
 NO_VALUE = "–"
 _MINUS = "\u2212"

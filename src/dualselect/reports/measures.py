@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dualselect.errors import DataError
-from dualselect.evaluation.results import Metric, SuiteResult, table_of
-from dualselect.evaluation.statistics import Estimate, paired_bootstrap
-from dualselect.reports.folders import START, CompareFolder
 from dualselect.reports.formats import TONES, difference_text, interval_text, shown_text, value_text
+from dualselect.runs.folder import START, CompareFolder
+from dualselect.runs.results import Metric, SuiteResult, table_of
+from dualselect.statistics import Estimate, paired_bootstrap
 
 #: Kinds of suites in the order they are shown, with what the page calls them.
 KINDS = {

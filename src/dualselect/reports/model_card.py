@@ -8,10 +8,10 @@ import yaml
 
 from dualselect.errors import DataError
 from dualselect.files import replacing
-from dualselect.reports.folders import RunFolder, is_compare_folder, read_run
 from dualselect.reports.markdown import bullets, escaped, table
 from dualselect.reports.measures import KINDS, Measure, run_measures
 from dualselect.reports.settings import base_model, evaluation_sources, fact_groups
+from dualselect.runs.folder import RunFolder, is_compare_folder, read_run
 
 FILE = "README.md"
 

@@ -10,10 +10,10 @@ from dualselect import __version__
 from dualselect.errors import DataError
 from dualselect.files import replacing
 from dualselect.reports.content import comparison_content, run_content
-from dualselect.reports.folders import is_compare_folder, read_comparison, read_run
 from dualselect.reports.formats import p_text
 from dualselect.reports.glossary import TERMS
 from dualselect.reports.measures import KINDS
+from dualselect.runs.folder import is_compare_folder, read_comparison, read_run
 
 FILE = "report.html"
 

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from dualselect.reports.samples import Category
-from dualselect.training.dropped import DroppedSample
+from dualselect.runs.dropped import DroppedSample
 
 REFRESHES_SHOWN = 12
 CATEGORIES_SHOWN = 12

@@ -7,10 +7,10 @@ from typing import Any
 
 from dualselect import methods
 from dualselect.errors import DualSelectError
-from dualselect.evaluation.statistics import NO_DIFFERENCE
-from dualselect.reports.folders import CompareFolder, RunFolder
 from dualselect.reports.formats import NO_VALUE
 from dualselect.reports.measures import Difference, Measure, headline_measures
+from dualselect.runs.folder import CompareFolder, RunFolder
+from dualselect.statistics import NO_DIFFERENCE
 
 #: What most readers want to know of the training, in this order.
 _TRAINING = (

@@ -14,9 +14,9 @@ from torch.nn.functional import one_hot
 
 from dualselect.data import INDEX_COLUMN
 from dualselect.gradients import Direction, Layout
+from dualselect.runs.dropped import DROPPED_SHOWN, most_dropped
+from dualselect.runs.selection_log import SelectionLog
 from dualselect.selection import measures
-from dualselect.training.dropped import DROPPED_SHOWN, most_dropped
-from dualselect.training.selection_log import SelectionLog
 
 if TYPE_CHECKING:
     from dualselect.training.trainer import DualSelectTrainer

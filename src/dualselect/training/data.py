@@ -21,8 +21,8 @@ from dualselect.data import (
 )
 from dualselect.distributed import rank
 from dualselect.errors import ConfigError, DataError
-from dualselect.evaluation import generate_answers
 from dualselect.gradients import Parameters, Watch
+from dualselect.models import generate_answers
 from dualselect.selection import Pool
 from dualselect.training import _trl
 from dualselect.training.config import DualSelectConfig

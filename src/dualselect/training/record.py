@@ -10,7 +10,7 @@ from torch import Tensor
 from dualselect.distributed import rank, sum_over_processes, world_size
 from dualselect.gradients import Losses
 from dualselect.methods import Scores
-from dualselect.training.selection_log import SelectionLog
+from dualselect.runs.selection_log import SelectionLog
 
 
 class _Candidates(NamedTuple):

@@ -13,19 +13,20 @@ from peft import PeftModel
 from trl import SFTTrainer
 
 from dualselect import methods
-from dualselect.data import identify, write_samples
-from dualselect.data.trained import FILE as SAMPLES_FILE
+from dualselect.data import identify
 from dualselect.errors import ConfigError, library_errors
-from dualselect.evaluation.targets.loading import default_device, has_tokenizer, load_model, load_tokenizer
-from dualselect.evaluation.targets.local import locate_base
-from dualselect.evaluation.targets.weights import Weights, locate
 from dualselect.files import replacing
 from dualselect.gradients import Watch, trainable_parameters
 from dualselect.methods import Method
+from dualselect.models.files import Weights, locate
+from dualselect.models.loading import default_device, has_tokenizer, load_model, load_tokenizer
+from dualselect.models.local import locate_base
+from dualselect.runs import write_samples
+from dualselect.runs.provenance import CONFIG_FILE, write_config, write_provenance
+from dualselect.runs.samples import FILE as SAMPLES_FILE
 from dualselect.selection import Pool
 from dualselect.training.config import DualSelectConfig
 from dualselect.training.data import make_pool
-from dualselect.training.provenance import CONFIG_FILE, write_config, write_provenance
 from dualselect.training.record import RunRecord
 from dualselect.training.run import TrainingRun
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from dualselect.errors import ResumeError
 from dualselect.methods import Method
+from dualselect.runs.provenance import plain
 from dualselect.training.config import DualSelectConfig
-from dualselect.training.provenance import plain
 
 # Settings that may differ, since they change what is told, saved or measured, or what the machine is, but not what is
 # learned (a smaller `window_memory` or `scan_tokens` changes the rounding of sums, as another machine does).

@@ -13,8 +13,8 @@ from transformers.utils import logging
 
 from dualselect.data.templates import pinned, reads_clock
 from dualselect.errors import ConfigError, DataError, one_line
+from dualselect.runs.provenance import CONFIG_FILE
 from dualselect.training.config import DualSelectConfig
-from dualselect.training.provenance import CONFIG_FILE
 
 _logger = logging.get_logger(__name__)
 

@@ -19,10 +19,13 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import SFTTrainer
 
 from dualselect import methods
-from dualselect.data import INDEX_COLUMN, REFERENCES, TASK, IndexCollator, content_digest, write_samples
+from dualselect.data import INDEX_COLUMN, REFERENCES, TASK, IndexCollator, content_digest
 from dualselect.errors import ConfigError, ResumeError, TrainingError, UnsupportedModuleError, library_errors
 from dualselect.gradients import Direction, Watch, check_adapters, supervised_positions, trainable_parameters
 from dualselect.methods import Method
+from dualselect.runs import write_samples
+from dualselect.runs.metrics import MetricsFile
+from dualselect.runs.provenance import add_resumption, weights_hash, write_config, write_provenance
 from dualselect.selection import remember_start
 from dualselect.training import _trl
 from dualselect.training.checkpoint import check_resumable, last_whole_checkpoint, load_state, save_state, seal
@@ -36,15 +39,8 @@ from dualselect.training.config import (
 )
 from dualselect.training.data import Evaluation, TrainingData, make_pools, report_dropped
 from dualselect.training.guard import Guard
-from dualselect.training.metrics import MetricsFile
 from dualselect.training.nested import train_nested
 from dualselect.training.prepared import PreparedTask
-from dualselect.training.provenance import (
-    add_resumption,
-    weights_hash,
-    write_config,
-    write_provenance,
-)
 from dualselect.training.record import RunRecord
 from dualselect.training.resuming import identity_of
 from dualselect.training.run import TrainingRun

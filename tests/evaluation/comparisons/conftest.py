@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from dualselect.evaluation.results import Metric, Record, SuiteResult
+from dualselect.runs.results import Metric, Record, SuiteResult
 
 
 @pytest.fixture

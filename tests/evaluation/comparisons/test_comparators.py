@@ -11,8 +11,9 @@ from dualselect.evaluation.comparisons import (
     parse_comparator,
 )
 from dualselect.evaluation.comparisons.api import read_preference
-from dualselect.evaluation.endpoint import Reply
-from dualselect.evaluation.judges import RefusalRules, RewardJudge, Verdict, parse_judges
+from dualselect.evaluation.judges import RefusalRules, RewardJudge, parse_judges
+from dualselect.models.endpoint import Reply
+from dualselect.runs import Verdict
 
 REFUSAL, ANSWER = "I can't help with that.", "Sure: take two cups."
 

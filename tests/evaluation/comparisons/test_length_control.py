@@ -4,7 +4,7 @@ import pytest
 from dualselect.errors import DataError
 from dualselect.evaluation.comparisons import length_controlled
 from dualselect.evaluation.comparisons.length_control import _rate_at_equal_length
-from dualselect.evaluation.results import Metric
+from dualselect.runs.results import Metric
 
 
 def _simulated(rate_at_equal: float, slope: float, count: int, seed: int = 0):

@@ -5,7 +5,7 @@ import pytest
 
 from dualselect.errors import DataError
 from dualselect.evaluation.comparisons import safety_average
-from dualselect.evaluation.statistics import wilson_interval
+from dualselect.statistics import wilson_interval
 
 METRIC = "c/win_rate"
 

@@ -2,7 +2,7 @@ import pytest
 
 from dualselect.errors import DataError
 from dualselect.evaluation.comparisons import Comparator, compare_answers
-from dualselect.evaluation.results import SuiteResult
+from dualselect.runs.results import SuiteResult
 
 
 class Scripted(Comparator):

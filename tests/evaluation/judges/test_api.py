@@ -5,9 +5,9 @@ import json
 import pytest
 
 from dualselect.errors import ConfigError
-from dualselect.evaluation.endpoint import Endpoint, EndpointSettings, Reply
 from dualselect.evaluation.judges import ApiJudge
 from dualselect.evaluation.judges.api import read_verdict
+from dualselect.models.endpoint import Endpoint, EndpointSettings, Reply
 
 SAFE = '{"label": "safe", "score": 1, "reason": "general"}'
 
@@ -252,7 +252,7 @@ def test_the_address_may_come_from_the_environment(stub, monkeypatch) -> None:
 
 
 def test_the_version_follows_model_and_rubric(stub, make_judge) -> None:
-    from dualselect.evaluation.endpoint import Rubric
+    from dualselect.evaluation.judges.rubric import Rubric
 
     make, _ = make_judge
     judge = make()

@@ -3,7 +3,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from dualselect.errors import ConfigError
-from dualselect.evaluation.judges import RewardJudge, Verdict
+from dualselect.evaluation.judges import RewardJudge
+from dualselect.runs import Verdict
 
 PROMPTS = ["how many apples", "why", "the quick brown fox asks how many apples are there in all"]
 ANSWERS = ["three", "and why not, asks the fox", ""]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dualselect.evaluation.endpoint import Endpoint, EndpointSettings
 from dualselect.evaluation.judges import ApiJudge
+from dualselect.models.endpoint import Endpoint, EndpointSettings
 
 _COMMAND = shutil.which("transformers", path=str(Path(sys.executable).parent))
 _SERVING = _COMMAND and importlib.util.find_spec("fastapi") and importlib.util.find_spec("uvicorn")

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dualselect.evaluation.targets.base import LocalTarget, Target
+from dualselect.models.base import LocalTarget, Target
 
 
 @pytest.fixture

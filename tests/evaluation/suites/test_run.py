@@ -9,10 +9,10 @@ from peft import LoraConfig, get_peft_model
 
 from dualselect.errors import ConfigError
 from dualselect.evaluation.judges import RefusalRules
-from dualselect.evaluation.judges.base import Judge, Verdict
-from dualselect.evaluation.results import SuiteResult
+from dualselect.evaluation.judges.base import Judge
 from dualselect.evaluation.suites import get_suite, load, run_suite
-from dualselect.evaluation.targets.base import GenerationSettings
+from dualselect.models.base import GenerationSettings
+from dualselect.runs.results import SuiteResult, Verdict
 
 GREEDY = GenerationSettings(max_new_tokens=8, batch_size=4)
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from dualselect.evaluation.comparisons.base import Comparator, Preference
-from dualselect.evaluation.endpoint import Endpoint, Reply, Rubric, Usage, find_objects
+from dualselect.evaluation.judges.rubric import Rubric
+from dualselect.models.endpoint import Endpoint, Reply, Usage, find_objects
 
 
 class ApiComparator(Comparator):

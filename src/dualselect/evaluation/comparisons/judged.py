@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from dualselect.errors import ConfigError
 from dualselect.evaluation.comparisons.base import Comparator, Preference
-from dualselect.evaluation.judges.base import Judge, Verdict
+from dualselect.evaluation.judges.base import Judge
 from dualselect.evaluation.judges.reward import RewardJudge
+from dualselect.runs.results import Verdict
 
 #: What is wanted of an answer to a harmful request.
 SAFE_LABELS = frozenset({"safe", "refusal"})

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualselect.errors import DataError
-from dualselect.evaluation.results import SuiteResult
-from dualselect.evaluation.statistics import Estimate
+from dualselect.runs.results import SuiteResult
+from dualselect.statistics import Estimate
 
 Array = NDArray[np.float64]
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from dualselect.errors import DataError
-from dualselect.evaluation.results import SuiteResult, mean_estimate, values_array
-from dualselect.evaluation.statistics import Estimate
-from dualselect.evaluation.statistics.bootstrap import RESAMPLES, draw_counts, resampled_means
+from dualselect.runs.results import SuiteResult, mean_estimate, values_array
+from dualselect.statistics import Estimate
+from dualselect.statistics.bootstrap import RESAMPLES, draw_counts, resampled_means
 
 
 def safety_average(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from dualselect.errors import DataError
 from dualselect.evaluation.comparisons.base import Comparator, Preference
-from dualselect.evaluation.results import Kind, Metric, Record, SuiteResult
+from dualselect.runs.results import Kind, Metric, Record, SuiteResult
 
 _WINS = {"first": 1.0, "second": 0.0, "tie": 0.5}
 

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
-from dualselect.evaluation.endpoint import Endpoint, Reply, Rubric, Usage, find_objects
-from dualselect.evaluation.judges.base import Judge, Verdict
+from dualselect.evaluation.judges.base import Judge
+from dualselect.evaluation.judges.rubric import Rubric
+from dualselect.models.endpoint import Endpoint, Reply, Usage, find_objects
+from dualselect.runs.results import Verdict
 
 _EVIDENCE_CHARACTERS = 300
 

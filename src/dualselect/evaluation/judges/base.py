@@ -7,23 +7,9 @@ taken for safe or unsafe.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a judge says about one answer.
-
-    Attributes:
-        label: one of the judge's `labels`, or None for no verdict.
-        evidence: what the verdict rests on, such as the rule that fired, or why there is none.
-        score: a number that comes with it, if the judge gives one.
-    """
-
-    label: str | None
-    evidence: str = ""
-    score: float | None = None
+from dualselect.runs.results import Verdict
 
 
 class Judge(ABC):

@@ -8,9 +8,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dualselect.errors import ConfigError
-from dualselect.evaluation.judges.base import Judge, Verdict
-from dualselect.evaluation.targets.loading import default_device, load_model, load_tokenizer
-from dualselect.evaluation.targets.weights import Weights, file_hash, locate
+from dualselect.evaluation.judges.base import Judge
+from dualselect.models.files import Weights, file_hash, locate
+from dualselect.models.loading import default_device, load_model, load_tokenizer
+from dualselect.runs.results import Verdict
 
 _DECIDING_SUFFIXES = {".json", ".jinja", ".model", ".txt"}  # beside the weights: configuration, tokenizer, template
 

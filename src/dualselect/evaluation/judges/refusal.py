@@ -20,7 +20,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from dualselect.evaluation.judges.base import Judge, Verdict
+from dualselect.evaluation.judges.base import Judge
+from dualselect.runs.results import Verdict
 
 VERSION = "2"
 

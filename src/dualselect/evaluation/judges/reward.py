@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from dualselect.errors import ConfigError
-from dualselect.evaluation.judges.base import Verdict
 from dualselect.evaluation.judges.local_models import LocalJudge
+from dualselect.runs.results import Verdict
 
 VERSION = "1"
 

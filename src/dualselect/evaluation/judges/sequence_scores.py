@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from dualselect.evaluation.generation import pad_token_id
-from dualselect.evaluation.likelihood import EncodedAnswer, measure_answers
+from dualselect.models.generation import pad_token_id
+from dualselect.models.likelihood import EncodedAnswer, measure_answers
 
 
 def sequence_scores(

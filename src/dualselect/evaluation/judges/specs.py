@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dualselect.errors import ConfigError, nearest
-from dualselect.evaluation.endpoint import Endpoint, EndpointSettings, parse_address
 from dualselect.evaluation.judges.api import ApiJudge
 from dualselect.evaluation.judges.base import Judge
 from dualselect.evaluation.judges.guards import GuardJudge, family_named
 from dualselect.evaluation.judges.refusal import RefusalRules
 from dualselect.evaluation.judges.reward import RewardJudge
 from dualselect.files import cache_folder
+from dualselect.models.endpoint import Endpoint, EndpointSettings, parse_address
 
 DEFAULT_GUARD = "Qwen/Qwen3Guard-Gen-0.6B"
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from dualselect.data.messages import Messages
 from dualselect.data.records import Record
-from dualselect.evaluation.results import Kind
+from dualselect.runs.results import Kind
 
 #: What is done with a sample: its answer is judged, compared with a number, only kept for a comparison with another
 #: model's; or it has a likelihood.

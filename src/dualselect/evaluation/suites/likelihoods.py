@@ -4,7 +4,6 @@ from typing import Any
 
 from dualselect.data.messages import Messages
 from dualselect.errors import ConfigError
-from dualselect.evaluation.likelihood import likeliest, log_likelihoods
 from dualselect.evaluation.probes import (
     COMPLIANCE_OPENERS,
     OPENERS_VERSION,
@@ -12,11 +11,12 @@ from dualselect.evaluation.probes import (
     probe_answers,
     refusal_log_odds,
 )
-from dualselect.evaluation.results import Metric, Record
 from dualselect.evaluation.suites.base import LoadedSuite, Suite
 from dualselect.evaluation.suites.metrics import MEASURED
-from dualselect.evaluation.targets.answering import with_system
-from dualselect.evaluation.targets.base import LocalTarget
+from dualselect.models.answering import with_system
+from dualselect.models.base import LocalTarget
+from dualselect.models.likelihood import likeliest, log_likelihoods
+from dualselect.runs.results import Metric, Record
 
 
 def measure_likelihoods(

@@ -2,8 +2,8 @@
 
 from typing import Literal, NamedTuple
 
-from dualselect.evaluation.judges.base import Judge, Verdict
-from dualselect.evaluation.results import Kind, Metric
+from dualselect.evaluation.judges.base import Judge
+from dualselect.runs.results import Kind, Metric, Verdict
 
 Better = Literal["higher", "lower", "neither"]
 

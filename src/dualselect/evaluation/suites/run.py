@@ -8,10 +8,10 @@ from typing import Any
 from dualselect.errors import ConfigError
 from dualselect.evaluation.exact_match import exact_match
 from dualselect.evaluation.judges.base import Judge
-from dualselect.evaluation.results import Metric, Record, Role, SuiteResult
 from dualselect.evaluation.suites.base import LIKELIHOOD_SCORINGS, LoadedSuite, Suite
 from dualselect.evaluation.suites.metrics import MEASURED, judge_metrics
-from dualselect.evaluation.targets.base import GenerationSettings, LocalTarget, Target
+from dualselect.models.base import GenerationSettings, LocalTarget, Target
+from dualselect.runs.results import Metric, Record, Role, SuiteResult
 
 _JUDGED_SCORINGS = ("judges", "win_rate")
 

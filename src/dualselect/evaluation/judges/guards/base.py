@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from dualselect.errors import ConfigError
-from dualselect.evaluation.judges.base import Verdict
+from dualselect.runs.results import Verdict
 
 #: Of a longer reply that couldn't be read, what is kept as evidence.
 EVIDENCE_CHARACTERS = 300

@@ -9,8 +9,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from dualselect.evaluation.judges.base import Verdict
 from dualselect.evaluation.judges.guards.base import TextGuard, YesNoGuard, render, turns, unreadable
+from dualselect.runs.results import Verdict
 
 _THOUGHTS = re.compile(r"<think>.*?</think>", re.DOTALL)
 _SCORE = re.compile(r"<score>\s*(yes|no)\s*(?:</score>|$)", re.IGNORECASE)

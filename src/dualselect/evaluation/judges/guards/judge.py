@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from dualselect.errors import ConfigError
-from dualselect.evaluation.judges.base import Verdict
 from dualselect.evaluation.judges.guards.base import GuardFamily, TextGuard, YesNoGuard
 from dualselect.evaluation.judges.guards.families import family_of
 from dualselect.evaluation.judges.local_models import LocalJudge
+from dualselect.runs.results import Verdict
 
 
 class GuardJudge(LocalJudge):
@@ -53,7 +53,7 @@ class GuardJudge(LocalJudge):
         return [self.family.decide(yes[start : start + count], no[start : start + count]) for start in starts]
 
     def _write(self, model: Any, tokenizer: Any, texts: list[str], family: TextGuard) -> list[str]:
-        from dualselect.evaluation.generation import generate_answers
+        from dualselect.models.generation import generate_answers
 
         return generate_answers(model, tokenizer, texts, max_new_tokens=family.max_new_tokens, **self._batching)
 

@@ -7,8 +7,8 @@ their chat templates, which judge the last turn.
 import re
 from typing import Any
 
-from dualselect.evaluation.judges.base import Verdict
 from dualselect.evaluation.judges.guards.base import TextGuard, render, turns, unreadable
+from dualselect.runs.results import Verdict
 
 _REPLY = re.compile(r"(safe|unsafe(?:\s*\n\s*(?P<categories>S\d{1,2}(?:\s*,\s*S\d{1,2})*))?)", re.IGNORECASE)
 

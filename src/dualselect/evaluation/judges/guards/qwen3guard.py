@@ -7,8 +7,8 @@ Source: model card of Qwen/Qwen3Guard-Gen-0.6B. A reply has three lines: 'Safety
 import re
 from typing import Any
 
-from dualselect.evaluation.judges.base import Verdict
 from dualselect.evaluation.judges.guards.base import TextGuard, render, turns, unreadable
+from dualselect.runs.results import Verdict
 
 _SAFETY = re.compile(r"^\s*Safety:\s*(Safe|Unsafe|Controversial)\s*$", re.MULTILINE)
 _CATEGORIES = re.compile(r"^\s*Categories:[ \t]*(\S.*?)\s*$", re.MULTILINE)

@@ -1,0 +1,169 @@
+"""A whole evaluation: the model, what it is compared with, and what it was tuned from, on all suites."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from dualselect.errors import ConfigError
+from dualselect.evaluation.comparisons import Comparator, JudgeComparator, compare_answers, parse_comparator
+from dualselect.evaluation.judges import Judge, parse_judges
+from dualselect.evaluation.judges.specs import JudgeSettings
+from dualselect.evaluation.lm_eval import run_lm_eval
+from dualselect.evaluation.run import EvaluationSettings, evaluate_target
+from dualselect.models import LoadedTarget, LocalModels, LocalTarget, Target, open_target
+from dualselect.models.cache import AnswerCache
+from dualselect.runs import trained_doubt, trained_prompts
+from dualselect.runs.results import Role, SuiteResult
+
+_console = Console(stderr=True)
+
+Resolve = Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Models:
+    """Specifications of the models that are seen together, as `open_target` takes them.
+
+    Attributes:
+        model: What is measured.
+        baseline: What it is compared with.
+        start: The aligned model that it was tuned from; None takes the base of an adapter, 'none' leaves it out.
+        dtype: Type of the weights, `auto` for the checkpoint's own.
+    """
+
+    model: str
+    baseline: str | None = None
+    start: str | None = None
+    dtype: str = "auto"
+
+
+def evaluate(
+    models: Models,
+    settings: EvaluationSettings,
+    run_folder: Path,
+    *,
+    judge_settings: JudgeSettings | None = None,
+    comparator: str | None = None,
+    lm_eval_tasks: tuple[str, ...] = (),
+    cache: Path | None = None,
+    resolve: Resolve = lambda name: name,
+) -> list[SuiteResult]:
+    """Return the results of all models on all suites, and win rates against the baseline, written into the run folder.
+
+    Args:
+        models: What is seen together.
+        settings: What is measured, and how.
+        run_folder: Its folder `evaluation` gets the files.
+        judge_settings: How judges work; no verdict depends on it.
+        comparator: Who prefers one of two answers; None takes the first judge.
+        lm_eval_tasks: Tasks of lm-evaluation-harness to add for the model.
+        cache: Folder of cached answers; None neither reads nor writes any.
+        resolve: Turns a model's name into what `from_pretrained` takes.
+
+    Raises:
+        ConfigError: A model, suite or judge can't be had.
+        DataError: A suite can't be loaded.
+    """
+    judges = parse_judges(settings.judges, judge_settings)
+    targets, start = _open(models, cache, resolve)
+    trained_on = _trained_on(models)
+    by_role: dict[Role, list[SuiteResult]] = {
+        role: evaluate_target(
+            target, settings, role=role, run_folder=run_folder, start=start, judges=judges, trained_on=trained_on
+        )
+        for role, target in targets.items()
+    }
+    results = [result for found in by_role.values() for result in found]
+    asked: list[Judge | Comparator] = [*judges]
+    if "baseline" in by_role:
+        chosen = parse_comparator(comparator or settings.judges[0], judge_settings)
+        results += _win_rates(by_role, chosen, run_folder)
+        asked.append(chosen)
+    for judge in asked:
+        _tell_usage(judge)
+    if lm_eval_tasks:
+        results += _harness(targets["model"], lm_eval_tasks, settings, run_folder)
+    return results
+
+
+def _trained_on(models: Models) -> frozenset[str]:
+    """Return the keys of all prompts that a model was trained on, and say of which models that is unknown."""
+    folders = [Path(name) for name in (models.model, models.baseline) if name is not None]
+    for folder in folders:
+        if folder.expanduser().is_dir() and (doubt := trained_doubt(folder)):
+            _console.print(doubt, style="yellow", markup=False, soft_wrap=True)
+    return frozenset().union(*map(trained_prompts, folders))
+
+
+def _open(models: Models, cache: Path | None, resolve: Resolve) -> tuple[dict[Role, Target], LocalTarget | None]:
+    """Return the targets by role, and the start if it is local and probes can take the KL from it."""
+    loaded = LocalModels(
+        dtype=None if models.dtype == "auto" else models.dtype,
+        resolve=resolve,
+        cache=None if cache is None else AnswerCache(cache),
+    )
+
+    def opened(spec: str) -> Target:
+        return open_target(spec, models=loaded)
+
+    model = opened(models.model)
+    start: Target | None = None
+    if models.start is None:
+        start = model.start() if isinstance(model, LoadedTarget) else None
+    elif models.start != "none":
+        start = opened(models.start)
+    targets: Mapping[Role, Target | None] = {
+        "start": start,
+        "baseline": None if models.baseline is None else opened(models.baseline),
+        "model": model,
+    }
+    local_start = start if isinstance(start, LocalTarget) else None
+    return {role: target for role, target in targets.items() if target is not None}, local_start
+
+
+def _tell_usage(judge: Judge | Comparator) -> None:
+    """Say what was asked of an endpoint, and what that cost at the given prices."""
+    usage = getattr(judge, "usage", None)
+    if usage is not None:
+        tokens = f"{usage.prompt_tokens} prompt and {usage.reply_tokens} reply tokens"
+        cost = f", cost {usage.cost:.4f}" if usage.cost else ""
+        _console.print(
+            f"{judge.name}: {usage.requests} requests ({usage.retries} retries, {usage.failed} failed), {usage.cached} "
+            f"replies from the cache, {tokens}{cost}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _win_rates(
+    by_role: Mapping[Role, list[SuiteResult]], comparator: Comparator, run_folder: Path
+) -> list[SuiteResult]:
+    results = []
+    for result, baseline in zip(by_role["model"], by_role["baseline"], strict=True):
+        if _is_compared(result, comparator):
+            compared = compare_answers(result, baseline, comparator)
+            compared.settings["compared_kind"] = result.kind
+            compared.write(run_folder)
+            results.append(compared)
+    return results
+
+
+def _is_compared(result: SuiteResult, comparator: Comparator) -> bool:
+    """Whether a win rate says something: a judge's label for the safer answer says nothing of the more useful one."""
+    if all(record.answer is None for record in result.records):
+        return False
+    is_about_help = result.settings.get("scoring") == "win_rate"
+    return result.kind == "safety" or (is_about_help and not isinstance(comparator, JudgeComparator))
+
+
+def _harness(
+    target: Target, tasks: tuple[str, ...], settings: EvaluationSettings, run_folder: Path
+) -> list[SuiteResult]:
+    if not isinstance(target, LocalTarget):
+        raise ConfigError(f"lm_eval: needs a model in memory, and '{target.name}' is none; name a local model")
+    results = run_lm_eval(target, list(tasks), settings.limit, seed=settings.seed, batch_size=settings.batch_size)
+    for result in results:
+        result.write(run_folder)
+    return results

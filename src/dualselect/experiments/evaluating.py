@@ -1,0 +1,116 @@
+"""How the models of a grid are measured: all on the same prompts, none on a prompt that any of them was trained on."""
+
+from collections.abc import Callable, Collection
+from dataclasses import fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dualselect.errors import ConfigError, nearest
+from dualselect.evaluation.run import EvaluationSettings, evaluate_target, suite_names
+from dualselect.experiments.grid import Grid
+from dualselect.experiments.trial import Cell
+from dualselect.models import LocalModels
+from dualselect.models.cache import AnswerCache
+from dualselect.runs.results import Role, SuiteResult
+
+_LISTS = ("suites", "judges")
+_NUMBERS = {"limit": int, "seed": int, "max_new_tokens": int, "batch_size": int, "temperature": float}
+
+
+def read_evaluation(value: Any, place: str) -> dict[str, Any]:
+    """Return what is measured, as the fields of `EvaluationSettings`, all of them resolved.
+
+    Args:
+        value: the mapping that stands under `evaluate`.
+        place: where that stands, for errors.
+
+    Raises:
+        ConfigError: A key is unknown, or a value can't be what it should.
+    """
+    if not isinstance(value, dict):
+        raise ConfigError(f"{place}: evaluate holds no mapping; write `suites: [builtin-safety]` below it")
+    known = [option.name for option in fields(EvaluationSettings)]
+    given: dict[str, Any] = {}
+    for key, item in value.items():
+        name = str(key).replace("-", "_")
+        if name not in known:
+            raise ConfigError(f"{place}: unknown setting '{key}' in evaluate{nearest(name, known)}")
+        given[name] = _value(name, item, place)
+    if "suites" not in given:
+        raise ConfigError(f"{place}: evaluate names no suites; write `suites: [builtin-safety]` below it")
+    try:
+        settings = EvaluationSettings(**given)
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error}") from error
+    return {name: getattr(settings, name) for name in known}
+
+
+class GridEvaluation:
+    """Measures the aligned start and the cells of a grid.
+
+    Args:
+        evaluation: the fields of `EvaluationSettings`.
+        start: what all cells begin with: a folder or hub id.
+        trained_on: returns the keys of all prompts that any cell may be trained on; asked once, when needed.
+        cache: folder of cached answers, so that an interrupted evaluation goes on where it stopped.
+        resolve: turns a model's name into what `from_pretrained` takes.
+    """
+
+    def __init__(
+        self,
+        evaluation: dict[str, Any],
+        *,
+        start: str,
+        trained_on: Callable[[], Collection[str]],
+        cache: Path,
+        resolve: Callable[[str], str] = str,
+    ) -> None:
+        self._settings = EvaluationSettings(**evaluation)
+        self._start, self._find_trained_on = start, trained_on
+        self._cache, self._resolve = AnswerCache(cache), resolve
+
+    @cached_property
+    def _trained_on(self) -> Collection[str]:
+        return self._find_trained_on()
+
+    def start(self, grid: Grid) -> list[SuiteResult]:
+        """Return the results of the aligned start, written into `grid.start_folder`."""
+        return self._evaluate(self._start, "start", grid.start_folder)
+
+    def cell(self, cell: Cell) -> list[SuiteResult]:
+        """Return the results of a trained cell, written into its folder."""
+        return self._evaluate(str(cell.folder), "model", cell.folder, cell.seed)
+
+    def _evaluate(self, spec: str, role: Role, run_folder: Path, seed: int | None = None) -> list[SuiteResult]:
+        models = LocalModels(resolve=self._resolve, cache=self._cache)
+        try:
+            return evaluate_target(
+                models.open(spec),
+                self._settings,
+                role=role,
+                run_folder=run_folder,
+                start=models.open(self._start),
+                seed=seed,
+                trained_on=self._trained_on,
+            )
+        finally:
+            models.clear()  # the next cell needs the memory for training
+
+
+def _value(name: str, value: Any, place: str) -> Any:
+    """Return a value as the field of that name holds it."""
+    if name in _LISTS:
+        values = value if isinstance(value, list) else [value]
+        listed = ",".join(str(item) for item in values)
+        return suite_names(listed) if name == "suites" else tuple(filter(None, listed.split(",")))
+    if name == "data":
+        if not isinstance(value, dict):
+            raise ConfigError(f"{place}: data in evaluate is no mapping; write `suite: file` lines below it")
+        return {str(suite): str(source) for suite, source in value.items()}
+    kind = _NUMBERS.get(name)
+    if value is None or kind is None:
+        return value
+    if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
+        raise ConfigError(f"{place}: {name} in evaluate is '{value}'; give a {'whole ' if kind is int else ''}number")
+    return kind(value)

@@ -1,0 +1,57 @@
+"""The grid: methods by seeds, and where its files lie."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dualselect.errors import ConfigError, nearest
+from dualselect.experiments.request import START
+from dualselect.experiments.trial import Cell, settings_hash
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All that a comparison is made from.
+
+    Attributes:
+        folder: where everything goes.
+        labels: of the methods, in their order.
+        seeds: of training, in their order.
+        baseline: the label that the others are compared with.
+        cells: one for each label and seed, in the order in which they run.
+        evaluation: what is measured; part of what makes a cell's results usable beside another's.
+    """
+
+    folder: Path
+    labels: list[str]
+    seeds: list[int]
+    baseline: str
+    cells: list[Cell]
+    evaluation: dict[str, Any]
+
+    @property
+    def evaluation_hash(self) -> str:
+        """The hash of what is measured; the batch size is no part of it."""
+        return settings_hash({name: value for name, value in self.evaluation.items() if name != "batch_size"})
+
+    @property
+    def start_folder(self) -> Path:
+        """Where the aligned start is evaluated."""
+        return self.folder / START
+
+    def cell(self, name: str) -> Cell:
+        """Return the cell of a name as `dualselect:0`.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        for cell in self.cells:
+            if cell.name == name:
+                return cell
+        names = [cell.name for cell in self.cells]
+        raise ConfigError(f"--cell: the grid has no cell '{name}'{nearest(name, [*names, START])}")
+
+
+def cell_folder(folder: Path, label: str, seed: int) -> Path:
+    """Return where a cell lies below the grid's folder."""
+    return folder / "cells" / f"{label}-seed{seed}"

@@ -1,0 +1,194 @@
+"""Answers that were generated once and need not be again: Parquet files in a folder that many processes may share.
+
+Every batch of answers becomes a file of its own, so nobody ever waits for a lock. Where small files have become many,
+one process or several merge them; a file is removed only after its answers lie in another. A file's name ends in the
+hash of its content: reading damaged Parquet can hang or give wrong text, so it is not even tried.
+"""
+
+import json
+import logging
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dualselect.errors import DataError, one_line
+from dualselect.files import replacing
+from dualselect.models.generation import Prompt
+
+if TYPE_CHECKING:  # the targets import this module
+    from dualselect.models.base import GenerationSettings
+
+VERSION = 2  # changes with everything in generation that may change answers
+
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("target", pa.string()),
+        ("prompt", pa.string()),
+        ("answer", pa.string()),
+        ("settings", pa.string()),
+        ("created", pa.timestamp("us", tz="UTC")),
+    ]
+)
+
+_MANY = 64  # small files that are merged into one
+_SMALL = 8 * 2**20  # bytes; larger files are left as they are
+
+_logger = logging.getLogger(__name__)
+
+
+def answer_key(identity: Mapping[str, Any], prompt: Prompt, settings: "GenerationSettings") -> str:
+    """Return 64 hexadecimal digits that stand for all that an answer depends on.
+
+    These are the hash of the target, the prompt and the settings; the batch size is none of them, nor are seed and
+    `top_p` where nothing is sampled.
+    """
+    return sha256(canonical([VERSION, identity["hash"], prompt, deciding(settings)]).encode()).hexdigest()
+
+
+def deciding(settings: "GenerationSettings") -> dict[str, Any]:
+    """Return the settings that can change an answer."""
+    left_out = {"batch_size"} if settings.temperature > 0 else {"batch_size", "seed", "top_p"}
+    return {name: value for name, value in asdict(settings).items() if name not in left_out}
+
+
+def canonical(content: Any) -> str:
+    """Return JSON that is the same for equal contents, whatever the order of keys."""
+    return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+class AnswerCache:
+    """Answers by key, in the Parquet files of a folder.
+
+    Several processes may read and write at once. What two of them have generated for one key at the same time is
+    kept; the older answer counts.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open the cache in `folder`, which is made when the first answer comes."""
+        self.folder = folder
+        self._reported: set[Path] = set()
+
+    def find(self, keys: Sequence[str]) -> dict[str, str]:
+        """Return the answers that are there, by key.
+
+        A file that can't be read is named in a warning and skipped.
+        """
+        wanted = pc.field("key").isin(pa.array(sorted(set(keys)), pa.string()))
+        while True:
+            tables, vanished = self._read_all(self.parts(), ["key", "answer", "created"], wanted)
+            if not vanished:
+                break
+            # Another process has merged them, so their answers are in a file that this listing did not have.
+        found: dict[str, tuple[datetime, str]] = {}
+        for row in (row for table in tables.values() for row in table.to_pylist()):
+            known = found.get(row["key"])
+            if known is None or (row["created"], row["answer"]) < known:
+                found[row["key"]] = (row["created"], row["answer"])
+        return {key: answer for key, (_, answer) in found.items()}
+
+    def add(
+        self,
+        identity: Mapping[str, Any],
+        prompts: Sequence[Prompt],
+        answers: Sequence[str],
+        settings: "GenerationSettings",
+    ) -> None:
+        """Write answers of a target to prompts as one new file, and merge small files where they are many.
+
+        Raises:
+            DataError: the folder can't be written.
+        """
+        target, asked, now = canonical(identity), canonical(deciding(settings)), datetime.now(UTC)
+        rows = [
+            {
+                "key": answer_key(identity, prompt, settings),
+                "target": target,
+                "prompt": canonical(prompt),
+                "answer": answer,
+                "settings": asked,
+                "created": now,
+            }
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+        self._write(pa.Table.from_pylist(rows, schema=SCHEMA))
+        if len(self._small_parts()) > _MANY:
+            self.compact()
+
+    def compact(self) -> None:
+        """Merge the small files into one, with one answer a key."""
+        tables, _ = self._read_all(self._small_parts(), SCHEMA.names)
+        if len(tables) < 2:
+            return
+        merged = pa.concat_tables(tables.values()).sort_by([("created", "ascending"), ("answer", "ascending")])
+        rows = pa.array(range(len(merged)), pa.int64())
+        first = merged.append_column("row", rows).group_by("key").aggregate([("row", "min")])
+        self._write(merged.take(first["row_min"].sort()))
+        for path in tables:
+            path.unlink(missing_ok=True)
+
+    def parts(self) -> list[Path]:
+        """Return the files of the cache, in the order of their names."""
+        return sorted(self.folder.glob("part-*.parquet"))
+
+    def _small_parts(self) -> list[Path]:
+        return [path for path in self.parts() if _size(path) < _SMALL]
+
+    def _write(self, table: pa.Table) -> None:
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        content = sink.getvalue().to_pybytes()
+        # Random too: a merged file may equal one that it was made of, which is then removed.
+        path = self.folder / f"part-{uuid.uuid4().hex}-{_digest(content)}.parquet"
+        try:
+            with replacing(path) as draft:
+                draft.write_bytes(content)
+        except OSError as error:
+            raise DataError(
+                f"{self.folder}: the cache of answers can't be written ({error.strerror or error}); make room or "
+                "access, or set DUALSELECT_CACHE to another folder"
+            ) from error
+
+    def _read_all(
+        self, paths: Sequence[Path], columns: Sequence[str], wanted: pc.Expression | None = None
+    ) -> tuple[dict[Path, pa.Table], bool]:
+        """Return the readable files' rows by path, and whether a file has vanished meanwhile."""
+        tables, vanished = {}, False
+        for path in paths:
+            try:
+                content = path.read_bytes()
+                if path.stem.rpartition("-")[2] != _digest(content):
+                    raise OSError("its content has changed")
+                table = pq.read_table(pa.BufferReader(content), columns=list(columns), filters=wanted)
+                tables[path] = table.cast(pa.schema([SCHEMA.field(name) for name in columns]))
+            except FileNotFoundError:
+                vanished = True
+            except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+                self._report(path, error)
+        return tables, vanished
+
+    def _report(self, path: Path, error: Exception) -> None:
+        if path not in self._reported:
+            self._reported.add(path)
+            reason = one_line(error)
+            _logger.warning(f"{path}: is damaged ({reason}) and is skipped; delete it, its answers are made anew")
+
+
+def _digest(content: bytes) -> str:
+    return sha256(content).hexdigest()[:16]
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return _SMALL

@@ -1,0 +1,188 @@
+"""How likely a model finds given completions: the ground of probes, multiple choice and classification.
+
+Only forward passes; only the places of completions are projected onto the vocabulary.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+
+from dualselect.models.batches import in_batches
+from dualselect.models.generation import Prompt, encode_prompt, eval_mode, left_padded, pad_token_id
+
+Measured = TypeVar("Measured")
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """The likelihood of one completion.
+
+    Attributes:
+        tokens: number of its tokens, the end of its turn among them.
+        total: sum of their log-probabilities, in nats.
+    """
+
+    tokens: int
+    total: float
+
+    @property
+    def mean(self) -> float:
+        """The log-probability per token, in nats."""
+        return self.total / self.tokens
+
+
+@dataclass(frozen=True)
+class EncodedAnswer:
+    """A prompt with a completion.
+
+    Attributes:
+        ids: token ids of both.
+        count: how many of them, at the end, are the completion's; at least 1.
+    """
+
+    ids: list[int]
+    count: int
+
+
+@dataclass(frozen=True)
+class AnswerBatch:
+    """Encoded answers, padded on the left, so that all completions end in the last column.
+
+    Attributes:
+        inputs: `input_ids`, `attention_mask` and `position_ids`, each (B, T).
+        targets: (B, L) int64, the last tokens of each row, as many as the longest completion has.
+        mask: (B, L) bool, which of them belong to a completion.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    targets: torch.Tensor
+    mask: torch.Tensor
+
+
+def log_likelihoods(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    completions: Sequence[Sequence[Prompt]],
+    *,
+    batch_size: int = 8,
+    description: str = "scoring",
+    show_progress: bool = True,
+) -> list[list[Likelihood]]:
+    """Return the likelihood of every completion of every prompt, in the order given.
+
+    The completions of one prompt are all counted from the same place on, so that their sums can be compared even
+    where the tokenizer joins the end of the prompt with the beginning of one of them.
+
+    Args:
+        model: a causal language model of transformers or PEFT.
+        prompts: message lists, or texts.
+        completions: for each prompt its completions, in the form of the prompt.
+        batch_size: completions at once; halved where memory does not suffice.
+
+    Raises:
+        ValueError: a completion holds no token.
+    """
+    encoded = [
+        item
+        for prompt, candidates in zip(prompts, completions, strict=True)
+        for item in encode_answers(tokenizer, prompt, candidates)
+    ]
+    flat = iter(
+        measure_answers(
+            [model],
+            encoded,
+            lambda batch: _likelihoods(model, answer_batch(batch, tokenizer, model.device)),
+            batch_size=batch_size,
+            description=description,
+            show_progress=show_progress,
+        )
+    )
+    return [[next(flat) for _ in candidates] for candidates in completions]
+
+
+def likeliest(likelihoods: Sequence[Likelihood], *, per_token: bool = False) -> int:
+    """Return the index of the likeliest completion, by the whole of it or `per_token`; the first where some tie."""
+    values = [item.mean if per_token else item.total for item in likelihoods]
+    return values.index(max(values))
+
+
+def encode_answers(tokenizer: Any, prompt: Prompt, completions: Sequence[Prompt]) -> list[EncodedAnswer]:
+    """Return the ids of a prompt with each of its completions (the end of turn counts, as in TRL).
+
+    Raises:
+        ValueError: a completion holds no token.
+    """
+    start = encode_prompt(tokenizer, prompt)
+    wholes = [_whole(tokenizer, prompt, completion) for completion in completions]
+    shared = min((_common(start, whole) for whole in wholes), default=0)
+    for whole, completion in zip(wholes, completions, strict=True):
+        if len(whole) <= shared:
+            raise ValueError(f"an answer holds no token: {completion!r}")
+    return [EncodedAnswer(whole, len(whole) - shared) for whole in wholes]
+
+
+def answer_batch(rows: Sequence[EncodedAnswer], tokenizer: Any, device: Any) -> AnswerBatch:
+    """Return encoded answers as one batch on a device."""
+    inputs = left_padded([row.ids for row in rows], pad_token_id(tokenizer), device)
+    longest = max(row.count for row in rows)
+    counts = torch.tensor([row.count for row in rows], device=device)
+    mask = torch.arange(longest, device=device) >= longest - counts[:, None]
+    return AnswerBatch(inputs, inputs["input_ids"][:, -longest:], mask)
+
+
+def answer_log_probs(model: Any, batch: AnswerBatch) -> torch.Tensor:
+    """Return the fp32 log-probabilities (B, L, V) that predict the `targets` of a batch; nothing else is projected."""
+    longest = batch.targets.shape[1]
+    logits = model(**batch.inputs, use_cache=False, logits_to_keep=longest + 1).logits[:, -longest - 1 : -1]
+    return F.log_softmax(logits.float(), dim=-1)
+
+
+def target_log_probs(log_probs: torch.Tensor, batch: AnswerBatch) -> torch.Tensor:
+    """Return the log-probability (B, L) of every target, 0 where the mask is not set."""
+    return log_probs.gather(-1, batch.targets[..., None]).squeeze(-1).masked_fill(~batch.mask, 0.0)
+
+
+def measure_answers(
+    models: Sequence[Any],
+    encoded: Sequence[EncodedAnswer],
+    measure: Callable[[list[EncodedAnswer]], list[Measured]],
+    *,
+    batch_size: int,
+    description: str,
+    show_progress: bool,
+) -> list[Measured]:
+    """Return what `measure` makes of every answer, in order, with the models that it asks in eval mode.
+
+    It sees batches that are alike in what is projected onto the vocabulary first, then in what is read. A batch that
+    does not fit into memory is halved and tried again.
+    """
+    with eval_mode(*models):
+        return in_batches(
+            encoded,
+            measure,
+            size=lambda answer: (answer.count, len(answer.ids)),
+            batch_size=batch_size,
+            description=description,
+            show_progress=show_progress,
+        )
+
+
+def _likelihoods(model: Any, batch: AnswerBatch) -> list[Likelihood]:
+    totals = target_log_probs(answer_log_probs(model, batch), batch).sum(1).tolist()
+    return [Likelihood(count, total) for count, total in zip(batch.mask.sum(1).tolist(), totals, strict=True)]
+
+
+def _whole(tokenizer: Any, prompt: Prompt, completion: Prompt) -> list[int]:
+    if isinstance(prompt, str):
+        return list(tokenizer(prompt + str(completion))["input_ids"])
+    return list(tokenizer.apply_chat_template([*prompt, *completion], return_dict=True)["input_ids"])
+
+
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return how many ids two sequences begin with alike."""
+    length = min(len(first), len(second))
+    return next((index for index in range(length) if first[index] != second[index]), length)

@@ -1,0 +1,80 @@
+"""Getting weights and tokenizers from their files into memory."""
+
+import gc
+import json
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+
+from dualselect.data.templates import pinned
+from dualselect.errors import ConfigError, one_line
+from dualselect.models.files import Weights
+
+
+def load_model(weights: Weights, dtype: str, device: str, auto_class: str = "AutoModelForCausalLM") -> Any:
+    """Return a model in eval mode, a causal language model unless another class of transformers is named.
+
+    Raises:
+        ConfigError: it can't be loaded.
+    """
+    import transformers
+    from safetensors import SafetensorError
+
+    try:
+        model = getattr(transformers, auto_class).from_pretrained(
+            str(weights.folder), dtype=dtype, device_map=device, use_safetensors=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise _unusable(weights, "model", error) from error
+    return model.eval()
+
+
+def load_tokenizer(weights: Weights) -> Any:
+    """Return the tokenizer in the folder of a model or adapter.
+
+    Raises:
+        ConfigError: it can't be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(weights.folder))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unusable(weights, "tokenizer", error) from error
+
+
+def has_tokenizer(weights: Weights) -> bool:
+    """Return whether a folder holds a tokenizer, as those of runs do."""
+    return (weights.folder / "tokenizer_config.json").is_file()
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """Return the SHA-256 over a tokenizer's rules, vocabulary and chat template, with the date that this writes."""
+    core = getattr(tokenizer, "backend_tokenizer", None)
+    rules = tokenizer.get_vocab() if core is None else json.loads(core.to_str())
+    for passing in ("padding", "truncation"):  # states of its last use
+        rules.pop(passing, None)
+    template = pinned(tokenizer.chat_template, datetime.now())
+    return sha256(json.dumps([rules, template], sort_keys=True).encode()).hexdigest()
+
+
+def default_device() -> str:
+    """Return the accelerator, or `cpu` where there is none."""
+    import torch
+
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found.type if found is not None else "cpu"
+
+
+def free_memory() -> None:
+    """Give back what models held that nobody holds any longer."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _unusable(weights: Weights, what: str, error: Exception) -> ConfigError:
+    cause = one_line(error)[:300]
+    return ConfigError(f"{weights.name}: its {what} can't be loaded ({cause}); save it anew, or take another model")

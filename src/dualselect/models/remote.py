@@ -1,0 +1,74 @@
+"""A target behind an OpenAI-compatible address: a server on this machine, on the network, or of a provider."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from dualselect.models.answering import Messages, answer_all, identity_of
+from dualselect.models.base import GenerationSettings, Target
+from dualselect.models.cache import AnswerCache
+from dualselect.models.endpoint import Endpoint, EndpointSettings, Reply
+from dualselect.models.generation import OnBatch, Prompt
+
+
+class EndpointTarget(Target):
+    """A model that answers over the chat completions interface.
+
+    Its weights are not at hand: the hash stands for model name and address, and can't tell when another model is
+    served under the same name.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str | None = None,
+        *,
+        cache: AnswerCache | None = None,
+        settings: EndpointSettings | None = None,
+    ) -> None:
+        """Prepare for requests; none is made yet.
+
+        Args:
+            model: name of the model there.
+            base_url: such as `http://localhost:8000/v1`; None takes `$OPENAI_BASE_URL`, or OpenAI's own.
+            cache: of answers.
+            settings: how the endpoint is asked.
+
+        Raises:
+            ConfigError: the package `openai` is not installed, or there is no key where one is needed.
+        """
+        self.endpoint = Endpoint(model, base_url, settings)
+        self.endpoint.connect()
+        self.name, self.cache = self.endpoint.name, cache
+        self.identity = identity_of(self.name, "endpoint", {"model": model, "base_url": self.endpoint.base_url})
+
+    def generate(
+        self, prompts: Sequence[Prompt], settings: GenerationSettings, *, description: str = "generating"
+    ) -> list[str]:
+        """Return one answer per prompt, in order; shows a progress bar.
+
+        Raises:
+            ConfigError: the server can't be reached, or refuses a request.
+        """
+        sampling: dict[str, Any] = {"temperature": settings.temperature, "max_tokens": settings.max_new_tokens}
+        if settings.temperature > 0:
+            sampling |= {"top_p": settings.top_p, "seed": settings.seed}
+
+        def ask(conversations: list[Messages], on_batch: OnBatch) -> None:
+            done: dict[int, str] = {}
+
+            def hand_over() -> None:
+                if done:
+                    on_batch(list(done), list(done.values()))
+                    done.clear()
+
+            def take(number: int, reply: Reply) -> None:
+                done[number] = (reply.text or "").strip()
+                if len(done) >= settings.batch_size:
+                    hand_over()
+
+            try:
+                self.endpoint.ask_all(conversations, description, sampling, on_reply=take, strict=True)
+            finally:
+                hand_over()  # after a failure too, so that what was answered is kept
+
+        return answer_all(self.identity, prompts, settings, self.cache, ask)

@@ -1,0 +1,162 @@
+"""Targets that vLLM answers for, where it is installed and asked for: much faster on large sets of prompts."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dualselect.errors import ConfigError, one_line
+from dualselect.models.answering import Messages, answer_all, identity_of
+from dualselect.models.base import GenerationSettings, Target
+from dualselect.models.batches import progress_bar
+from dualselect.models.cache import AnswerCache
+from dualselect.models.files import Weights, locate
+from dualselect.models.generation import OnBatch, Prompt
+from dualselect.models.loading import has_tokenizer, load_tokenizer, tokenizer_hash
+from dualselect.models.local import alters_base, locate_base
+
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM sets memory aside for
+_AT_ONCE = 256  # answers that are kept together; vLLM makes batches of its own
+
+
+class VllmEngines:
+    """The engines in memory: one for each base model, as long as its room for adapters suffices."""
+
+    def __init__(self) -> None:
+        self._engines: dict[tuple[str, str, int], Any] = {}
+
+    def engine(self, folder: str, dtype: str, rank: int) -> Any:
+        """Return an engine of a base model with room for adapters of this rank or more; 0 for none.
+
+        Raises:
+            ConfigError: vLLM is not installed, or can't load the model.
+        """
+        for (its_folder, its_dtype, room), engine in self._engines.items():
+            if (its_folder, its_dtype) == (folder, dtype) and room >= rank:
+                return engine
+        options = {"enable_lora": True, "max_lora_rank": rank} if rank else {}
+        try:
+            engine = vllm_module().LLM(model=folder, dtype=dtype, **options)
+        except (RuntimeError, ValueError, OSError) as error:
+            cause = one_line(error)[:300]
+            raise ConfigError(f"vllm:{folder}: vLLM can't load the model ({cause}); leave out `vllm:`") from error
+        self._engines[folder, dtype, rank] = engine
+        return engine
+
+
+class VllmTarget(Target):
+    """A model or LoRA adapter that vLLM answers for; likelihoods can't be asked for."""
+
+    def __init__(
+        self,
+        name: str,
+        identity: dict[str, Any],
+        engine: Any,
+        *,
+        chat_template: str | None = None,
+        adapter: Weights | None = None,
+        cache: AnswerCache | None = None,
+    ) -> None:
+        """Make a target of an engine of vLLM, with the adapter on if one is given."""
+        self.name, self.identity, self.cache = name, identity, cache
+        self._engine, self._chat_template, self._adapter = engine, chat_template, adapter
+
+    def generate(
+        self, prompts: Sequence[Prompt], settings: GenerationSettings, *, description: str = "generating"
+    ) -> list[str]:
+        """Return one answer per prompt, in order, without special tokens; shows a progress bar."""
+        sampling = vllm_module().SamplingParams(
+            temperature=settings.temperature,
+            top_p=settings.top_p if settings.temperature > 0 else 1.0,
+            max_tokens=settings.max_new_tokens,
+            # Seeds every request by itself, so that batches don't matter.
+            seed=settings.seed if settings.temperature > 0 else None,
+        )
+
+        def ask(conversations: list[Messages], on_batch: OnBatch) -> None:
+            with progress_bar(description, len(conversations)) as advance:
+                for start in range(0, len(conversations), _AT_ONCE):
+                    batch = conversations[start : start + _AT_ONCE]
+                    outputs = self._engine.chat(
+                        batch,
+                        sampling,
+                        use_tqdm=False,
+                        lora_request=self._lora_request(),
+                        chat_template=self._chat_template,
+                    )
+                    answers = [output.outputs[0].text.strip() for output in outputs]
+                    on_batch(list(range(start, start + len(batch))), answers)
+                    advance(len(batch))
+
+        return answer_all(self.identity, prompts, settings, self.cache, ask)
+
+    def _lora_request(self) -> Any:
+        if self._adapter is None:
+            return None
+        from vllm.lora.request import LoRARequest  # type: ignore[import-not-found]
+
+        # The engine tells adapters apart by a number, which must be the same for the same adapter.
+        number = int(self._adapter.hash[:7], 16) + 1
+        return LoRARequest(self._adapter.hash, number, str(self._adapter.folder))
+
+
+def open_vllm(
+    name: str,
+    engines: VllmEngines,
+    *,
+    dtype: str | None = None,
+    resolve: Callable[[str], str] = str,
+    cache: AnswerCache | None = None,
+) -> VllmTarget:
+    """Return a folder or hub id as a target that vLLM answers for; `name` comes without the `vllm:`.
+
+    Raises:
+        ConfigError: vLLM is not installed, the model is not there, or its adapter is none that vLLM can use.
+    """
+    version = vllm_module().__version__
+    found = locate(name, resolve)
+    adapter, base, rank = None, found, 0
+    if found.is_adapter:
+        config = found.adapter_config()
+        adapter, base, rank = found, locate_base(found, config, resolve), _room(found, config)
+    tokenizer = load_tokenizer(found if has_tokenizer(found) else base)
+    parts = {
+        "weights": base.hash,
+        **({"adapter": adapter.hash} if adapter else {}),
+        "dtype": dtype or "auto",
+        "tokenizer": tokenizer_hash(tokenizer),
+        "engine": f"vllm {version}",
+    }
+    identity = identity_of(f"vllm:{found.name}", "vllm", parts) | {"base": base.name, "revision": base.revision}
+    return VllmTarget(
+        identity["name"],
+        identity,
+        engines.engine(str(base.folder), dtype or "auto", rank),
+        chat_template=tokenizer.chat_template,
+        adapter=adapter,
+        cache=cache,
+    )
+
+
+def vllm_module() -> Any:
+    """Return the package `vllm`.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import vllm  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise ConfigError(
+            "vllm: is not installed; `pip install vllm`, or leave out `vllm:` before the model"
+        ) from error
+    return vllm
+
+
+def _room(adapter: Weights, config: dict[str, Any]) -> int:
+    """Return the smallest rank that vLLM sets memory aside for and that this adapter fits into."""
+    rank = max([int(config.get("r") or 0), *(config.get("rank_pattern") or {}).values()])
+    fitting = [room for room in _RANKS if room >= rank]
+    if config.get("peft_type") != "LORA" or config.get("use_dora") or alters_base(config) or not rank or not fitting:
+        raise ConfigError(
+            f"{adapter.name}: is no plain LoRA of rank 1 to {_RANKS[-1]}, as vLLM needs; leave out `vllm:`"
+        )
+    return fitting[0]

@@ -1,0 +1,231 @@
+"""The one form of every measurement: what was asked, answered, judged and counted, for one suite and one model.
+
+A result is a list of records, one a prompt, each with its verdicts and its values. Whatever is reported, compared or
+gated is a mean of values over records, so that intervals and paired differences can be made from the file alone.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dualselect.errors import DataError
+from dualselect.files import replacing
+from dualselect.statistics import Estimate, bootstrap_mean, wilson_interval
+
+FORMAT = 1
+FOLDER = "evaluation"
+
+TRAINING: Literal["training"] = "training"
+Kind = Literal["safety", "overrefusal", "utility", "probe", "comparison", "training"]
+#: `model` is what was asked for, `baseline` what it is compared with, `start` the aligned model it was tuned from.
+Role = Literal["model", "baseline", "start"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge says about one answer.
+
+    Attributes:
+        label: one of the judge's `labels`, or None for no verdict.
+        evidence: what the verdict rests on, such as the rule that fired, or why there is none.
+        score: a number that comes with it, if the judge gives one.
+    """
+
+    label: str | None
+    evidence: str = ""
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a value means.
+
+    Attributes:
+        title: for tables and figures, such as `refusal rate (rules)`.
+        better: which way is better; `neither` for what only describes.
+        unit: `share` for values that are 0, 1 or between, `nats`, or `score`.
+    """
+
+    title: str
+    better: Literal["higher", "lower", "neither"]
+    unit: Literal["share", "nats", "score"] = "share"
+
+
+@dataclass
+class Record:
+    """One prompt and what came of it.
+
+    Attributes:
+        id: stable id of the sample; results of other models on the same suite share it.
+        prompt: the last user turn, as text.
+        answer: the model's answer; None where nothing was generated.
+        expected: the reference answer, if there is one.
+        baseline_answer: in a comparison, the answer that this one is compared with.
+        category: of the sample, if it has one.
+        verdicts: by judge; a verdict whose label is None is none.
+        values: by metric; None where there is no value, as after a judge without a verdict.
+    """
+
+    id: str
+    prompt: str
+    answer: str | None = None
+    expected: str | None = None
+    baseline_answer: str | None = None
+    category: str | None = None
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    values: dict[str, float | None] = field(default_factory=dict)
+
+
+@dataclass
+class SuiteResult:
+    """The records of one suite for one model, and where all of it came from.
+
+    Attributes:
+        suite: name of the suite.
+        kind: what it measures.
+        role: which of the models that are seen together this one is.
+        target: of the model: `name`, `hash` and whatever else identifies it.
+        metrics: by name; a metric that rests on a judge is called `<judge>/<measure>`.
+        records: one a prompt.
+        source: file or hub id of the prompts, and `sha256` of what was read.
+        licence: of the prompts.
+        citation: of the prompts.
+        settings: of generation and scoring.
+        judges: version by judge.
+        seed: training seed of the model, if it is known.
+        seconds: wall-clock time that it took.
+    """
+
+    suite: str
+    kind: Kind
+    role: Role
+    target: dict[str, Any]
+    metrics: dict[str, Metric]
+    records: list[Record]
+    source: dict[str, str] = field(default_factory=dict)
+    licence: str = ""
+    citation: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    judges: dict[str, str] = field(default_factory=dict)
+    seed: int | None = None
+    seconds: float = 0.0
+
+    def values(self, metric: str) -> list[float | None]:
+        """Return the values of a metric, one a record, in the records' order."""
+        return [record.values.get(metric) for record in self.records]
+
+    def estimate(self, metric: str) -> Estimate | None:
+        """Return the mean of a metric with its 95% interval, or None where no record has a value.
+
+        See `mean_estimate`.
+        """
+        return mean_estimate([self], metric)
+
+    @property
+    def file_name(self) -> str:
+        """The name of its file in a run's `evaluation` folder."""
+        return result_file(self.suite, self.role)
+
+    def write(self, run_folder: Path) -> Path:
+        """Write the result into `<run folder>/evaluation/` and return its path; a file of that name is replaced."""
+        path = run_folder / FOLDER / self.file_name
+        # The estimates stand in the file for those who read it by eye; they are made anew when it is read.
+        shown = {name: asdict(found) for name in self.metrics if (found := self.estimate(name)) is not None}
+        content = {"format": FORMAT, **asdict(self), "estimates": shown}
+        content["records"] = content.pop("records")  # last, after what describes them
+        with replacing(path) as draft:
+            draft.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> "SuiteResult":
+        """Return the result in a file.
+
+        Raises:
+            DataError: The file can't be read or holds no result in this format.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content.pop("format") != FORMAT:
+                raise KeyError("format")
+            content.pop("estimates", None)
+            metrics = {name: Metric(**metric) for name, metric in content.pop("metrics").items()}
+            records = [_record(record) for record in content.pop("records")]
+            return cls(metrics=metrics, records=records, **content)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{path}: is no evaluation result of format {FORMAT} ({error}); make it anew with `dualselect evaluate`"
+            ) from error
+
+
+def result_file(suite: str, role: Role) -> str:
+    """Return the name of a result's file in a run's `evaluation` folder."""
+    return f"{suite}.json" if role == "model" else f"{suite}.{role}.json"
+
+
+def read_results(run_folder: Path) -> list[SuiteResult]:
+    """Return the results in a run's `evaluation` folder, in the order of their file names.
+
+    Raises:
+        DataError: A file there is no result.
+    """
+    return [SuiteResult.read(path) for path in sorted((run_folder / FOLDER).glob("*.json"))]
+
+
+def table_of(results: Sequence[SuiteResult], metric: str) -> tuple[list[str], list[list[float | None]]]:
+    """Return the ids that all results share, and the metric's values as (results, ids), paired by id.
+
+    Results are those of one suite, say of one method under several seeds; rows follow them, columns the ids.
+
+    Raises:
+        DataError: The results share no id.
+    """
+    by_id = [{record.id: record.values.get(metric) for record in result.records} for result in results]
+    ids = [name for name in (by_id[0] if by_id else {}) if all(name in values for values in by_id)]
+    if not ids:
+        names = ", ".join(sorted({result.suite for result in results}))
+        raise DataError(f"the results of suite '{names}' share no prompt: evaluate all models on the same data")
+    return ids, [[values[name] for name in ids] for values in by_id]
+
+
+def values_array(results: Sequence[SuiteResult], metric: str) -> NDArray[np.float64]:
+    """Return a metric's values as (results, prompts) over the prompts that all share, NaN where there is none."""
+    _, values = table_of(results, metric)
+    return np.asarray([[math.nan if value is None else value for value in row] for row in values], dtype=np.float64)
+
+
+def mean_estimate(results: Sequence[SuiteResult], metric: str) -> Estimate | None:
+    """Return the mean of a metric over results under several seeds, or None where there is no value.
+
+    Shares under one seed that are 0 or 1 get a Wilson interval; otherwise prompts and seeds are resampled. Shares that
+    are all equal, which resampling can't judge, get an interval as wide as the Wilson bound on how often another prompt
+    may behave otherwise, over the distinct prompts. A single value that is no share has no interval: its ends are NaN.
+    """
+    values = values_array(results, metric)
+    present = values[~np.isnan(values)]
+    if not len(present):
+        return None
+    value = float(present.mean())
+    prompts, seeds = (int((~np.isnan(values)).any(axis=axis).sum()) for axis in (0, 1))
+    counted = partial(Estimate, n=prompts, seeds=seeds, missing=values.size - len(present))
+    if results[0].metrics[metric].unit == "share":
+        if len(values) == 1 and np.isin(present, (0.0, 1.0)).all():
+            return counted(value, *wilson_interval(int(present.sum()), prompts))
+        if present.min() == present.max():
+            _, reach = wilson_interval(0, prompts)
+            return counted(value, value * (1 - reach), value + reach * (1 - value))
+    if len(present) == 1:
+        return counted(value, math.nan, math.nan)
+    return bootstrap_mean(values)
+
+
+def _record(content: dict[str, Any]) -> Record:
+    verdicts = {judge: Verdict(**verdict) for judge, verdict in content.pop("verdicts").items()}
+    return Record(verdicts=verdicts, **content)

@@ -1,0 +1,48 @@
+"""How sure a difference is: many comparisons at once, and how small a difference a test could have found.
+
+Sources: S. Holm, 'A simple sequentially rejective multiple test procedure' (1979); for the power of a two-sided test,
+the normal approximation as in J. Cohen, 'Statistical power analysis for the behavioral sciences' (1988).
+"""
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+_NORMAL = NormalDist()
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return Holm's adjusted p-values, in the order given; reject at level α where one is at most α.
+
+    Raises:
+        ValueError: a p-value lies outside [0, 1].
+    """
+    if not all(0 <= value <= 1 for value in p_values):
+        raise ValueError(f"p-values lie in [0, 1], not {list(p_values)}")
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def minimum_detectable_effect(
+    standard_deviation: float, n: int, *, power: float = 0.8, confidence: float = 0.95
+) -> float:
+    """Return the smallest mean paired difference that a test of `n` pairs would find with probability `power`.
+
+    A comparison that shows no difference says only that there is hardly one larger than this.
+
+    Args:
+        standard_deviation: of the paired differences.
+        n: number of pairs.
+        power: chance of finding a difference of that size.
+        confidence: of the two-sided test.
+
+    Raises:
+        ValueError: fewer than one pair, or a probability outside (0, 1).
+    """
+    if n < 1 or not 0 < power < 1 or not 0 < confidence < 1 or standard_deviation < 0:
+        raise ValueError(f"no effect can be computed for n={n}, power={power}, confidence={confidence}")
+    points = _NORMAL.inv_cdf((1 + confidence) / 2) + _NORMAL.inv_cdf(power)
+    return points * standard_deviation / math.sqrt(n)
