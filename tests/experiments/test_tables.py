@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from dualselect.experiments.estimates import estimate_rows
 from dualselect.experiments.tables import Comparison, latex_table, markdown_table, verdict
 from dualselect.runs import Metric
+from dualselect.runs.estimates import estimate_rows
 
 NLL = Metric("NLL", "lower", "nats")
 LENGTH = Metric("length", "neither", "score")

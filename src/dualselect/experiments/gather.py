@@ -7,15 +7,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dualselect.experiments.estimates import Row, estimate_rows, estimates_table
 from dualselect.experiments.grid import Grid
-from dualselect.experiments.request import START
 from dualselect.experiments.start import read_start
 from dualselect.experiments.tables import Comparison, latex_table, markdown_table
 from dualselect.experiments.training_cost import training_results
 from dualselect.experiments.trial import Cell, CellState, cell_state, check_unchanged
 from dualselect.experiments.win_rates import safety_average_rows, win_rates
 from dualselect.files import replacing
+from dualselect.runs.estimates import Row, estimate_rows, estimates_table
+from dualselect.runs.folder import START
 from dualselect.runs.results import FOLDER, TRAINING, SuiteResult
 
 COMPARE_FILE = "compare.json"

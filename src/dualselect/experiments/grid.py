@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from dualselect.errors import ConfigError, nearest
-from dualselect.experiments.request import START
 from dualselect.experiments.trial import Cell, settings_hash
+from dualselect.runs.folder import START
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from typing import Any
 
 from dualselect import methods
 from dualselect.errors import ConfigError, nearest
-
-START = "start"  # what the model is called that all cells begin with
+from dualselect.runs.folder import START
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

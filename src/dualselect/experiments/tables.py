@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from dualselect.errors import one_line
-from dualselect.experiments.estimates import Difference, Row
-from dualselect.experiments.request import START
 from dualselect.experiments.win_rates import EVEN, WIN_RATE
+from dualselect.runs.estimates import Difference, Row
+from dualselect.runs.folder import START
 from dualselect.runs.results import Metric
 from dualselect.statistics import NO_DIFFERENCE, Estimate
 

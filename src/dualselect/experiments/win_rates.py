@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dualselect.errors import DataError
 from dualselect.evaluation.comparisons import safety_average
 from dualselect.evaluation.comparisons.judged import SAFE_LABELS
-from dualselect.experiments.estimates import Row
+from dualselect.runs.estimates import Row
 from dualselect.runs.results import Metric, Record, SuiteResult
 
 SAFETY_AVERAGE = "safety-average"

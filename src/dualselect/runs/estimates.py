@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dualselect.experiments.request import START
+from dualselect.runs.folder import START
 from dualselect.runs.results import TRAINING, Metric, SuiteResult, mean_estimate, values_array
 from dualselect.statistics import Estimate, holm, paired_bootstrap
 

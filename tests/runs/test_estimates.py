@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dualselect.errors import DataError
-from dualselect.experiments.estimates import estimate_rows, estimates_table
 from dualselect.runs import Metric
+from dualselect.runs.estimates import estimate_rows, estimates_table
 from dualselect.runs.results import mean_estimate
 
 NAME = "rules/refusal"
