@@ -56,7 +56,7 @@ def commands(argv: Sequence[str], grid: "Grid") -> list[str]:
 
 
 def _run(given: argparse.Namespace, flags: Sequence[str]) -> int:
-    from dualselect import compare
+    from dualselect import experiments
     from dualselect.cli.train import train
     from dualselect.experiments.grid_settings import evaluation_of, read_grid
 
@@ -66,12 +66,12 @@ def _run(given: argparse.Namespace, flags: Sequence[str]) -> int:
     evaluate = evaluation_of(grid)
     try:
         if given.cell == grid.start_folder.name:
-            compare.run_start(grid, evaluate)
+            experiments.run_start(grid, evaluate)
             return 0
         if given.cell is not None:
-            state = compare.run_cell(grid.cell(given.cell), grid, lambda cell: train(cell.run()), evaluate)
+            state = experiments.run_cell(grid.cell(given.cell), grid, lambda cell: train(cell.run()), evaluate)
             return 0 if state.status == "done" else 1
-        compare.run_grid(grid, lambda cell: train(cell.run()), evaluate)
+        experiments.run_grid(grid, lambda cell: train(cell.run()), evaluate)
     except KeyboardInterrupt:
         print("dualselect: the same command goes on from here")
         raise
