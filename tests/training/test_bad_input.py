@@ -117,6 +117,27 @@ def test_a_sample_with_a_loss_that_is_not_finite_is_dropped_not_the_run(
         assert all(event["loss"] > 0 for event in trainer.state.log_history if "loss" in event)
 
 
+@pytest.mark.parametrize("average", ["sample", "token"])
+@pytest.mark.parametrize("name", ["dualselect", "sft"])
+def test_a_step_without_a_usable_sample_logs_no_loss(
+    make_trainer, samples, make_tiny_model, tiny_tokenizer, name, average
+):
+    model = make_tiny_model()
+    with torch.no_grad():
+        model.model.embed_tokens.weight[tiny_tokenizer("~")["input_ids"][0]] = torch.nan
+    task = samples(6, 1).map(lambda row: chat("red~" if row["id"] == "s3" else "red blue", "green", row["id"]))
+    method = DualSelect(task_warmup_steps=1) if name == "dualselect" else SFT()
+    options = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, "logging_steps": 1, "max_steps": 6}
+    trainer = make_trainer(method, model=model, train_dataset=task, loss_average=average, **options)
+    trainer.train()
+    steps = [event for event in trainer.state.log_history if "learning_rate" in event]
+    assert len(steps) == 6
+    assert [event.get("loss", 0.0) > 0 for event in steps].count(
+        False
+    ) == 1  # 6 steps of one sample, one of them spoilt
+    assert all(event["loss"] > 0 for event in steps if "loss" in event)
+
+
 def test_references_that_are_not_finite_are_never_chosen(
     make_trainer, samples, make_tiny_model, tiny_tokenizer, trained_weights
 ):

@@ -116,6 +116,7 @@ class DualSelectTrainer(SFTTrainer):
         )
         self._prepared = PreparedTask(self.run_folder, self.train_dataset)
         self._uncounted_tokens = torch.zeros((), dtype=torch.long)
+        self._has_loss: Tensor | None = None  # whether a step since the last logged loss had one
         self._evaluates_on_start = self.args.eval_on_start
         self._guard = Guard(self.model, self.run, self.accelerator, self._make_careful_step)
         self._set_up_step()
@@ -197,6 +198,15 @@ class DualSelectTrainer(SFTTrainer):
         Returns:
             With the last micro-batch of an optimizer step its mean loss, else 0; shape `()`.
         """
+        loss = self._differentiate(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients:
+            has_loss = torch.isfinite(loss.detach())
+            self._has_loss = has_loss if self._has_loss is None else self._has_loss | has_loss
+        return loss
+
+    def _differentiate(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None
+    ) -> Tensor:
         if self.step is None:
             batch = self._prepare_inputs(inputs)
             return self._guard(batch, super().training_step(model, dict(batch), num_items_in_batch))
@@ -229,7 +239,14 @@ class DualSelectTrainer(SFTTrainer):
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log as TRL does, with the method's metrics under `dualselect/`."""
+        """Log as TRL does, with the method's metrics under `dualselect/`; no loss where no step since the last had one.
+
+        transformers takes the loss of such a step for 0 (`logging_nan_inf_filter`), which would read as perfect.
+        """
+        if "loss" in logs:
+            has_loss, self._has_loss = self._has_loss, None
+            if has_loss is not None and not has_loss:
+                logs = {name: value for name, value in logs.items() if name != "loss"}
         if self.model.training:
             self._flush()
             metrics = _trl.train_metrics(self)
