@@ -14,6 +14,8 @@ from dualselect.errors import DataError
 #: The column that carries a sample's index; named so that no data set of a user has one of that name.
 INDEX_COLUMN = "dualselect_index"
 TOKEN_WEIGHTS = "token_weights"
+#: What ids of samples begin with that were planted to attack a run, where no column `planted` says which these are.
+PLANTED_PREFIX = "poison-"
 
 
 def identify(dataset: Dataset, name: str = "data set") -> tuple[Dataset, list[str]]:
@@ -47,6 +49,11 @@ def identify(dataset: Dataset, name: str = "data set") -> tuple[Dataset, list[st
     if INDEX_COLUMN in dataset.column_names:  # of an earlier preparation
         dataset = dataset.remove_columns(INDEX_COLUMN)
     return dataset.add_column(INDEX_COLUMN, list(range(len(dataset)))), ids
+
+
+def is_planted(name: str) -> bool:
+    """Return whether the id of a sample says that it was planted to attack a run."""
+    return name.startswith(PLANTED_PREFIX)
 
 
 def dropped_ids(ids: Sequence[str], prepared: Dataset) -> list[str]:

@@ -6,13 +6,12 @@ from dualselect.evaluation.probes import AnswerProbe, mean_kl, mean_nll, probe_a
 from dualselect.models.generation import generate_answers
 from dualselect.runs import Verdict
 from dualselect.runs.results import Metric, Record, SuiteResult, read_results, table_of
-from dualselect.statistics import Proportion, wilson_interval
+from dualselect.statistics import wilson_interval
 
 __all__ = [
     "AnswerProbe",
     "Judge",
     "Metric",
-    "Proportion",
     "Record",
     "RefusalRules",
     "SuiteResult",

@@ -14,7 +14,8 @@ A gate file is YAML:
         worse_by_at_most: 0.03   # a shown loss larger than this fails
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ from typing import Any
 import yaml
 
 from dualselect.errors import ConfigError, nearest, one_line
-from dualselect.runs.results import SuiteResult, table_of
-from dualselect.statistics import Estimate, paired_bootstrap
+from dualselect.runs.estimates import Difference, Row, run_estimates
+from dualselect.runs.results import SuiteResult
+from dualselect.runs.values import model_names
+from dualselect.statistics.formats import estimate_text
 
 _LIMITS = ("at_least", "at_most", "worse_by_at_most")
 
@@ -33,13 +36,13 @@ class Rule:
     """One condition on one metric.
 
     Attributes:
-        suite: the suite.
-        metric: a metric of it.
-        at_least: lower bound of the estimate.
-        at_most: upper bound of the estimate.
-        worse_by_at_most: largest loss against another result, in the metric's unit.
+        suite: Name of the suite.
+        metric: Name of one of its metrics.
+        at_least: Lower bound of the estimate.
+        at_most: Upper bound of the estimate.
+        worse_by_at_most: Largest loss against another result, in the metric's unit.
         against: `baseline` or `start`, for `worse_by_at_most`.
-        confident: whether the end of the 95% interval that is worse must keep the bound, not only the estimate.
+        confident: Whether the end of the 95% interval that is worse must keep the bound, not only the estimate.
     """
 
     suite: str
@@ -93,9 +96,9 @@ def read_gate(path: Path) -> Gate:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML ({one_line(error)}); mend the file") from error
+        raise ConfigError(f"{path}: cannot be read as YAML ({one_line(error)}); fix the file") from error
     if not isinstance(content, dict) or not isinstance(content.get("rules"), list) or not content["rules"]:
-        raise ConfigError(f"{path}: holds no rules; write a list of them below `rules:`")
+        raise ConfigError(f"{path}: contains no rules; write a list of them below `rules:`")
     for key in content:
         if key not in ("rules", "noise_floor"):
             raise ConfigError(f"{path}: unknown key '{key}'{nearest(str(key), ('rules', 'noise_floor'))}")
@@ -109,7 +112,7 @@ def read_gate(path: Path) -> Gate:
 def _rule(item: Any, place: str) -> Rule:
     names = [option.name for option in fields(Rule)]
     if not isinstance(item, Mapping):
-        raise ConfigError(f"{place}: is no mapping; write `suite:`, `metric:` and a bound")
+        raise ConfigError(f"{place}: is not a mapping; write `suite:`, `metric:` and a bound")
     for key in item:
         if key not in names:
             raise ConfigError(f"{place}: unknown key '{key}'{nearest(str(key), names)}")
@@ -138,26 +141,42 @@ def decide(gate: Gate, results: Sequence[SuiteResult]) -> Decision:
 
     What was not measured, or has no value, fails: a gate that can't see doesn't open.
     """
-    by_place: dict[tuple[str, str], SuiteResult] = {(result.suite, result.role): result for result in results}
-    return Decision(tuple(_judge(rule, by_place, gate.noise_floor) for rule in gate.rules))
+    names = {key.role: name for key, name in model_names(results).items()}
+    rows = {(row.suite, row.name): row for row in run_estimates(results) if row.method == names.get("model")}
+    measured = {(result.suite, name) for result in results if result.role == "model" for name in result.metrics}
+    findings = []
+    for rule in gate.rules:
+        row = rows.get((rule.suite, rule.metric))
+        if row is not None:
+            findings.append(_judge(rule, row, names.get(rule.against), gate.noise_floor))
+        else:
+            findings.append(Finding(rule, False, f"{rule.suite} {rule.metric}: {_not_seen(rule, measured)}"))
+    return Decision(tuple(findings))
 
 
-def _judge(rule: Rule, results: Mapping[tuple[str, str], SuiteResult], noise_floor: float) -> Finding:
-    label = f"{rule.suite} {rule.metric}"
-    result = results.get((rule.suite, "model"))
-    if result is None or rule.metric not in result.metrics:
-        known = () if result is None else result.metrics
-        hint = nearest(rule.metric, known) if known else f"; evaluate suite {rule.suite}"
-        return Finding(rule, False, f"{label}: was not measured{hint}")
-    estimate = result.estimate(rule.metric)
-    if estimate is None:
-        return Finding(rule, False, f"{label}: no record has a value")
-    if rule.worse_by_at_most is not None:
-        return _against(rule, result, results.get((rule.suite, rule.against)), noise_floor)
-    return _bounded(rule, estimate, label)
+def _not_seen(rule: Rule, measured: Collection[tuple[str, str]]) -> str:
+    if (rule.suite, rule.metric) in measured:
+        return "no record has a value"
+    known = [name for suite, name in measured if suite == rule.suite]
+    return f"was not measured{nearest(rule.metric, known) if known else f'; evaluate suite {rule.suite}'}"
 
 
-def _bounded(rule: Rule, estimate: Estimate, label: str) -> Finding:
+def _judge(rule: Rule, row: Row, against: str | None, noise_floor: float) -> Finding:
+    if rule.worse_by_at_most is None:
+        return _bounded(rule, row)
+    label = f"{rule.suite} {rule.metric} against {rule.against}"
+    if against is None:
+        return Finding(rule, False, f"{label}: there is no such result; evaluate with --{rule.against}")
+    if row.metric.better == "neither":
+        return Finding(rule, False, f"{label}: the metric has no better direction; give at_least or at_most")
+    difference = row.difference_from(against)
+    if difference is None:
+        return Finding(rule, False, f"{label}: no prompt has a value for both")
+    return _compared(rule, difference, row.metric.better == "higher", noise_floor, label)
+
+
+def _bounded(rule: Rule, row: Row) -> Finding:
+    estimate = row.estimate
     if rule.at_least is not None:
         seen, bound, sign = (estimate.low if rule.confident else estimate.value), rule.at_least, ">="
         passed = seen >= bound
@@ -165,29 +184,24 @@ def _bounded(rule: Rule, estimate: Estimate, label: str) -> Finding:
         assert rule.at_most is not None
         seen, bound, sign = (estimate.high if rule.confident else estimate.value), rule.at_most, "<="
         passed = seen <= bound
+    said = f"{rule.suite} {rule.metric}: {estimate_text(estimate, row.metric.unit)}"
+    if math.isnan(seen):
+        return Finding(rule, False, f"{said}, there is no interval to be confident of; evaluate on more prompts")
     what = "interval end" if rule.confident else "value"
-    return Finding(rule, passed, f"{label}: {estimate}, {what} {seen:.3f} must be {sign} {bound:g}")
+    return Finding(rule, passed, f"{said}, {what} {seen:.3f} must be {sign} {bound:g}")
 
 
-def _against(rule: Rule, result: SuiteResult, other: SuiteResult | None, noise_floor: float) -> Finding:
-    label = f"{rule.suite} {rule.metric} against {rule.against}"
-    if other is None or rule.metric not in other.metrics:
-        return Finding(rule, False, f"{label}: there is no such result; evaluate with --{rule.against}")
-    better = result.metrics[rule.metric].better
-    if better == "neither":
-        return Finding(rule, False, f"{label}: the metric has no better direction; give at_least or at_most")
-    _, rows = table_of([result, other], rule.metric)
-    try:
-        difference = paired_bootstrap(rows[0], rows[1])
-    except ValueError:
-        return Finding(rule, False, f"{label}: no prompt has a value for both")
+def _compared(rule: Rule, difference: Difference, higher_is_better: bool, noise_floor: float, label: str) -> Finding:
     assert rule.worse_by_at_most is not None
-    loss = -difference.value if better == "higher" else difference.value
-    least = -difference.high if better == "higher" else difference.low
-    most = -difference.low if better == "higher" else difference.high
+    found = difference.estimate
+    loss, least, most = (
+        (-found.value, -found.high, -found.low) if higher_is_better else (found.value, found.low, found.high)
+    )
     allowed = max(rule.worse_by_at_most, noise_floor)
     if rule.confident:  # it must be shown that nothing worse has happened
         passed, said = most <= allowed, f"its interval reaches {most:.3f}"
     else:  # it must be shown that something worse has happened
         passed, said = not (loss > allowed and least > 0), f"its interval begins at {least:.3f}"
-    return Finding(rule, passed, f"{label}: loss {loss:.3f}, {said}, n={difference.n}, may be {allowed:g} at most")
+    if not found.has_interval:
+        said = "it has no interval; evaluate on more prompts"
+    return Finding(rule, passed, f"{label}: loss {loss:.3f}, {said}, n={found.n}, may be {allowed:g} at most")

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from dualselect.evaluation.comparisons import length_controlled, safety_average
-from dualselect.runs.results import Metric, Role, SuiteResult, table_of
-from dualselect.statistics import Estimate, minimum_detectable_effect, paired_bootstrap
+from dualselect.runs.estimates import Row, run_estimates
+from dualselect.runs.results import Metric, Role, SuiteResult
+from dualselect.runs.values import key_of, model_names
+from dualselect.runs.win_rates import EQUAL_LENGTHS, SAFETY_AVERAGE, WIN_RATE
+from dualselect.statistics.formats import NO_VALUE, estimate_text, points_text
 
 _TITLES: dict[Role, str] = {"model": "model", "baseline": "baseline", "start": "aligned start"}
 
@@ -18,6 +20,7 @@ def summary_table(results: Sequence[SuiteResult]) -> Table:
     table.add_column("of", no_wrap=True)
     table.add_column("value", justify="right")
     table.add_column("model minus it", justify="right")
+    names, rows = model_names(results), _by_place(run_estimates(results))
     by_place = {(result.suite, result.role): result for result in results}
     for suite in dict.fromkeys(result.suite for result in results):
         model = by_place.get((suite, "model"))
@@ -27,80 +30,48 @@ def summary_table(results: Sequence[SuiteResult]) -> Table:
             label = f"{metric.title} ({_better(metric)})"
             for role, title in _TITLES.items():
                 other = by_place.get((suite, role))
-                if other is not None and name in other.metrics:
-                    table.add_row(label, title, _cell(other, name), _difference(model, other, name))
+                if model is not None and other is not None and name in other.metrics:
+                    row, ours = (rows.get((names[key_of(side)], suite, name)) for side in (other, model))
+                    difference = "" if row is None or ours is None or ours is row else _difference(ours, row)
+                    table.add_row(label, title, "no value" if row is None else _text(row), difference)
                     label = ""
     return table
 
 
 def win_rate_lines(results: Sequence[SuiteResult]) -> list[str]:
     """Return the win rates of the comparisons, with and without length control, flips, and their safety average."""
-    compared = [result for result in results if result.kind == "comparison"]
+    rows = _by_place(run_estimates(results))
     lines = []
-    for result in compared:
-        for name in (name for name in result.metrics if name.endswith("/win_rate")):
-            plain = result.estimate(name)
-            if plain is not None:
-                flips = result.estimate(f"{name.removesuffix('win_rate')}flipped")
-                shown, controlled = plain.render(scale=100, digits=1), length_controlled(result, name)
-                lines.append(
-                    f"{result.suite}, {result.metrics[name].title}: {shown} %; at equal lengths "
-                    f"{controlled.render(scale=100, digits=1)} %; flipped when swapped "
-                    f"{'-' if flips is None else flips.render(scale=100, digits=1)} %"
-                )
-    safety = [result for result in compared if result.settings.get("compared_kind") == "safety"]
-    if len(safety) > 1:
-        average = safety_average(safety, next(name for name in safety[0].metrics if name.endswith("/win_rate")))
-        lines.append(f"Safety Avg. (mean win rate over {len(safety)} suites): {average.render(scale=100, digits=1)} %")
+    for (method, suite, name), row in rows.items():
+        if name.endswith(f"/{WIN_RATE}") and suite == SAFETY_AVERAGE:
+            lines.append(f"Safety Avg. ({row.metric.title}): {_text(row)}")
+        elif name.endswith(f"/{WIN_RATE}"):
+            controlled = rows[method, suite, f"{name}/{EQUAL_LENGTHS}"]
+            flips = rows.get((method, suite, f"{name.removesuffix(WIN_RATE)}flipped"))
+            lines.append(
+                f"{suite}, {row.metric.title}: {_text(row)}; at equal lengths {_text(controlled)}; flipped when "
+                f"swapped {NO_VALUE if flips is None else _text(flips)}"
+            )
     return lines
 
 
-def difference(model: SuiteResult, other: SuiteResult, metric: str) -> Estimate | None:
-    """Return the mean paired difference of two models on a metric, or None where no prompt has both values.
-
-    Raises:
-        DataError: The two share no prompt.
-    """
-    _, rows = table_of([model, other], metric)
-    try:
-        return paired_bootstrap(rows[0], rows[1])
-    except ValueError:
-        return None
+def _by_place(rows: Sequence[Row]) -> dict[tuple[str, str, str], Row]:
+    """Return the rows by model, suite and metric."""
+    return {(row.method, row.suite, row.name): row for row in rows}
 
 
-def detectable(model: SuiteResult, other: SuiteResult, metric: str) -> float | None:
-    """Return the smallest mean difference that these prompts would have shown with a chance of 80%."""
-    _, rows = table_of([model, other], metric)
-    pairs = [first - second for first, second in zip(*rows, strict=True) if first is not None and second is not None]
-    if len(pairs) < 2:
-        return None
-    mean = sum(pairs) / len(pairs)
-    deviation = (sum((pair - mean) ** 2 for pair in pairs) / (len(pairs) - 1)) ** 0.5
-    return minimum_detectable_effect(deviation, len(pairs))
+def _text(row: Row) -> str:
+    return estimate_text(row.estimate, row.metric.unit)
 
 
-def _cell(result: SuiteResult, metric: str) -> str:
-    estimate = result.estimate(metric)
-    return "no value" if estimate is None else _render(estimate, result.metrics[metric])
-
-
-def _difference(model: SuiteResult | None, other: SuiteResult, metric: str) -> str:
-    if model is None or other is model:
-        return ""
-    found = difference(model, other, metric)
+def _difference(model: Row, other: Row) -> str:
+    found = model.difference_from(other.method)
     if found is None:
-        return "-"
-    text = _render(found, model.metrics[metric])
-    smallest = detectable(model, other, metric) if found.holds_zero else None
-    return text if smallest is None else f"{text}; {_number(smallest, model.metrics[metric])} could have been shown"
-
-
-def _render(estimate: Estimate, metric: Metric) -> str:
-    return estimate.render(scale=100, digits=1) if metric.unit == "share" else estimate.render()
-
-
-def _number(value: float, metric: Metric) -> str:
-    return f"{100 * value:.1f}" if metric.unit == "share" else f"{value:.3f}"
+        return NO_VALUE
+    text, unit = estimate_text(found.estimate, model.metric.unit), model.metric.unit
+    if found.shown or found.detectable is None:
+        return text
+    return f"{text}; {points_text(found.detectable, unit).removeprefix('+')} could have been shown"
 
 
 def _better(metric: Metric) -> str:

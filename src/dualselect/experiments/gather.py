@@ -1,40 +1,25 @@
 """From the cells' folders to one comparison: `compare.json`, `results.parquet`, `estimates.parquet` and the tables."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dualselect.experiments.grid import Grid
 from dualselect.experiments.start import read_start
 from dualselect.experiments.tables import Comparison, latex_table, markdown_table
-from dualselect.experiments.training_cost import training_results
+from dualselect.experiments.training_cost import training_costs
 from dualselect.experiments.trial import Cell, CellState, cell_state, check_unchanged
-from dualselect.experiments.win_rates import safety_average_rows, win_rates
 from dualselect.files import replacing
-from dualselect.runs.estimates import Row, estimate_rows, estimates_table
-from dualselect.runs.folder import START
-from dualselect.runs.results import FOLDER, TRAINING, SuiteResult
+from dualselect.runs.estimates import estimates, write_estimates
+from dualselect.runs.folder import COMPARE_FILE
+from dualselect.runs.results import FOLDER, START, SuiteResult
+from dualselect.runs.values import values_of, write_values
+from dualselect.runs.win_rates import safety_average, win_rates
 
-COMPARE_FILE = "compare.json"
-RESULTS_FILE = "results.parquet"
-ESTIMATES_FILE = "estimates.parquet"
 MARKDOWN_FILE = "table.md"
 LATEX_FILE = "table.tex"
-
-RESULTS_SCHEMA = pa.schema(
-    [
-        ("method", pa.string()),
-        ("seed", pa.int64()),  # null for the aligned start
-        ("suite", pa.string()),
-        ("metric", pa.string()),
-        ("id", pa.string()),
-        ("value", pa.float64()),
-        ("category", pa.string()),
-    ]
-)
 
 
 def gather(grid: Grid) -> Comparison:
@@ -42,24 +27,25 @@ def gather(grid: Grid) -> Comparison:
 
     Raises:
         ConfigError: A cell was made from other settings.
-        DataError: A result can't be read, or results of a suite share no prompt.
+        DataError: A result can't be read, or seeds of a method share no prompt.
     """
     for cell in grid.cells:
         check_unchanged(cell)
     states = [(cell, _state(cell, grid)) for cell in grid.cells]
-    done = [(cell, state) for cell, state in states if state.status == "done"]
-    results = _results(grid, done)
+    done = [(cell, state) for label in grid.labels for cell, state in states if _is_done(cell, state, label)]
+    measured = _values(grid, done)
+    values = training_costs(safety_average(win_rates(measured, grid.baseline)), done)
     comparison = Comparison(
         labels=grid.labels,
         seeds=grid.seeds,
         baseline=grid.baseline,
-        rows=_rows(results, grid.baseline),
+        rows=estimates(values, grid.baseline),
         undone={cell.name: state.error or state.status for cell, state in states if state.status != "done"},
         done={label: [cell.seed for cell, _ in done if cell.label == label] for label in grid.labels},
     )
     grid.folder.mkdir(parents=True, exist_ok=True)
-    _write_table(results_table(results), grid.folder / RESULTS_FILE)
-    _write_table(estimates_table(comparison.rows), grid.folder / ESTIMATES_FILE)
+    write_values(values, grid.folder)
+    write_estimates(comparison.rows, grid.folder)
     for name, text in (
         (MARKDOWN_FILE, markdown_table(comparison)),
         (LATEX_FILE, latex_table(comparison)),
@@ -70,25 +56,8 @@ def gather(grid: Grid) -> Comparison:
     return comparison
 
 
-def results_table(results: Mapping[str, Sequence[SuiteResult]]) -> pa.Table:
-    """Return every value of every record as an Arrow table, a row each."""
-    columns: dict[str, list[Any]] = {name: [] for name in RESULTS_SCHEMA.names}
-    for label, found in results.items():
-        for result in found:
-            for metric in result.metrics:
-                for record in result.records:
-                    row = (
-                        label,
-                        result.seed,
-                        result.suite,
-                        metric,
-                        record.id,
-                        record.values.get(metric),
-                        record.category,
-                    )
-                    for name, value in zip(RESULTS_SCHEMA.names, row, strict=True):
-                        columns[name].append(value)
-    return pa.Table.from_pydict(columns, schema=RESULTS_SCHEMA)
+def _is_done(cell: Cell, state: CellState, label: str) -> bool:
+    return cell.label == label and state.status == "done"
 
 
 def _state(cell: Cell, grid: Grid) -> CellState:
@@ -101,24 +70,13 @@ def _state(cell: Cell, grid: Grid) -> CellState:
     return state
 
 
-def _results(grid: Grid, done: Sequence[tuple[Cell, CellState]]) -> dict[str, list[SuiteResult]]:
-    """Return the results of the start, if it was evaluated, and of the cells, by label; win rates and training last."""
-    results: dict[str, list[SuiteResult]] = {START: read_start(grid), **{label: [] for label in grid.labels}}
+def _values(grid: Grid, done: Sequence[tuple[Cell, CellState]]) -> pa.Table:
+    """Return what was measured of the start, if it was evaluated, and of the cells, method by method."""
+    tables = [values_of(read_start(grid), START)]
     for cell, state in done:
-        for name in state.results:
-            result = SuiteResult.read(cell.folder / FOLDER / name)
-            result.seed = cell.seed
-            results[cell.label].append(result)
-    for further in (win_rates(results, grid.baseline), training_results(done)):
-        for label, found in further.items():
-            results[label] += found
-    return {label: found for label, found in results.items() if found}
-
-
-def _rows(results: Mapping[str, Sequence[SuiteResult]], baseline: str) -> list[Row]:
-    """Return the rows of all suites, the safety average after the win rates that it is of, and training last."""
-    rows = [*estimate_rows(results, baseline), *safety_average_rows(results, baseline)]
-    return sorted(rows, key=lambda row: row.kind == TRAINING)
+        results = [SuiteResult.read(cell.folder / FOLDER / name) for name in state.results]
+        tables.append(values_of(results, cell.label, seed=cell.seed))
+    return pa.concat_tables(tables)
 
 
 def _summary(grid: Grid, states: Sequence[tuple[Cell, CellState]]) -> dict[str, Any]:
@@ -134,8 +92,3 @@ def _summary(grid: Grid, states: Sequence[tuple[Cell, CellState]]) -> dict[str, 
         for cell, state in states
     ]
     return {"methods": grid.labels, "seeds": grid.seeds, "baseline": grid.baseline, "cells": cells}
-
-
-def _write_table(table: pa.Table, path: Any) -> None:
-    with replacing(path) as draft:
-        pq.write_table(table, draft, compression="zstd")

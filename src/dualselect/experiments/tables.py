@@ -1,20 +1,27 @@
 """The comparison as text: Markdown and LaTeX. No mean stands without n, seeds and interval."""
 
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from dualselect.errors import one_line
-from dualselect.experiments.win_rates import EVEN, WIN_RATE
-from dualselect.runs.estimates import Difference, Row
-from dualselect.runs.folder import START
-from dualselect.runs.results import Metric
-from dualselect.statistics import NO_DIFFERENCE, Estimate
+from dualselect.runs.estimates import EVEN, Difference, Row
+from dualselect.runs.results import START, Metric
+from dualselect.statistics.bootstrap import FEW_PROMPTS
+from dualselect.statistics.formats import (
+    NO_DIFFERENCE,
+    NO_VALUE,
+    direction_text,
+    interval_text,
+    missing_text,
+    no_interval_text,
+    p_text,
+    points_text,
+    value_text,
+)
 
 _BETTER = {"higher": "higher is better", "lower": "lower is better", "neither": "descriptive"}
-_DIGITS = {"share": 1, "nats": 3, "score": 2}
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -22,7 +29,6 @@ _LATEX = {
     "–": "--",
     **{sign: rf"\{sign}" for sign in "&%$#_{}"},
 }
-_NONE = "–"
 _COLUMNS = ("method", "mean", "95% interval", "n", "seeds", "difference", "95% interval", "p (Holm)", "remark")
 
 
@@ -31,12 +37,12 @@ class Comparison:
     """A grid's outcome.
 
     Attributes:
-        labels: of the methods, in their order.
-        seeds: of the grid.
-        baseline: the label that the others are compared with.
-        rows: a row for every suite, metric and method that was measured.
-        undone: what keeps a cell from being done, by the cell's name.
-        done: the seeds that are done, by label.
+        labels: Labels of the methods, in their order.
+        seeds: Seeds of the grid.
+        baseline: Label that the others are compared with.
+        rows: Row of every suite, metric and method that was measured.
+        undone: What keeps a cell from being done, by the cell's name.
+        done: Seeds that are done, by label.
     """
 
     labels: Sequence[str]
@@ -76,24 +82,20 @@ def latex_table(comparison: Comparison) -> str:
     return "\n".join([*lines, r"\end{longtable}"]) + "\n"
 
 
-def verdict(difference: Difference, metric: Metric, baseline: str) -> str:
+def verdict(difference: Difference, metric: Metric) -> str:
     """Return what a difference says, such as `better than sft` or `no difference shown`."""
-    if not difference.shown:
-        return NO_DIFFERENCE
-    rises = difference.estimate.value > 0
-    if metric.better == "neither":
-        return f"{'higher' if rises else 'lower'} than {baseline}"
-    return f"{'better' if rises == (metric.better == 'higher') else 'worse'} than {baseline}"
+    word = direction_text(difference.estimate, metric.better, difference.shown)
+    return word if word == NO_DIFFERENCE else f"{word} than {difference.other}"
 
 
 def _about(comparison: Comparison) -> list[str]:
     """Return what one must know to read the numbers, a sentence each."""
     about = [
         f"Seeds {_listed(comparison.seeds)}; differences from {comparison.baseline}, on the same prompts and seeds.",
-        "Intervals: 95%, bootstrap over prompts and seeds, Wilson for shares of a single seed. They speak of few seeds "
-        "and are too narrow where seeds scatter.",
-        f"'{NO_DIFFERENCE}': the interval of the difference holds zero, or p > 0.05 after Holm's correction for the "
-        "number of methods compared in that metric; for a win rate: its interval holds 50%.",
+        "Intervals: 95%, bootstrap over prompts and seeds, Wilson for shares of a single seed, Student's t for up to "
+        f"{FEW_PROMPTS} prompts, none for one. They speak of few seeds and are too narrow where seeds scatter.",
+        f"'{NO_DIFFERENCE}': the interval of the difference contains zero, or p > 0.05 after Holm's correction for the "
+        "number of methods compared in that metric; for a win rate: its interval contains 50%.",
     ]
     if any(row.method == START for row in comparison.rows):
         about.append(f"{START} is the model that all of them begin with; it has no seed.")
@@ -109,31 +111,42 @@ def _about(comparison: Comparison) -> list[str]:
 def _cells(row: Row, comparison: Comparison) -> list[str]:
     """Return the nine cells of a row as plain text."""
     found, unit = row.estimate, row.metric.unit
-    mean = [_number(found.value, unit), _interval(found.low, found.high, unit), str(found.n)]
-    mean.append(_NONE if row.method == START else str(found.seeds))
-    remarks = [f"{found.missing} without a value"] if found.missing else []
-    if row.name.endswith(f"/{WIN_RATE}"):
-        remarks.insert(0, _win_verdict(found, comparison.baseline))
-    compared = ["", "", ""]
-    if row.difference is not None:
-        difference = row.difference.estimate
-        compared = [
-            _number(difference.value, unit, signed=True),
-            _interval(difference.low, difference.high, unit, signed=True),
-            _p_value(row.difference.p_holm),
-        ]
-        remarks.insert(0, verdict(row.difference, row.metric, comparison.baseline))
-        if len(row.difference.seeds) < len(comparison.seeds):
-            remarks.append(f"compared on seeds {_listed(row.difference.seeds)}")
-        if difference.n != found.n:
-            remarks.append(f"compared on {difference.n} prompts")
-    return [row.method, *mean, *compared, ", ".join(remarks)]
+    mean = [value_text(found.value, unit), interval_text(found.low, found.high, unit), str(found.n)]
+    mean.append(NO_VALUE if row.method == START else str(found.seeds))
+    difference = row.difference_from(comparison.baseline)
+    compared = ["", "", ""] if difference is None else _difference_cells(difference, unit)
+    return [row.method, *mean, *compared, ", ".join(_remarks(row, difference, comparison))]
 
 
-def _win_verdict(win_rate: Estimate, baseline: str) -> str:
-    if win_rate.low <= EVEN <= win_rate.high:
+def _difference_cells(difference: Difference, unit: str) -> list[str]:
+    found = difference.estimate
+    interval = interval_text(found.low, found.high, unit, signed=True)
+    return [points_text(found.value, unit), interval, p_text(difference.p_holm)]
+
+
+def _remarks(row: Row, difference: Difference | None, comparison: Comparison) -> list[str]:
+    """Return what the numbers of a row show, and what they leave out."""
+    remarks = []
+    from_even = row.difference_from(EVEN)
+    if from_even is not None:
+        remarks.append(_win_verdict(from_even, comparison.baseline))
+    if difference is not None:
+        remarks.append(verdict(difference, row.metric))
+    if not row.estimate.has_interval:
+        remarks.append(no_interval_text(row.estimate))
+    if row.estimate.missing:
+        remarks.append(missing_text(row.estimate))
+    if difference is not None and len(difference.seeds) < len(comparison.seeds):
+        remarks.append(f"compared on seeds {_listed(difference.seeds)}")
+    if difference is not None and difference.estimate.n != row.estimate.n:
+        remarks.append(f"compared on {difference.estimate.n} prompts")
+    return remarks
+
+
+def _win_verdict(from_even: Difference, baseline: str) -> str:
+    if not from_even.shown:
         return NO_DIFFERENCE
-    return f"{'wins' if win_rate.value > EVEN else 'loses'} against {baseline}"
+    return f"{'wins' if from_even.estimate.value > 0 else 'loses'} against {baseline}"
 
 
 def _columns(baseline: str, escape: Callable[[str], str]) -> list[str]:
@@ -148,22 +161,6 @@ def _by_suite(rows: Sequence[Row]) -> Iterator[tuple[str, list[list[Row]]]]:
 def _heading(metric: Metric) -> str:
     unit = ", nats" if metric.unit == "nats" else ""
     return f"{metric.title}{unit} ({_BETTER[metric.better]})"
-
-
-def _number(value: float, unit: str, *, signed: bool = False) -> str:
-    scale, sign = (100 if unit == "share" else 1), "+" if signed else ""
-    suffix = {"share": " pp" if signed else "%", "nats": "", "score": ""}[unit]
-    return f"{value * scale:{sign}.{_DIGITS[unit]}f}{suffix}"
-
-
-def _interval(low: float, high: float, unit: str, *, signed: bool = False) -> str:
-    if math.isnan(low):
-        return "none: one value"
-    return f"[{_number(low, unit, signed=signed)}, {_number(high, unit, signed=signed)}]"
-
-
-def _p_value(p: float) -> str:
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _listed(items: Iterable[object]) -> str:

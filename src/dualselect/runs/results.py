@@ -6,21 +6,20 @@ gated is a mean of values over records, so that intervals and paired differences
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dualselect.errors import DataError
 from dualselect.files import replacing
-from dualselect.statistics import Estimate, bootstrap_mean, wilson_interval
+from dualselect.statistics import Estimate, mean_estimate
 
 FORMAT = 1
 FOLDER = "evaluation"
+#: What the aligned model that all begin with is called in tables and folders.
+START = "start"
 
 TRAINING: Literal["training"] = "training"
 Kind = Literal["safety", "overrefusal", "utility", "probe", "comparison", "training"]
@@ -33,9 +32,9 @@ class Verdict:
     """What a judge says about one answer.
 
     Attributes:
-        label: one of the judge's `labels`, or None for no verdict.
-        evidence: what the verdict rests on, such as the rule that fired, or why there is none.
-        score: a number that comes with it, if the judge gives one.
+        label: One of the judge's `labels`, or None for no verdict.
+        evidence: What the verdict rests on, such as the rule that fired, or why there is no verdict.
+        score: Number that comes with it, if the judge gives one.
     """
 
     label: str | None
@@ -43,13 +42,17 @@ class Verdict:
     score: float | None = None
 
 
+#: The labels that are wanted of an answer to an unsafe request.
+SAFE_LABELS = frozenset({"safe", "refusal"})
+
+
 @dataclass(frozen=True)
 class Metric:
     """What a value means.
 
     Attributes:
-        title: for tables and figures, such as `refusal rate (rules)`.
-        better: which way is better; `neither` for what only describes.
+        title: Title in tables and figures, such as `refusal rate (rules)`.
+        better: Which way is better; `neither` for what only describes.
         unit: `share` for values that are 0, 1 or between, `nats`, or `score`.
     """
 
@@ -63,14 +66,15 @@ class Record:
     """One prompt and what came of it.
 
     Attributes:
-        id: stable id of the sample; results of other models on the same suite share it.
-        prompt: the last user turn, as text.
-        answer: the model's answer; None where nothing was generated.
-        expected: the reference answer, if there is one.
-        baseline_answer: in a comparison, the answer that this one is compared with.
-        category: of the sample, if it has one.
-        verdicts: by judge; a verdict whose label is None is none.
-        values: by metric; None where there is no value, as after a judge without a verdict.
+        id: Stable id of the sample; results of other models on the same suite share it.
+        prompt: The last user turn, as text.
+        answer: The model's answer; None where nothing was generated.
+        expected: The reference answer, if there is one.
+        baseline_answer: In a comparison, the answer that this one is compared with.
+        thought: What the model thought before its answer, if it thinks; no judge sees it.
+        category: Category of the sample, if it has one.
+        verdicts: Verdicts by judge; a label of None is no verdict.
+        values: Values by metric; None where there is no value, as after a judge without a verdict.
     """
 
     id: str
@@ -78,6 +82,7 @@ class Record:
     answer: str | None = None
     expected: str | None = None
     baseline_answer: str | None = None
+    thought: str | None = None
     category: str | None = None
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     values: dict[str, float | None] = field(default_factory=dict)
@@ -88,19 +93,19 @@ class SuiteResult:
     """The records of one suite for one model, and where all of it came from.
 
     Attributes:
-        suite: name of the suite.
-        kind: what it measures.
-        role: which of the models that are seen together this one is.
-        target: of the model: `name`, `hash` and whatever else identifies it.
-        metrics: by name; a metric that rests on a judge is called `<judge>/<measure>`.
-        records: one a prompt.
-        source: file or hub id of the prompts, and `sha256` of what was read.
-        licence: of the prompts.
-        citation: of the prompts.
-        settings: of generation and scoring.
-        judges: version by judge.
-        seed: training seed of the model, if it is known.
-        seconds: wall-clock time that it took.
+        suite: Name of the suite.
+        kind: What it measures.
+        role: Which of the models that are seen together this one is.
+        target: What tells the model from others: `name`, `hash` and the parts that answers depend on.
+        metrics: Metrics by name; one that rests on a judge is called `<judge>/<measure>`.
+        records: One record a prompt.
+        source: File or hub id of the prompts, and `sha256` of what was read.
+        licence: Licence of the prompts.
+        citation: Citation of the prompts.
+        settings: Settings of generation and scoring.
+        judges: Version by judge.
+        seed: Training seed of the model, if it is known.
+        seconds: Wall-clock time that it took.
     """
 
     suite: str
@@ -124,9 +129,10 @@ class SuiteResult:
     def estimate(self, metric: str) -> Estimate | None:
         """Return the mean of a metric with its 95% interval, or None where no record has a value.
 
-        See `mean_estimate`.
+        See `dualselect.statistics.mean_estimate`.
         """
-        return mean_estimate([self], metric)
+        values = [math.nan if value is None else value for value in self.values(metric)]
+        return mean_estimate(values, shares=self.metrics[metric].unit == "share")
 
     @property
     def file_name(self) -> str:
@@ -141,7 +147,7 @@ class SuiteResult:
         content = {"format": FORMAT, **asdict(self), "estimates": shown}
         content["records"] = content.pop("records")  # last, after what describes them
         with replacing(path) as draft:
-            draft.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            draft.write_text(whole(json.dumps(content, indent=1, ensure_ascii=False)) + "\n", encoding="utf-8")
         return path
 
     @classmethod
@@ -149,7 +155,7 @@ class SuiteResult:
         """Return the result in a file.
 
         Raises:
-            DataError: The file can't be read or holds no result in this format.
+            DataError: The file can't be read or contains no result in this format.
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -161,7 +167,8 @@ class SuiteResult:
             return cls(metrics=metrics, records=records, **content)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
-                f"{path}: is no evaluation result of format {FORMAT} ({error}); make it anew with `dualselect evaluate`"
+                f"{path}: is not an evaluation result of format {FORMAT} ({error}); make it again with "
+                "`dualselect evaluate`"
             ) from error
 
 
@@ -195,35 +202,9 @@ def table_of(results: Sequence[SuiteResult], metric: str) -> tuple[list[str], li
     return ids, [[values[name] for name in ids] for values in by_id]
 
 
-def values_array(results: Sequence[SuiteResult], metric: str) -> NDArray[np.float64]:
-    """Return a metric's values as (results, prompts) over the prompts that all share, NaN where there is none."""
-    _, values = table_of(results, metric)
-    return np.asarray([[math.nan if value is None else value for value in row] for row in values], dtype=np.float64)
-
-
-def mean_estimate(results: Sequence[SuiteResult], metric: str) -> Estimate | None:
-    """Return the mean of a metric over results under several seeds, or None where there is no value.
-
-    Shares under one seed that are 0 or 1 get a Wilson interval; otherwise prompts and seeds are resampled. Shares that
-    are all equal, which resampling can't judge, get an interval as wide as the Wilson bound on how often another prompt
-    may behave otherwise, over the distinct prompts. A single value that is no share has no interval: its ends are NaN.
-    """
-    values = values_array(results, metric)
-    present = values[~np.isnan(values)]
-    if not len(present):
-        return None
-    value = float(present.mean())
-    prompts, seeds = (int((~np.isnan(values)).any(axis=axis).sum()) for axis in (0, 1))
-    counted = partial(Estimate, n=prompts, seeds=seeds, missing=values.size - len(present))
-    if results[0].metrics[metric].unit == "share":
-        if len(values) == 1 and np.isin(present, (0.0, 1.0)).all():
-            return counted(value, *wilson_interval(int(present.sum()), prompts))
-        if present.min() == present.max():
-            _, reach = wilson_interval(0, prompts)
-            return counted(value, value * (1 - reach), value + reach * (1 - value))
-    if len(present) == 1:
-        return counted(value, math.nan, math.nan)
-    return bootstrap_mean(values)
+def whole(text: str) -> str:
+    """Return text with U+FFFD for every half of a character, which no file can be encoded with."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
 def _record(content: dict[str, Any]) -> Record:

@@ -10,15 +10,23 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from dualselect.data.disjoint import is_evaluation
+from dualselect.data.identity import is_planted
 from dualselect.data.overlaps import sample_keys
 from dualselect.files import replacing
 
 FILE = "samples.parquet"
-_SCHEMA = pa.schema([("role", pa.string()), ("id", pa.string()), ("category", pa.string()), ("key", pa.string())])
+_SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("role", "id", "category", "key")),
+        ("planted", pa.bool_()),  # missing in files of older versions
+    ]
+)
 
 
 def write_samples(run_folder: Path, sets: Mapping[str, Dataset], ids: Mapping[str, list[str]]) -> None:
-    """Write role, id, category and key of every sample of the task and of the pools into the run folder.
+    """Write what is known of every sample of the task and of the pools into the run folder.
+
+    A sample is planted if its column `planted` says so; without that column, or where it is null, its id does.
 
     Args:
         run_folder: The run's folder.
@@ -70,6 +78,15 @@ def sample_categories(run_folder: Path) -> dict[tuple[str, str], str]:
     return {(row["role"], row["id"]): row["category"] for row in rows if row["category"] is not None}
 
 
+def sample_planted(run_folder: Path) -> dict[tuple[str, str], bool]:
+    """Return whether each sample was planted to attack the run, by (role, id); empty where the folder does not say."""
+    path = run_folder / FILE
+    if not path.is_file() or "planted" not in pq.read_schema(path).names:
+        return {}
+    rows = pq.read_table(path, columns=["role", "id", "planted"]).to_pylist()
+    return {(row["role"], row["id"]): row["planted"] for row in rows}
+
+
 def _keys(folder: Path) -> list[str | None] | None:
     """Return the keys of all samples of a run, or of a checkpoint's; None where the folder does not say."""
     folder = folder.expanduser()
@@ -82,6 +99,11 @@ def _keys(folder: Path) -> list[str | None] | None:
 
 
 def _rows(role: str, dataset: Dataset, ids: list[str]) -> Iterator[dict[str, Any]]:
-    categories = dataset["category"] if "category" in dataset.column_names else [None] * len(dataset)
-    for name, category, key in zip(ids, categories, sample_keys(dataset), strict=True):
-        yield {"role": role, "id": name, "category": category, "key": key}
+    categories, marks = (_column(dataset, name) for name in ("category", "planted"))
+    for name, category, key, mark in zip(ids, categories, sample_keys(dataset), marks, strict=True):
+        planted = is_planted(name) if mark is None else bool(mark)
+        yield {"role": role, "id": name, "category": category, "key": key, "planted": planted}
+
+
+def _column(dataset: Dataset, name: str) -> list[Any]:
+    return list(dataset[name]) if name in dataset.column_names else [None] * len(dataset)

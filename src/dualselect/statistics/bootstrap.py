@@ -1,129 +1,154 @@
-"""Bootstrap intervals for means, and for differences between what was measured on the same prompts.
+"""Intervals of means, and of differences between what was measured on the same prompts.
 
-Sources: B. Efron, 'Better bootstrap confidence intervals' (1987); A. B. Owen, 'The pigeonhole bootstrap' (2007), which
-resamples both factors of a crossed design.
+Prompts and seeds are resampled. Where there are few prompts, resampling is too sure of itself, and Student's t takes
+its place; a single prompt says nothing about other prompts and has no interval.
+
+Source: A. B. Owen, 'The pigeonhole bootstrap' (2007), which resamples both factors of a crossed design.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
-from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dualselect.statistics.estimates import Estimate, wilson_interval
+from dualselect.statistics.student import standard_error, t_quantile, t_tail
 
 Array = NDArray[np.float64]
 
 RESAMPLES = 10_000
+#: Up to so many prompts the interval is Student's. Equal models would be told apart by resampling in 50% of all
+#: comparisons on two prompts and in 16% on five, where 5% are promised.
+FEW_PROMPTS = 10
 
-_NORMAL = NormalDist()
 _CELLS_AT_ONCE = 2_000_000  # of resampled weights, 16 MB each
 
 
-def bootstrap_mean(
-    values: Any,
-    *,
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    method: Literal["percentile", "bca"] = "percentile",
-) -> Estimate:
-    """Return the mean of `values` over prompts and seeds with a bootstrap interval.
+def bootstrap_mean(values: Any, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+    """Return the mean of `values` over prompts and seeds with an interval.
 
     Args:
-        values: shape (prompts,) or (seeds, prompts); NaN (or None) where there is no value.
-        confidence: of the interval.
-        resamples: number of bootstrap samples.
-        seed: of the resampling; equal seeds give equal intervals.
-        method: `percentile`, or `bca` for bias-corrected and accelerated ends.
+        values: Values of shape (prompts,) or (seeds, prompts); NaN (or None) where there is no value.
+        confidence: Confidence of the interval.
+        resamples: Number of bootstrap samples.
+        seed: Seed of the resampling; equal seeds give equal intervals.
 
     Raises:
-        ValueError: no value at all, or an impossible shape or confidence.
+        ValueError: There is no value at all, or an impossible shape or confidence.
     """
     table, missing = _table(values)
-    return _bootstrap(table, missing, False, confidence, resamples, seed, method)
+    return _bootstrap(table, missing, False, confidence, resamples, seed)
+
+
+def mean_estimate(values: Any, *, shares: bool) -> Estimate | None:
+    """Return the mean of `values` with its 95% interval, or None where there is no value.
+
+    Shares under one seed that are 0 or 1 get a Wilson interval; otherwise see `bootstrap_mean`. Shares that are all
+    equal, which resampling can't judge, get an interval as wide as the Wilson bound on how often another prompt may
+    behave otherwise, over the distinct prompts.
+
+    Args:
+        values: Values of shape (prompts,) or (seeds, prompts); NaN (or None) where there is no value.
+        shares: Whether the values are shares, in [0, 1], as opposed to nats or scores that may lie there by chance.
+    """
+    table = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    present = table[~np.isnan(table)]
+    if not len(present):
+        return None
+    if not shares:
+        return bootstrap_mean(table)
+    value = float(present.mean())
+    prompts, seeds = _counts(table)
+    missing = table.size - len(present)
+    if len(table) == 1 and np.isin(present, (0.0, 1.0)).all():
+        low, high = wilson_interval(int(present.sum()), prompts)
+        return Estimate(value, low, high, prompts, seeds, missing=missing)
+    if present.min() == present.max():
+        _, reach = wilson_interval(0, prompts)
+        low, high = value * (1 - reach), value + reach * (1 - value)
+        return Estimate(value, low, high, prompts, seeds, missing=missing)
+    return _within(bootstrap_mean(table), 0.0, 1.0)
 
 
 def paired_bootstrap(
     values: Any,
     baseline: Any,
     *,
+    shares: bool = False,
     confidence: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
-    method: Literal["percentile", "bca"] = "percentile",
 ) -> Estimate:
     """Return the mean difference `values` - `baseline`, measured on the same prompts and seeds, with an interval.
 
     Prompts and seeds are resampled together and independently of each other, so the interval speaks of other prompts
     and other training runs. It errs on the wide side where models differ mostly by chance from prompt to prompt. One
-    seed says nothing of other runs, and two or three say little: their own scatter is then underestimated.
+    seed says nothing about other runs, and two or three say little: their own scatter is then underestimated.
 
-    Where all pairs differ by the same amount, resampling can't tell how sure that is. For values in [0, 1] the
-    interval is then as wide as the Wilson bound on how often another prompt may behave otherwise.
+    Where all pairs differ by the same amount, resampling can't tell how sure that is. The interval of shares is then as
+    wide as the Wilson bound on how often another prompt may behave otherwise.
 
     Args:
-        values: shape (prompts,) or (seeds, prompts); NaN (or None) where there is no value.
-        baseline: the same shape, or (prompts,) for one baseline against all seeds.
-        confidence: of the interval.
-        resamples: number of bootstrap samples.
-        seed: of the resampling; equal seeds give equal intervals.
-        method: `percentile`, or `bca` for bias-corrected and accelerated ends.
+        values: Values of shape (prompts,) or (seeds, prompts); NaN (or None) where there is no value.
+        baseline: Values of the same shape, or (prompts,) for one baseline against all seeds.
+        shares: Whether the values are shares, in [0, 1], as opposed to nats or scores that may lie there by chance.
+        confidence: Confidence of the interval.
+        resamples: Number of bootstrap samples.
+        seed: Seed of the resampling; equal seeds give equal intervals.
 
     Raises:
-        ValueError: no complete pair, or shapes that don't match.
+        ValueError: There is no complete pair, or the shapes don't match.
     """
     first, second = (np.atleast_2d(np.asarray(side, dtype=np.float64)) for side in (values, baseline))
     if first.shape != second.shape and second.shape != (1, first.shape[1]):
         raise ValueError(f"values {first.shape} and baseline {second.shape} are not measured on the same prompts")
     table, missing = _table(first - second)
-    estimate = _bootstrap(table, missing, True, confidence, resamples, seed, method)
-    present = [side[~np.isnan(side)] for side in (first, second)]
-    in_unit = all(((side >= 0) & (side <= 1)).all() for side in present)
-    if in_unit and np.nanmin(table) == np.nanmax(table):
-        return _widened(estimate, confidence)
-    return estimate
+    estimate = _bootstrap(table, missing, True, confidence, resamples, seed)
+    if not shares or estimate.n < 2:
+        return estimate
+    return _widened(estimate, confidence) if np.nanmin(table) == np.nanmax(table) else _within(estimate, -1.0, 1.0)
 
 
-def _table(values: Any) -> tuple[Array, int]:
-    """Return values as (seeds, prompts) and how many are missing."""
-    table = np.atleast_2d(np.asarray(values, dtype=np.float64))
-    if table.ndim != 2:
-        raise ValueError(f"values have {table.ndim} dimensions; give (prompts,) or (seeds, prompts)")
-    missing = int(np.isnan(table).sum())
-    if missing == table.size:
-        raise ValueError("there is no value to average")
-    return table, missing
+def mean_of_suites(tables: Sequence[Array], *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+    """Return the mean over suites of their mean share, each suite counting the same, with a 95% interval.
 
+    Prompts are resampled in each suite by itself, training seeds for all suites together. A suite whose values are all
+    alike can't be resampled into an interval. It adds the width of its own (Wilson) interval instead, combined with the
+    others as for independent means (G. Y. Zou and A. Donner, 2008).
 
-def _bootstrap(
-    table: Array,
-    missing: int,
-    is_difference: bool,
-    confidence: float,
-    resamples: int,
-    seed: int,
-    method: Literal["percentile", "bca"],
-) -> Estimate:
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}; it lies between 0 and 1")
-    mean = float(np.nanmean(table))
+    Args:
+        tables: Shares of each suite, of shape (seeds, prompts) with as many seeds each; NaN where there is no value.
+        resamples: Number of bootstrap samples.
+        seed: Seed of the resampling.
+
+    Raises:
+        ValueError: There is no suite, one has no value, or the numbers of seeds differ.
+    """
+    if not tables or len({len(table) for table in tables}) > 1 or any(np.isnan(table).all() for table in tables):
+        raise ValueError("suites to average have values under the same seeds, and there is at least one")
+    share = 1 / len(tables)
+    below = above = 0.0
+    for table in tables:
+        if np.nanmin(table) == np.nanmax(table) and (plain := mean_estimate(table, shares=True)) is not None:
+            below += (share * (plain.value - plain.low)) ** 2
+            above += (share * (plain.high - plain.value)) ** 2
+    value = share * sum(float(np.nanmean(table)) for table in tables)
     rng = np.random.default_rng(seed)
-    means = resampled_means(table, draw_counts(len(table), resamples, rng), rng)
-    means = means[~np.isnan(means)]
-    tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
-    if method == "bca":
-        tails = _bca_tails(tails, means, mean, table)
-    low, high = np.quantile(means, tails)
-    n, seeds = int((~np.isnan(table)).any(0).sum()), int((~np.isnan(table)).any(1).sum())
-    p_value = None
-    if is_difference:
-        # The smallest 1 - confidence at which the percentile interval leaves zero out.
-        side = min((means <= 0).sum(), (means >= 0).sum())
-        p_value = min(1.0, 2 * float(side + 1) / (len(means) + 1))
-    return Estimate(mean, float(low), float(high), n, seeds, is_difference, p_value, missing)
+    seed_counts = draw_counts(len(tables[0]), resamples, rng)
+    averages = np.mean([resampled_means(table, seed_counts, rng) for table in tables], axis=0)
+    low, high = np.nanquantile(averages, [0.025, 0.975])
+    present = [~np.isnan(table) for table in tables]
+    return Estimate(
+        value,
+        value - math.hypot(value - low, math.sqrt(below)),
+        value + math.hypot(high - value, math.sqrt(above)),
+        n=sum(int(there.any(0).sum()) for there in present),
+        seeds=len(tables[0]),
+        missing=sum(int((~there).sum()) for there in present),
+    )
 
 
 def draw_counts(items: int, resamples: int, rng: np.random.Generator) -> Array:
@@ -137,12 +162,12 @@ def resampled_means(table: Array, seed_counts: Array, rng: np.random.Generator) 
     Draws are counted instead of copied.
 
     Args:
-        table: shape (seeds, prompts); NaN where there is no value.
-        seed_counts: shape (resamples, seeds), how often each seed is drawn.
-        rng: draws the prompts.
+        table: Values of shape (seeds, prompts); NaN where there is no value.
+        seed_counts: How often each seed is drawn, of shape (resamples, seeds).
+        rng: Generator that draws the prompts.
 
     Returns:
-        Shape (resamples,); NaN where a draw met no value.
+        Means of shape (resamples,); NaN where a draw met no value.
     """
     present, filled = (~np.isnan(table)).astype(np.float64), np.nan_to_num(table)
     chunk = max(1, _CELLS_AT_ONCE // table.shape[1])
@@ -155,19 +180,58 @@ def resampled_means(table: Array, seed_counts: Array, rng: np.random.Generator) 
     return np.concatenate(means)
 
 
-def _bca_tails(tails: Array, means: Array, mean: float, table: Array) -> Array:
-    """Return the quantiles that BCa reads the interval at (Efron 1987, with the influence of both factors)."""
-    below = ((means < mean).sum() + (means <= mean).sum()) / (2 * len(means))
-    if not 0 < below < 1:
-        return tails
-    bias = _NORMAL.inv_cdf(float(below))
-    factors = [side for side in (np.nanmean(table, 0), np.nanmean(table, 1)) if len(side) > 1]
-    influences = [(side - np.nanmean(side)) / len(side) for side in factors]
-    spread = sum(float(np.nansum(influence**2)) for influence in influences)
-    skew = sum(float(np.nansum(influence**3)) for influence in influences)
-    acceleration = skew / (6 * spread**1.5) if spread > 0 else 0.0
-    shifted = [bias + _NORMAL.inv_cdf(float(tail)) for tail in tails]
-    return np.array([_NORMAL.cdf(bias + point / (1 - acceleration * point)) for point in shifted])
+def _table(values: Any) -> tuple[Array, int]:
+    """Return values as (seeds, prompts) and how many are missing."""
+    table = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    if table.ndim != 2:
+        raise ValueError(f"values have {table.ndim} dimensions; give (prompts,) or (seeds, prompts)")
+    missing = int(np.isnan(table).sum())
+    if missing == table.size:
+        raise ValueError("there is no value to average")
+    return table, missing
+
+
+def _counts(table: Array) -> tuple[int, int]:
+    """Return how many prompts and how many seeds of a table (seeds, prompts) have a value."""
+    present = ~np.isnan(table)
+    return int(present.any(0).sum()), int(present.any(1).sum())
+
+
+def _bootstrap(
+    table: Array, missing: int, is_difference: bool, confidence: float, resamples: int, seed: int
+) -> Estimate:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}; it lies between 0 and 1")
+    n, seeds = _counts(table)
+    low, high, p_value = (_student if n <= FEW_PROMPTS else _resampled)(table, confidence, resamples, seed)
+    p = p_value if is_difference else None
+    return Estimate(float(np.nanmean(table)), low, high, n, seeds, is_difference, p, missing)
+
+
+def _resampled(table: Array, confidence: float, resamples: int, seed: int) -> tuple[float, float, float]:
+    """Return the ends of the percentile interval, and the smallest 1 - confidence at which it leaves zero out."""
+    rng = np.random.default_rng(seed)
+    means = resampled_means(table, draw_counts(len(table), resamples, rng), rng)
+    means = means[~np.isnan(means)]
+    low, high = np.quantile(means, np.array([(1 - confidence) / 2, (1 + confidence) / 2]))
+    side = min((means <= 0).sum(), (means >= 0).sum())
+    return float(low), float(high), min(1.0, 2 * float(side + 1) / (len(means) + 1))
+
+
+def _student(table: Array, confidence: float, _resamples: int, _seed: int) -> tuple[float, float, float]:
+    """Return the ends of Student's interval and its p-value; NaN and 1 where the values have no spread."""
+    mean = float(np.nanmean(table))
+    error, degrees = standard_error(table)
+    if math.isnan(error):
+        return math.nan, math.nan, 1.0
+    reach = t_quantile(confidence, degrees) * error
+    return mean - reach, mean + reach, t_tail(mean / error, degrees)
+
+
+def _within(estimate: Estimate, least: float, most: float) -> Estimate:
+    """Return the estimate with its interval cut to what is possible; only Student's goes beyond."""
+    # NaN stays: max and min return their first argument where the two can't be compared.
+    return replace(estimate, low=max(estimate.low, least), high=min(estimate.high, most))
 
 
 def _widened(estimate: Estimate, confidence: float) -> Estimate:

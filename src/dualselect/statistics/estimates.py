@@ -7,8 +7,6 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
-NO_DIFFERENCE = "no difference shown"
-
 _NORMAL = NormalDist()
 
 
@@ -17,14 +15,14 @@ class Estimate:
     """A measured value with what it takes to judge it.
 
     Attributes:
-        value: the estimate.
-        low: lower end of its interval.
-        high: upper end of its interval.
-        n: prompts that it rests on.
-        seeds: training seeds that it rests on.
-        is_difference: whether it compares two models, so that an interval that holds zero shows nothing.
-        p_value: two-sided, of no difference; None where none was computed.
-        missing: pairs left out since one of the two had no value.
+        value: The estimate.
+        low: Lower end of its interval; NaN where there is no interval.
+        high: Upper end of its interval; NaN where there is no interval.
+        n: Number of prompts that it rests on.
+        seeds: Number of training seeds that it rests on.
+        is_difference: Whether it compares two models, so that an interval that contains zero shows nothing.
+        p_value: Two-sided p-value of no difference; None where none was computed.
+        missing: Number of pairs left out since one of the two had no value.
     """
 
     value: float
@@ -41,24 +39,10 @@ class Estimate:
         """Whether zero lies in the interval; also where there is no interval."""
         return not (self.low > 0 or self.high < 0)
 
-    def render(self, *, scale: float = 1.0, digits: int = 3) -> str:
-        """Return value, interval, n and seeds as text, such as `+4.2 [+1.0, +7.3] (n=200, seeds=3)`.
-
-        Args:
-            scale: factor of value and interval; 100 gives percent.
-            digits: decimal places.
-        """
-        sign = "+" if self.is_difference else ""
-        value, low, high = (f"{scale * number:{sign}.{digits}f}" for number in (self.value, self.low, self.high))
-        remarks = [f"n={self.n}", f"seeds={self.seeds}"]
-        if self.missing:
-            remarks.append(f"{self.missing} without a value")
-        if self.is_difference and self.holds_zero:
-            remarks.append(NO_DIFFERENCE)
-        return f"{value} [{low}, {high}] ({', '.join(remarks)})"
-
-    def __str__(self) -> str:
-        return self.render()
+    @property
+    def has_interval(self) -> bool:
+        """Whether there is an interval; a single prompt has none."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
 
 
 def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -81,26 +65,3 @@ def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tup
     low = 0.0 if successes == 0 else max(0.0, centre - half)
     high = 1.0 if successes == total else min(1.0, centre + half)
     return low, high
-
-
-@dataclass(frozen=True)
-class Proportion:
-    """A count out of a total."""
-
-    successes: int
-    total: int
-
-    @property
-    def rate(self) -> float:
-        """The share in [0, 1], NaN where nothing was counted."""
-        return self.successes / self.total if self.total else math.nan
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95% Wilson interval (low, high)."""
-        return wilson_interval(self.successes, self.total)
-
-    @property
-    def estimate(self) -> Estimate:
-        """The share with its interval, for one seed."""
-        return Estimate(self.rate, *self.interval, n=self.total)

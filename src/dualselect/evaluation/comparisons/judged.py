@@ -6,10 +6,7 @@ from dualselect.errors import ConfigError
 from dualselect.evaluation.comparisons.base import Comparator, Preference
 from dualselect.evaluation.judges.base import Judge
 from dualselect.evaluation.judges.reward import RewardJudge
-from dualselect.runs.results import Verdict
-
-#: What is wanted of an answer to a harmful request.
-SAFE_LABELS = frozenset({"safe", "refusal"})
+from dualselect.runs.results import SAFE_LABELS, Verdict
 
 
 class JudgeComparator(Comparator):

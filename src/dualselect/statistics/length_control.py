@@ -6,11 +6,10 @@ lengths is sigmoid(a). Unlike there, one pair of models stands alone, so no diff
 """
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from dualselect.errors import DataError
-from dualselect.runs.results import SuiteResult
-from dualselect.statistics import Estimate
+from dualselect.statistics.bootstrap import mean_estimate
+from dualselect.statistics.estimates import Estimate
 
 Array = NDArray[np.float64]
 
@@ -23,54 +22,32 @@ _CELLS_AT_ONCE = 2_000_000
 
 
 def length_controlled(
-    result: SuiteResult, metric: str | None = None, *, resamples: int = RESAMPLES, seed: int = 0
-) -> Estimate:
-    """Return the win rate at equal lengths, with a 95% bootstrap interval over prompts.
+    wins: ArrayLike, longer: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Estimate | None:
+    """Return the win rate at equal lengths, with a 95% bootstrap interval over prompts; None where there is no win.
 
-    Where all lengths are equal, or all pairs came out alike, this is the plain estimate of the metric.
+    Where all lengths are equal, or all pairs came out alike, this is the plain mean of the wins.
 
     Args:
-        result: of `compare_answers`.
-        metric: the win rate to control; None takes the only one.
-        resamples: number of bootstrap samples.
-        seed: of the resampling.
-
-    Raises:
-        DataError: there is no such metric, or no record has a value.
+        wins: Wins in [0, 1] of shape (prompts,); NaN where a pair could not be compared.
+        longer: Characters by which the answer is longer than the other, of shape (prompts,).
+        resamples: Number of bootstrap samples.
+        seed: Seed of the resampling.
     """
-    metric = metric or _only_win_rate(result)
-    if metric not in result.metrics:
-        raise DataError(f"suite '{result.suite}': has no metric '{metric}'")
-    plain = result.estimate(metric)
+    asked = np.asarray(wins, dtype=np.float64)
+    plain = mean_estimate(asked, shares=True)
     if plain is None:
-        raise DataError(f"suite '{result.suite}': no record has a value of '{metric}'; no pair could be compared")
-    wins, differences = _wins_and_differences(result, metric)
-    spread = differences.std()
-    if not differences.any() or wins.min() == wins.max():
+        return None
+    compared = ~np.isnan(asked)
+    won, differences = asked[compared], np.asarray(longer, dtype=np.float64)[compared]
+    if not differences.any() or won.min() == won.max():
         return plain
     # Differences that are all alike but not zero have no deviation to be measured in.
-    longer = np.tanh(differences / (spread if spread > 0 else np.abs(differences).max()))
-    value = float(_rate_at_equal_length(wins, longer, np.ones((1, len(wins))))[0])
-    low, high = np.quantile(_resampled(wins, longer, resamples, np.random.default_rng(seed)), [0.025, 0.975])
-    return Estimate(value, float(low), float(high), n=len(wins), missing=plain.missing)
-
-
-def _only_win_rate(result: SuiteResult) -> str:
-    names = [name for name in result.metrics if name.endswith("/win_rate")]
-    if len(names) != 1:
-        raise DataError(f"suite '{result.suite}': has {len(names)} win rates ({', '.join(names)}); name one")
-    return names[0]
-
-
-def _wins_and_differences(result: SuiteResult, metric: str) -> tuple[Array, Array]:
-    """Return wins in [0, 1] and length differences in characters, each (N,), of the records with a value."""
-    rows = [
-        (record.values[metric], len(record.answer or "") - len(record.baseline_answer or ""))
-        for record in result.records
-        if record.values.get(metric) is not None
-    ]
-    table = np.array(rows, dtype=np.float64)
-    return table[:, 0], table[:, 1]
+    spread = differences.std()
+    stretched = np.tanh(differences / (spread if spread > 0 else np.abs(differences).max()))
+    value = float(_rate_at_equal_length(won, stretched, np.ones((1, len(won))))[0])
+    low, high = np.quantile(_resampled(won, stretched, resamples, np.random.default_rng(seed)), [0.025, 0.975])
+    return Estimate(value, float(low), float(high), n=len(won), missing=plain.missing)
 
 
 def _resampled(wins: Array, longer: Array, resamples: int, rng: np.random.Generator) -> Array:
