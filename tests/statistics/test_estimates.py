@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualselect.statistics import Proportion, wilson_interval
+from dualselect.statistics import wilson_interval
 
 _Z = 1.959963984540054  # the 97.5% point of the standard normal distribution
 
@@ -37,8 +37,3 @@ def test_extremes_have_a_width() -> None:
 def test_impossible_counts_are_refused() -> None:
     with pytest.raises(ValueError, match="not defined"):
         wilson_interval(3, 2)
-
-
-def test_proportion_of_nothing_is_not_a_number() -> None:
-    assert math.isnan(Proportion(0, 0).rate)
-    assert Proportion(3, 4).rate == 0.75

@@ -100,11 +100,11 @@ def model_names(results: Iterable[SuiteResult]) -> dict[ModelKey, str]:
         firsts.setdefault(key_of(result), result)
     names: dict[ModelKey, str] = {}
     for key in sorted(firsts, key=lambda key: _ROLES.index(key.role)):
-        name = _model_name(firsts[key])
-        for more in (key.role, key.hash[:8], key.hash):
-            if name in names.values():
-                name = f"{_model_name(firsts[key])} ({more})"
-        names[key] = name
+        plain = _model_name(firsts[key])
+        first_of_role = all(other.role != key.role for other in names)
+        by_role = [f"{plain} ({key.role})"] if first_of_role else []
+        choices = (plain, *by_role, f"{plain} ({key.hash[:8]})", f"{plain} ({key.role} {key.hash})")
+        names[key] = next(name for name in choices if name not in names.values())
     return names
 
 

@@ -5,6 +5,7 @@ F. E. Satterthwaite, 'An approximate distribution of estimates of variance compo
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,12 +40,13 @@ def t_tail(t: float, degrees: float) -> float:
     return 1 - _central(abs(t), degrees)
 
 
+@lru_cache(maxsize=256)
 def t_quantile(confidence: float, degrees: float) -> float:
     """Return the t with P(|T| <= t) = `confidence`."""
     low, high = 0.0, 1.0
     while _central(high, degrees) < confidence:
         low, high = high, 2 * high
-    for _ in range(80):
+    for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if _central(middle, degrees) < confidence else (low, middle)
     return (low + high) / 2
