@@ -83,6 +83,29 @@ def test_losses_below_the_noise_floor_pass(gate):
     assert not decide(gate("noise_floor: 0.2\n" + text), results).ships
 
 
+@pytest.mark.parametrize("against", ["at_least: 1.5", "worse_by_at_most: 5.0"])
+def test_one_prompt_is_nothing_to_be_confident_of(gate, against):
+    """The prompt is far better than asked for, but there is no interval whose end could say so of others."""
+    score = Metric("score", "higher", "score")
+    results = [
+        result([2.0], name="s", metric=score),
+        result([1.0], role="baseline", name="s", metric=score),
+    ]
+    assert decide(gate(rule(against, metric="s")), results).ships
+    decision = decide(gate(rule(f"{against}\n    confident: true", metric="s")), results)
+    assert not decision.ships
+    assert "evaluate on more prompts" in str(decision)
+
+
+def test_prompts_that_only_one_was_asked_are_no_comparison(gate):
+    other = result([1.0] * 20, role="baseline")
+    for record in other.records:
+        record.id = f"other {record.id}"
+    decision = decide(gate(rule("worse_by_at_most: 0.5")), [result([1.0] * 20), other])
+    assert not decision.ships
+    assert "no prompt has a value for both" in str(decision)
+
+
 @pytest.mark.parametrize(
     ("text", "results", "reason"),
     [
@@ -101,8 +124,8 @@ def test_a_gate_that_can_not_see_does_not_open(gate, text, results, reason):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("rules: []", "holds no rules"),
-        ("- a", "holds no rules"),
+        ("rules: []", "contains no rules"),
+        ("- a", "contains no rules"),
         ("rules: [", "cannot be read as YAML"),
         (rule("at_lest: 0.5"), "rule 1: unknown key 'at_lest'; did you mean 'at_least'"),
         (rule("at_least: high"), "at_least is 'high'; give a number"),

@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from dualselect.experiments import Cell, Grid
 from dualselect.experiments.grid import cell_folder
 from dualselect.runs import Metric, Record, SuiteResult
+from dualselect.runs.values import values_of
 
 REFUSALS = Metric("refusal rate", "higher")
 
@@ -90,5 +92,17 @@ def make_grid(tmp_path: Path) -> Callable[..., Grid]:
 
     def make(*args: Any, **settings: Any) -> Grid:
         return _grid(tmp_path / "grid", *args, **settings)
+
+    return make
+
+
+@pytest.fixture
+def as_values() -> Callable[..., pa.Table]:
+    """Return a function from results by method to their values; a result's seed is that of its rows."""
+
+    def make(results: Mapping[str, Sequence[SuiteResult]]) -> pa.Table:
+        return pa.concat_tables(
+            [values_of([result], method, seed=result.seed) for method, found in results.items() for result in found]
+        )
 
     return make

@@ -1,25 +1,24 @@
 """What the tables say, and that they can be typeset whatever the names."""
 
-import re
-
 import pytest
+from scipy import stats
 
 from dualselect.experiments.tables import Comparison, latex_table, markdown_table, verdict
 from dualselect.runs import Metric
-from dualselect.runs.estimates import estimate_rows
+from dualselect.runs.estimates import estimates
 
 NLL = Metric("NLL", "lower", "nats")
 LENGTH = Metric("length", "neither", "score")
 
 
 @pytest.fixture
-def comparison(make_result):
+def comparison(make_result, as_values):
     def make(ours, base, *, metric=NLL, label="dualselect", seeds=(0,), start=None, suite="unsafe"):
         results = {"start": [make_result(start, None, metric=metric, suite=suite)]} if start else {}
         results["sft"] = [make_result(base, seed, metric=metric, suite=suite) for seed in seeds]
         results[label] = [make_result(ours, seed, metric=metric, suite=suite) for seed in seeds]
         done = {"sft": list(seeds), label: list(seeds)}
-        return Comparison(["sft", label], [0, 1, 2], "sft", estimate_rows(results, "sft"), {}, done)
+        return Comparison(["sft", label], [0, 1, 2], "sft", estimates(as_values(results), "sft"), {}, done)
 
     return make
 
@@ -33,11 +32,13 @@ def test_a_row_shows_mean_interval_n_seeds_and_difference(comparison):
     shares = Metric("refusal rate", "higher")
     made = comparison([1, 1, 0, None], [0, 1, 0, 0], metric=shares, seeds=(0, 1), start=[1, 1, 1, 1])
     text = markdown_table(made)
-    assert cells(text, "start")[:5] == ["start", "100.0%", r"\[51.0%, 100.0%\]", "4", "–"]
+    assert cells(text, "start")[:5] == ["start", "100.0%", r"\[51.0, 100.0\]", "4", "–"]
     ours = cells(text, "dualselect")
     assert ours[1] == "66.7%"
     assert ours[3:6] == ["3", "2", "+33.3 pp"]
-    assert re.fullmatch(r"\\\[[+-]\d+\.\d pp, [+-]\d+\.\d pp\\\]", ours[6])
+    # Differences 1, 0, 0 of both seeds: Student's t with 2 degrees of freedom, cut at 100 points.
+    low = 100 * (1 / 3 - stats.t.ppf(0.975, 2) / 3)
+    assert ours[6] == rf"\[{max(low, -100):+.1f}, +100.0\]"
     assert ours[8] == "no difference shown, 2 without a value, compared on seeds 0, 1"
     assert "refusal rate (higher is better)" in text
     assert "no difference shown" not in cells(text, "sft")
@@ -57,13 +58,21 @@ def test_a_difference_that_is_shown_says_which_way(comparison, metric, shift, sa
     base = [float(number % 7) for number in range(40)]
     made = comparison([value + shift + 0.01 * (n % 3 - 1) for n, value in enumerate(base)], base, metric=metric)
     (row,) = [row for row in made.rows if row.method == "dualselect"]
-    assert verdict(row.difference, metric, "sft") == said
+    assert verdict(row.difference, metric) == said
     assert said in cells(markdown_table(made), "dualselect")[8]
     assert said in latex_table(made)
 
 
 def test_what_is_one_value_says_that_it_has_no_interval(comparison):
-    assert cells(markdown_table(comparison([1.0], [2.0])), "dualselect")[2] == "none: one value"
+    shown = cells(markdown_table(comparison([1.0], [2.0])), "dualselect")
+    assert (shown[2], shown[6]) == ("–", "–")
+    assert shown[8] == "no difference shown, no interval: one prompt, compared on seeds 0"
+
+
+def test_a_method_that_was_measured_on_other_prompts_says_so(comparison):
+    shown = cells(markdown_table(comparison({"a": 1.0, "b": 2.0}, {"c": 2.0, "d": 1.0})), "dualselect")
+    assert shown[5:8] == ["", "", ""]
+    assert shown[8] == "shares no prompt and seed with sft"
 
 
 def test_hostile_names_are_escaped(comparison):

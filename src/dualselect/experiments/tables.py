@@ -7,7 +7,7 @@ from itertools import groupby
 
 from dualselect.errors import one_line
 from dualselect.runs.estimates import EVEN, Difference, Row
-from dualselect.runs.results import START, Metric
+from dualselect.runs.results import START, TRAINING, Metric
 from dualselect.statistics.bootstrap import FEW_PROMPTS
 from dualselect.statistics.formats import (
     NO_DIFFERENCE,
@@ -136,11 +136,21 @@ def _remarks(row: Row, difference: Difference | None, comparison: Comparison) ->
         remarks.append(no_interval_text(row.estimate))
     if row.estimate.missing:
         remarks.append(missing_text(row.estimate))
+    if difference is None and _is_apart(row, comparison):
+        remarks.append(f"shares no prompt and seed with {comparison.baseline}")
     if difference is not None and len(difference.seeds) < len(comparison.seeds):
         remarks.append(f"compared on seeds {_listed(difference.seeds)}")
     if difference is not None and difference.estimate.n != row.estimate.n:
         remarks.append(f"compared on {difference.estimate.n} prompts")
     return remarks
+
+
+def _is_apart(row: Row, comparison: Comparison) -> bool:
+    """Whether a method was measured as the baseline was, but on nothing that the two have in common."""
+    descriptive = row.kind == TRAINING and row.metric.better == "neither"
+    theirs = (comparison.baseline, row.suite, row.name)
+    is_there = any((other.method, other.suite, other.name) == theirs for other in comparison.rows)
+    return is_there and not descriptive and row.method not in (comparison.baseline, START)
 
 
 def _win_verdict(from_even: Difference, baseline: str) -> str:
