@@ -1,20 +1,23 @@
 """A model card for the hub: what the model was made from and how, what was measured, and what that can't tell."""
 
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from dualselect.errors import DataError
+from dualselect.errors import DataError, one_line
 from dualselect.files import replacing
-from dualselect.reports.markdown import bullets, escaped, table
-from dualselect.reports.measures import KINDS, Measure, run_measures
-from dualselect.reports.settings import base_model, evaluation_sources, fact_groups
-from dualselect.runs.folder import RunFolder, is_compare_folder, read_run
+from dualselect.reports.sections import subject_of
+from dualselect.reports.sections.measures import KINDS, Measure
+from dualselect.reports.sections.settings import base_model, evaluation_sources, fact_groups
+from dualselect.runs.folder import RunFolder, as_comparison, is_compare_folder, left_out, read_run
+from dualselect.statistics.formats import missing_text
 
 FILE = "README.md"
 
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()|~$^@]|^[-+=#:])")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FILE_ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
 _CARD_GROUPS = {"Method": "Method", "Training": "Training", "Data": "Training data", "Made with": "Made with"}
@@ -23,24 +26,24 @@ _LIMITS = """- The measures speak of the prompts they were taken on. A model tha
   answer others, and any alignment can be undone by further fine-tuning or by prompts made to get around it.
 - Refusal rules read words and not meaning, and judges that are models err. Where two judges disagree, neither is
   the truth.
-- An interval that holds zero shows no difference; that is not the same as showing that there is none."""
+- An interval that contains zero shows no difference; that is not the same as showing that there is none."""
 
 
 def write_model_card(folder: Path, output: Path | None = None) -> Path:
     """Write the model card of a run and return its path.
 
     Args:
-        folder: of the run.
-        output: file to write; None for `README.md` in the folder, which is replaced.
+        folder: Folder of the run.
+        output: File to write; None for `README.md` in the folder, which is replaced.
 
     Raises:
-        DataError: The folder holds no run.
+        DataError: The folder contains no run.
     """
     folder = Path(folder)
     if is_compare_folder(folder):
-        raise DataError(f"{folder}: holds a comparison, and a model card is about one model: give one of its cells/*")
+        raise DataError(f"{folder}: is a comparison, but a model card is about one model; give one of its cells/*")
     if not folder.is_dir():
-        raise DataError(f"{folder}: is no folder; give the output_dir of `dualselect train`")
+        raise DataError(f"{folder}: is not a folder; give the output_dir of `dualselect train`")
     path = folder / FILE if output is None else Path(output)
     with replacing(path) as draft:
         draft.write_text(model_card(read_run(folder)), encoding="utf-8")
@@ -89,15 +92,18 @@ def hub_datasets(config: dict[str, Any]) -> list[str]:
 
 
 def _measures(run: RunFolder) -> str:
-    measures = run_measures(run.results)
+    measures = subject_of(as_comparison(run)).measures
+    notes = left_out(run)
+    remarks = "\n\nNot shown:\n\n" + "\n".join(f"- {escaped(note)}" for note in notes) if notes else ""
     if not measures:
-        return "None were taken. `dualselect evaluate` takes them."
+        return "None were taken. `dualselect evaluate` takes them." + remarks
     rows = [row for measure in measures for row in _rows(measure)]
     header = ("suite", "measure", "better", "model", "value", "95% interval", "n", "seeds", "difference")
-    return table(header, rows) + (
-        "\n\nValues come with their 95% intervals. A difference is taken prompt by prompt against the model named, and "
-        "is called one only if its interval leaves zero out."
+    about = (
+        "Values come with their 95% intervals. A difference is taken prompt by prompt against the model named, and is "
+        "called one only if its interval leaves zero out."
     )
+    return f"{table(header, rows)}\n\n{about}{remarks}"
 
 
 def _rows(measure: Measure) -> list[tuple[object, ...]]:
@@ -105,14 +111,16 @@ def _rows(measure: Measure) -> list[tuple[object, ...]]:
     kind = KINDS.get(measure.kind, measure.kind).lower()
     rows: list[tuple[object, ...]] = []
     for row in measure.rows:
-        differences = "; ".join(f"{one.text} vs {other}: {one.word}" for other, one in row.differences.items())
-        count = f"{row.estimate.n}" + (f" ({row.estimate.missing} without a value)" if row.estimate.missing else "")
+        differences = "; ".join(
+            f"{measure.difference_text(one)} vs {one.other}: {measure.finding(one)}" for one in row.differences
+        )
+        count = f"{row.estimate.n}" + (f" ({missing_text(row.estimate)})" if row.estimate.missing else "")
         rows.append(
             (
                 f"{measure.suite} ({kind})",
                 measure.metric.title,
                 better,
-                row.name,
+                row.method,
                 measure.value_text(row),
                 measure.interval_text(row),
                 count,
@@ -127,3 +135,22 @@ def _seeds_remark(run: RunFolder) -> str:
     if not run.results:
         return ""
     return "One training run was measured: the intervals speak of other prompts, not of other seeds."
+
+
+def escaped(text: object) -> str:
+    """Return text as one line of Markdown that is shown as it is: no HTML, link, cell or emphasis begins in it."""
+    line = one_line(text)
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _SPECIAL.sub(r"\\\1", line)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a Markdown table; header and cells are escaped."""
+    lines = [header, ["---"] * len(header)]
+    shown = [" | ".join(map(escaped, header)), " | ".join(lines[1]), *(" | ".join(map(escaped, row)) for row in rows)]
+    return "\n".join(f"| {line} |" for line in shown)
+
+
+def bullets(facts: Iterable[tuple[str, str]]) -> str:
+    """Return names with what they are as a list."""
+    return "\n".join(f"- {escaped(name)}: {escaped(value)}" for name, value in facts)

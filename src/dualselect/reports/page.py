@@ -1,19 +1,22 @@
-"""A run or a comparison as one HTML file that holds all it needs: styles, plots, data and script."""
+"""A run or a comparison as one HTML file that contains all it needs: styles, plots, data and script."""
 
 import base64
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from dualselect import __version__
 from dualselect.errors import DataError
 from dualselect.files import replacing
-from dualselect.reports.content import comparison_content, run_content
-from dualselect.reports.formats import p_text
-from dualselect.reports.glossary import TERMS
-from dualselect.reports.measures import KINDS
-from dualselect.runs.folder import is_compare_folder, read_comparison, read_run
+from dualselect.reports.formats import typeset
+from dualselect.reports.sections import Section, Subject, sections_of, subject_of
+from dualselect.reports.sections.measures import KINDS
+from dualselect.reports.sections.overview import lede_of, tags_of
+from dualselect.runs.folder import read_folder
+from dualselect.statistics.formats import p_text
 
 FILE = "report.html"
 
@@ -22,31 +25,53 @@ def write_report(folder: Path, output: Path | None = None, texts: bool = True) -
     """Write the report of a run folder or a compare folder and return its path.
 
     Args:
-        folder: of the run or the comparison.
-        output: file to write; None for `report.html` in the folder.
-        texts: whether the page holds prompts and answers; without them it can be passed on where the data can't.
+        folder: Folder of the run or the comparison.
+        output: File to write; None for `report.html` in the folder.
+        texts: Whether the page contains prompts and answers; without them it can be passed on where the data can't.
 
     Raises:
-        DataError: The folder is not there, or holds neither a run nor a comparison.
+        DataError: There is no such folder, or it contains neither a run nor a comparison.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder}: is no folder; give the output_dir of `dualselect train` or of `dualselect compare`")
-    if is_compare_folder(folder):
-        content = comparison_content(read_comparison(folder), texts=texts)
-    else:
-        content = run_content(read_run(folder), texts=texts)
+        raise DataError(f"{folder}: is not a folder; give the output_dir of `dualselect train` or `dualselect compare`")
+    page = render(subject_of(read_folder(folder), texts=texts))
     path = folder / FILE if output is None else Path(output)
     with replacing(path) as draft:
-        draft.write_text(render(content | {"place": content["title"]}), encoding="utf-8")
+        draft.write_text(page, encoding="utf-8")
     return path
 
 
-def render(content: dict[str, Any]) -> str:
+def render(subject: Subject) -> str:
     """Return the page as HTML."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
+    environment = _environment()
+    environment.globals |= {
+        "folder": subject.folder,
+        "is_comparison": subject.folder.is_comparison,
+        "series": subject.series,
+        "lead": subject.folder.lead,
+    }
+    sections = sections_of(subject)
+    style, script = _resource("style.css"), _resource("report.js")
+    return environment.get_template("page.html.j2").render(
+        title=subject.folder.path.resolve().name,
+        lede=lede_of(subject),
+        tags=tags_of(subject.folder),
+        sections=[(section, _html(section, environment)) for section in sections],
+        data=next((section.data for section in sections if section.data is not None), {}),
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+        version=__version__,
+    )
 
+
+def _html(section: Section, environment: Environment) -> Markup:
+    return Markup(environment.get_template(f"sections/{section.anchor}.html.j2").render(section.content))
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("dualselect.reports"),
         autoescape=True,
@@ -54,21 +79,8 @@ def render(content: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style, script = _resource("style.css"), _resource("report.js")
-    optional = dict.fromkeys(("answers_of", "settings_of", "cells", "seeds", "series", "baseline"))
-    return environment.get_template("page.html.j2").render(
-        **(optional | content),
-        style=Markup(style),
-        script=Markup(script),
-        style_hash=_hash(style),
-        script_hash=_hash(script),
-        version=__version__,
-        kinds=KINDS,
-        glossary=TERMS,
-        heat=_heat,
-        minus=lambda text: text.replace("-", "\u2212"),
-        p_text=p_text,
-    )
+    environment.globals |= {"kinds": KINDS, "heat": _heat, "typeset": typeset, "p_text": p_text}
+    return environment
 
 
 def _resource(name: str) -> str:

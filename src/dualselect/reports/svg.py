@@ -73,9 +73,9 @@ def inline_svg(figure: Any, name: str, label: str) -> Markup:
     """Return the figure as an `<svg>` element; call it while `drawing` is open.
 
     Args:
-        figure: of matplotlib.
-        name: unique on the page; all ids begin with it.
-        label: what the figure shows, for those who can't see it.
+        figure: Figure of matplotlib.
+        name: Name that is unique on the page; all ids begin with it.
+        label: What the figure shows, for those who can't see it.
     """
     root = _rendered(figure, name)
     for parent in list(root.iter()):

@@ -1,4 +1,7 @@
-"""What a run folder or a compare folder holds, read leniently: what is not there or not readable becomes a note."""
+"""What lies in a folder, for who reads it: a run, or a comparison. A run is a comparison of one method under one seed.
+
+Folders are read leniently: what is missing, cannot be read, or was measured of other weights becomes a note.
+"""
 
 import json
 from collections.abc import Callable
@@ -7,23 +10,26 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 from dualselect.errors import DataError, one_line
+from dualselect.models.files import ADAPTER_WEIGHTS, Weights
+from dualselect.runs.estimates import FILE as ESTIMATES_FILE
+from dualselect.runs.estimates import Row, read_estimates, run_estimates
 from dualselect.runs.metrics import FILE as METRICS_FILE
 from dualselect.runs.metrics import read_metrics
 from dualselect.runs.provenance import CONFIG_FILE, PROVENANCE_FILE
 from dualselect.runs.results import FOLDER as EVALUATION
-from dualselect.runs.results import SuiteResult
+from dualselect.runs.results import START, SuiteResult
 from dualselect.runs.samples import FILE as SAMPLES_FILE
-from dualselect.runs.samples import sample_categories
+from dualselect.runs.samples import sample_categories, sample_planted
 from dualselect.runs.selection_log import FOLDER as SELECTION
 from dualselect.runs.selection_log import SelectionLog
+from dualselect.runs.values import key_of, model_names
 
 COMPARE_FILE = "compare.json"
-ESTIMATES_FILE = "estimates.parquet"
-START = "start"
+
+Sample = tuple[str, str]  # role and id
 
 _Content = TypeVar("_Content")
 
@@ -33,16 +39,17 @@ class RunFolder:
     """One run as it lies on the disk.
 
     Attributes:
-        path: the folder.
-        config: every setting; empty where unknown.
-        provenance: what the run was made from; empty where unknown.
-        metrics: the log events.
-        tasks: the logged task candidates, None without a log.
-        references: the logged references, None without a log.
-        conflicts: cosines of samples with references, None where they were not measured.
-        categories: of the samples in these logs, by role and id, as far as they are known.
-        results: the evaluation results.
-        notes: what is not there or could not be read, one line each.
+        path: Its folder.
+        config: Every setting; empty where unknown.
+        provenance: What the run was made from; empty where unknown.
+        metrics: Log events.
+        tasks: Logged task candidates; None without a log.
+        references: Logged references; None without a log.
+        conflicts: Cosines of samples with references; None where they were not measured.
+        categories: Categories of the logged samples by role and id, as far as they are known.
+        planted: Whether a logged sample was planted to attack the run, by role and id, as far as that is known.
+        results: Evaluation results of the weights in the folder, and of what they were compared with.
+        notes: What is missing or could not be read, one line each.
     """
 
     path: Path
@@ -52,7 +59,8 @@ class RunFolder:
     tasks: pa.Table | None = None
     references: pa.Table | None = None
     conflicts: pa.Table | None = None
-    categories: dict[tuple[str, str], str] = field(default_factory=dict)
+    categories: dict[Sample, str] = field(default_factory=dict)
+    planted: dict[Sample, bool] = field(default_factory=dict)
     results: list[SuiteResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -68,98 +76,197 @@ class RunFolder:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Model:
+    """A model whose answers are shown.
+
+    Attributes:
+        name: Its name, which no other model of the folder has.
+        results: Its results; all of them are of the same weights.
+        is_baseline: Whether others are compared with it.
+    """
+
+    name: str
+    results: list[SuiteResult]
+    is_baseline: bool = False
+
+
+@dataclass(frozen=True)
+class TrialFolder:
     """One method under one seed: whether it is done, and its run if it is."""
 
     method: str
-    seed: int
+    seed: int | None
     status: str
     error: str
     seconds: float | None
     run: RunFolder | None
 
 
-@dataclass
-class CompareFolder:
-    """A grid of methods and seeds as it lies on the disk.
+@dataclass(frozen=True)
+class Folder:
+    """A comparison, or a run as a comparison of one method, as it lies on the disk.
 
     Attributes:
-        path: the folder.
-        methods: in the order of the grid.
-        seeds: of the grid.
-        baseline: the method that the others are compared with.
-        cells: the grid's cells.
-        start: results of the aligned start.
-        estimates: rows of the table of estimates.
-        notes: what is not there or could not be read.
+        path: Its folder.
+        is_comparison: Whether it is a comparison of methods.
+        methods: Labels of the methods in their order.
+        seeds: Training seeds, as far as they are known.
+        baseline: Label of the method that the others are compared with; None for a run.
+        trials: One for every method and seed.
+        names: Whatever the rows tell of, in the order shown: the start first, then methods, or the models of a run.
+        models: Models whose answers are shown, in that order; of a comparison those under one seed.
+        lead: The model that a run is about; None for a comparison, and for a run that was not evaluated.
+        rows: Estimates of every measure.
+        seed_shown: Seed whose answers a comparison shows.
+        notes: What is missing or could not be read.
     """
 
     path: Path
+    is_comparison: bool
     methods: list[str]
     seeds: list[int]
-    baseline: str
-    cells: list[Cell]
-    start: list[SuiteResult]
-    estimates: list[dict[str, Any]]
+    baseline: str | None
+    trials: list[TrialFolder]
+    names: list[str]
+    models: list[Model]
+    lead: str | None
+    rows: list[Row]
+    seed_shown: int | None
     notes: list[str]
 
     @property
-    def runs(self) -> list[tuple[Cell, RunFolder]]:
-        """The cells that have a run, with it."""
-        return [(cell, cell.run) for cell in self.cells if cell.run is not None]
+    def runs(self) -> list[tuple[TrialFolder, RunFolder]]:
+        """The trials that have a run, with it."""
+        return [(trial, trial.run) for trial in self.trials if trial.run is not None]
+
+    @property
+    def results(self) -> list[SuiteResult]:
+        """The results of the start and of every trial, or of all models of a run."""
+        if not self.is_comparison:
+            return [result for model in self.models for result in model.results]
+        start = [result for model in self.models if model.name == START for result in model.results]
+        return start + [result for _, run in self.runs for result in _own(run)]
 
 
 def is_compare_folder(folder: Path) -> bool:
-    """Return whether `folder` holds a comparison of methods."""
+    """Return whether `folder` contains a comparison of methods."""
     return (folder / COMPARE_FILE).is_file()
 
 
-def read_run(folder: Path) -> RunFolder:
-    """Return what a run folder holds.
+def read_folder(folder: Path) -> Folder:
+    """Return what the folder of a run or of a comparison contains.
 
     Raises:
-        DataError: It holds nothing that a run leaves behind.
+        DataError: It contains neither, or its `compare.json` cannot be used.
+    """
+    return read_comparison(folder) if is_compare_folder(folder) else as_comparison(read_run(folder))
+
+
+def read_run(folder: Path) -> RunFolder:
+    """Return what a run folder contains.
+
+    Raises:
+        DataError: It contains nothing that a run leaves behind.
     """
     run = _read_run(folder)
     if run.is_empty:
         raise DataError(
-            f"{folder}: holds no run and no comparison; give the output_dir of `dualselect train` or of "
+            f"{folder}: contains neither a run nor a comparison; give the output_dir of `dualselect train` or of "
             "`dualselect compare`"
         )
     return run
 
 
-def read_comparison(folder: Path) -> CompareFolder:
-    """Return what a compare folder holds.
+def as_comparison(run: RunFolder) -> Folder:
+    """Return a run as a comparison of its one method: its model is compared with its start and its baselines."""
+    names = model_names(run.results)
+    models = [
+        Model(name, [one for one in run.results if key_of(one) == key], is_baseline=key.role == "baseline")
+        for key, name in names.items()
+    ]
+    seed = run.config.get("seed")
+    return Folder(
+        path=run.path,
+        is_comparison=False,
+        methods=[run.method],
+        seeds=[] if seed is None else [seed],
+        baseline=None,
+        trials=[TrialFolder(run.method, seed, "done", "", None, run)],
+        names=list(names.values()),
+        models=models,
+        lead=next((name for key, name in names.items() if key.role == "model"), None),
+        rows=run_estimates(run.results),
+        seed_shown=None,
+        notes=run.notes,
+    )
+
+
+def read_comparison(folder: Path) -> Folder:
+    """Return what a compare folder contains.
 
     Raises:
-        DataError: Its `compare.json` can't be used.
+        DataError: Its `compare.json` cannot be used.
     """
     path = folder / COMPARE_FILE
     notes: list[str] = []
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        cells = [_read_cell(folder, cell) for cell in content["cells"]]
+        trials = [_read_trial(folder, trial) for trial in content["cells"]]
         methods = [str(method) for method in content["methods"]]
         seeds, baseline = [int(seed) for seed in content["seeds"]], str(content["baseline"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: is no comparison ({error!r}); make it anew with `dualselect compare`") from error
+        raise DataError(f"{path}: is not a comparison ({error!r}); write it again with `dualselect compare`") from error
     start = _results(folder / START, notes)
     if not start:
         notes.append(f"{START}/{EVALUATION}/: the aligned start was not evaluated")
-    estimates = _attempt(folder / ESTIMATES_FILE, lambda file: pq.read_table(file).to_pylist(), notes) or []
-    return CompareFolder(folder, methods, seeds, baseline, cells, start, estimates, notes)
+    rows = _attempt(folder / ESTIMATES_FILE, lambda _: read_estimates(folder, baseline), notes) or []
+    seed = _seed_to_show(trials, seeds)
+    shown = {trial.method: trial.run for trial in trials if trial.seed == seed and trial.run is not None}
+    models = [Model(START, start)] if start else []
+    models += [Model(name, _own(shown[name]), name == baseline) for name in methods if name in shown]
+    notes += [
+        f"{trial.method}, seed {trial.seed}: {note}" for trial in trials if trial.run for note in left_out(trial.run)
+    ]
+    return Folder(
+        path=folder,
+        is_comparison=True,
+        methods=methods,
+        seeds=seeds,
+        baseline=baseline,
+        trials=trials,
+        names=[START, *methods],
+        models=models,
+        lead=None,
+        rows=rows,
+        seed_shown=seed,
+        notes=notes,
+    )
 
 
-def _read_cell(folder: Path, cell: dict[str, Any]) -> Cell:
-    place = folder / str(cell.get("folder") or f"cells/{cell['method']}-seed{cell['seed']}")
-    run = _read_run(place) if cell["status"] == "done" and place.is_dir() else None
-    return Cell(
-        method=str(cell["method"]),
-        seed=int(cell["seed"]),
-        status=str(cell["status"]),
-        error=str(cell.get("error") or ""),
-        seconds=cell.get("seconds"),
+def left_out(run: RunFolder) -> list[str]:
+    """Return the notes on results of a run that are not shown."""
+    return [note for note in run.notes if note.startswith(f"{EVALUATION}/") and ": left out" in note]
+
+
+def _own(run: RunFolder) -> list[SuiteResult]:
+    return [result for result in run.results if result.role == "model"]
+
+
+def _seed_to_show(trials: list[TrialFolder], seeds: list[int]) -> int | None:
+    """Return the seed under which most methods are done, the first of several."""
+    done = [trial.seed for trial in trials if trial.run is not None]
+    return max(seeds, key=done.count) if done else None
+
+
+def _read_trial(folder: Path, trial: dict[str, Any]) -> TrialFolder:
+    place = folder / str(trial.get("folder") or f"cells/{trial['method']}-seed{trial['seed']}")
+    run = _read_run(place) if trial["status"] == "done" and place.is_dir() else None
+    return TrialFolder(
+        method=str(trial["method"]),
+        seed=int(trial["seed"]),
+        status=str(trial["status"]),
+        error=str(trial.get("error") or ""),
+        seconds=trial.get("seconds"),
         run=None if run is None or run.is_empty else run,
     )
 
@@ -173,6 +280,7 @@ def _read_run(folder: Path) -> RunFolder:
         tables = _attempt(folder / SELECTION, lambda _: _selection_log(folder), run.notes) or [None] * 3
         run.tasks, run.references, run.conflicts = tables
         run.categories = _attempt(folder / SAMPLES_FILE, lambda _: sample_categories(folder), run.notes) or {}
+        run.planted = _attempt(folder / SAMPLES_FILE, lambda _: sample_planted(folder), []) or {}
     else:
         run.notes.append(f"{SELECTION}/: there is no selection log; plain methods write none")
     run.results = _results(folder, run.notes)
@@ -188,13 +296,27 @@ def _selection_log(folder: Path) -> list[pa.Table | None]:
 
 
 def _results(folder: Path, notes: list[str]) -> list[SuiteResult]:
+    """Return the results in a folder, but those of a model that is not the one in the folder any more."""
     results = []
     for path in sorted((folder / EVALUATION).glob("*.json")):
+        place = f"{EVALUATION}/{path.name}"
         try:
-            results.append(SuiteResult.read(path))
+            result = SuiteResult.read(path)
+            if _is_of_other_weights(result, folder):
+                notes.append(f"{place}: left out, it is of other weights than those here; evaluate the model again")
+            else:
+                results.append(result)
         except DataError as error:
-            notes.append(f"{EVALUATION}/{path.name}: left out, {str(error).removeprefix(f'{path}: ')}")
+            notes.append(f"{place}: left out, {str(error).removeprefix(f'{path}: ')}")
     return results
+
+
+def _is_of_other_weights(result: SuiteResult, folder: Path) -> bool:
+    """Return whether a result of the model names another content of adapter or weights than the folder has."""
+    weights = Weights(str(folder), folder)
+    measured = result.target.get("adapter" if weights.is_adapter else "weights")
+    has_weights = (folder / ADAPTER_WEIGHTS).is_file() if weights.is_adapter else any(folder.glob("*.safetensors"))
+    return result.role == "model" and measured is not None and has_weights and measured != weights.hash
 
 
 def _mapping(path: Path, parse: Callable[[str], Any], notes: list[str]) -> dict[str, Any]:
@@ -204,7 +326,7 @@ def _mapping(path: Path, parse: Callable[[str], Any], notes: list[str]) -> dict[
 
 def _attempt(path: Path, read: Callable[[Path], _Content], notes: list[str]) -> _Content | None:
     if not path.exists():
-        notes.append(f"{path.name}: is not there")
+        notes.append(f"{path.name}: is missing")
         return None
     try:
         return read(path)

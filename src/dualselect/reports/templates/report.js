@@ -35,7 +35,7 @@
 
   const list = document.getElementById("rows");
   if (!list) return;
-  const { models, rows, texts } = JSON.parse(document.getElementById("data").textContent);
+  const { models, rows, texts, tones } = JSON.parse(document.getElementById("data").textContent);
   const perPage = 10;
   const byId = id => document.getElementById(id);
   const inputs = { q: byId("q"), suite: byId("f-suite"), category: byId("f-category"), verdict: byId("f-verdict"), changed: byId("f-changed") };
@@ -80,7 +80,6 @@
     element.dir = "auto";
     return element;
   };
-  const tones = { refusal: "refusal", safe: "refusal", correct: "refusal", unsafe: "unsafe", harmful: "unsafe", wrong: "unsafe" };
   const answerBox = (answer, model) => {
     const box = make("div", "answer");
     const head = make("div", "answer-head");
@@ -97,6 +96,7 @@
     if (!texts) return box;
     const reasons = answer.verdicts.filter(v => v.why).map(v => make("p", "why", `${v.judge}: ${v.why}`));
     const text = answer.text ? passage(answer.text, "text") : make("p", "text faint", "empty answer");
+    if (answer.thought) box.append(fold("What it thought first", passage(answer.thought, "text")));
     box.append(...(answer.folded ? [fold("Answer that may harm", text, ...reasons)] : [text, ...reasons]));
     return box;
   };

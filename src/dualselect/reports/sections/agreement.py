@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 
+from dualselect.reports.sections.base import Section, Subject
 from dualselect.runs.results import Record, SuiteResult, Verdict
-from dualselect.statistics import Estimate
+from dualselect.statistics import Estimate, cohen_kappa
 
 NO_VERDICT = "no verdict"
 
@@ -16,14 +17,14 @@ class Agreement:
     """Two judges on the same answers.
 
     Attributes:
-        first: name of the one judge.
-        second: name of the other.
-        answers: that both were asked about.
+        first: Name of one judge.
+        second: Name of the other.
+        answers: Number of answers that both were asked about.
         kappas: Cohen's kappa by what was compared: `labels` where both use the same ones, or a shared measure.
-        agreed: share of equal answers under each of them.
-        rows: labels of the first judge.
-        columns: labels of the second judge.
-        counts: answers by the two labels.
+        agreed: Share of answers on which they agree, by the same.
+        rows: Labels of the first judge.
+        columns: Labels of the second judge.
+        counts: Number of answers by the two labels.
     """
 
     first: str
@@ -34,6 +35,12 @@ class Agreement:
     rows: list[str]
     columns: list[str]
     counts: dict[tuple[str, str], int]
+
+
+def section(subject: Subject) -> Section | None:
+    """Return the section of the judges' agreement; None where no answer has two judges."""
+    found = agreements(subject.folder.results)
+    return Section("agreement", "Judges", "Do the judges agree?", {"agreement": found}) if found else None
 
 
 def agreements(results: Iterable[SuiteResult]) -> list[Agreement]:
@@ -65,8 +72,6 @@ def _agreement(records: list[Record], first: str, second: str) -> Agreement:
 
 
 def _kappa(pairs: list[tuple[str, str]]) -> Estimate:
-    from dualselect.statistics import cohen_kappa
-
     return cohen_kappa([first for first, _ in pairs], [second for _, second in pairs])
 
 

@@ -1,14 +1,20 @@
 """What a run selected: references by category and refresh, task samples over time, and what was dropped most."""
 
 import math
+import re
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from dualselect.reports.samples import Category
-from dualselect.runs.dropped import DroppedSample
+from dualselect.data.disjoint import REFERENCES, TASK
+from dualselect.data.identity import is_planted
+from dualselect.reports.sections.base import Section, Subject
+from dualselect.reports.sections.curves import DASHES, Curve, Plot, curves_plot
+from dualselect.runs.dropped import DROPPED_SHOWN, DroppedSample, most_dropped
+from dualselect.runs.folder import RunFolder
 
 REFRESHES_SHOWN = 12
 CATEGORIES_SHOWN = 12
@@ -16,6 +22,13 @@ TASK_LINES = 6
 CONFLICTS_SHOWN = 3
 BINS = 24
 OTHERS = "all others"
+UNKNOWN = "no category"
+#: Samples planted to attack a run are told apart by that, since their category says what they are about.
+PLANTED = "poison"
+
+_NUMBERED = re.compile(r"(?P<name>[A-Za-z][A-Za-z_ -]*)-\d+")
+
+Category = Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -37,9 +50,9 @@ class ReferenceTable:
     """References chosen, category by refresh.
 
     Attributes:
-        steps: of the refreshes shown.
-        refreshes: how many there were.
-        rows: by category, a cell for every refresh shown.
+        steps: Steps of the refreshes shown.
+        refreshes: Number of all refreshes.
+        rows: Cells by category, one for every refresh shown.
     """
 
     steps: list[int]
@@ -77,6 +90,45 @@ class DroppedRow:
     sample: DroppedSample
     category: str
     conflicts: list[Conflict]
+
+
+def section(subject: Subject) -> Section | None:
+    """Return the section of what a run selected; None for a comparison, and without a selection log."""
+    runs = [] if subject.folder.is_comparison else [run for _, run in subject.folder.runs]
+    logged = [run for run in runs if run.tasks is not None or run.references is not None]
+    if not logged:
+        return None
+    return Section("selection", "Selection", "What was selected", _content(logged[0]))
+
+
+def categories_of(run: RunFolder, role: str) -> Category:
+    """Return a function from the id of a sample to its category.
+
+    Planted samples are `poison`; the others have the category that their run has noted, else what their id begins with:
+    `violence` for `violence-01`.
+
+    Args:
+        run: The run that has logged the samples.
+        role: Role of the samples, `task` or `references`.
+    """
+
+    def category(name: str) -> str:
+        if run.planted.get((role, name), is_planted(name)):
+            return PLANTED
+        match = _NUMBERED.fullmatch(name)
+        return run.categories.get((role, name)) or (match["name"] if match else UNKNOWN)
+
+    return category
+
+
+def kept_plot(lines: list[KeptLine]) -> Plot:
+    """Return the share of every category that was kept over the run."""
+    curves = [
+        Curve(f"{line.category} ({line.kept} of {line.seen})", 1 + place, line.steps, line.shares, place % len(DASHES))
+        for place, line in enumerate(lines)
+    ]
+    note = "share of the candidates of a category, by spans of steps"
+    return curves_plot("kept", "Task samples kept over time", note, curves, is_share=True)
 
 
 def reference_table(references: pa.Table, category: Category) -> ReferenceTable:
@@ -130,6 +182,19 @@ def dropped_rows(
 def unusable_samples(tasks: pa.Table) -> dict[str, int]:
     """Return how often candidates were dropped for a reason of their own, such as a loss that is not finite."""
     return dict(Counter(reason for reason in tasks["dropped_reason"].to_pylist() if reason))
+
+
+def _content(run: RunFolder) -> dict[str, Any]:
+    task, reference = (categories_of(run, role) for role in (TASK, REFERENCES))
+    lines = [] if run.tasks is None else kept_lines(run.tasks, task)
+    dropped = [] if run.tasks is None else most_dropped(run.tasks, run.references, DROPPED_SHOWN)
+    return {
+        "references": None if run.references is None else reference_table(run.references, reference),
+        "kept": kept_plot(lines) if lines else None,
+        "unusable": {} if run.tasks is None else unusable_samples(run.tasks),
+        "dropped": dropped_rows(dropped, run.conflicts, task, reference),
+        "has_conflicts": run.conflicts is not None,
+    }
 
 
 def _by_step(references: pa.Table) -> dict[int, list[dict[str, Any]]]:

@@ -1,9 +1,11 @@
 """What the page's words mean."""
 
+from dualselect.reports.sections.base import Section, Subject
+
 TERMS: dict[str, str] = {
     "Interval": "The range that the true value plausibly lies in, given these prompts: 95%. Shares of single answers "
     "carry Wilson intervals, which have a width at 0% and 100% too; other means and all differences are bootstrapped.",
-    "No difference shown": "The interval of a difference holds zero. That is no proof of equality: with few prompts "
+    "No difference shown": "The interval of a difference contains zero. That does not prove equality: with few prompts "
     "even large differences stay hidden.",
     "Paired difference": "Two models answer the same prompts, and the difference is taken prompt by prompt, which "
     "makes its interval narrower than the two single ones suggest. It says pp for percentage points.",
@@ -31,3 +33,8 @@ TERMS: dict[str, str] = {
     "Above zero the task works against the reference.",
     "Kept": "A task sample was kept if it entered the update, and dropped if selection left it out of its batch.",
 }
+
+
+def section(subject: Subject) -> Section:
+    """Return the section of terms, the same for every page."""
+    return Section("glossary", "Glossary", "Glossary", {"glossary": TERMS})

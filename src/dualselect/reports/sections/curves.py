@@ -1,15 +1,15 @@
-"""The plots of the page."""
+"""How training went: losses, conflicts and shares over steps, and what it took."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from markupsafe import Markup
 
-from dualselect.reports.measures import Measure, Row
-from dualselect.reports.selection import KeptLine
+from dualselect.reports.sections.base import Section, Subject
+from dualselect.reports.sections.measures import suite_tables
 from dualselect.reports.svg import MUTED, SURFACE, drawing, inline_svg, series_colour
+from dualselect.runs.results import TRAINING
 
 WIDTH, HEIGHT = 400, 250  # small enough to be read on a telephone, where it is drawn at four fifths of its size
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (7, 2, 1.5, 2)))
@@ -62,16 +62,17 @@ class Plot:
     legend: list[tuple[str, int, int]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Plane:
-    """Two measures against each other, with the rows of both that are drawn."""
-
-    title: str
-    note: str
-    svg: Markup
-    up: Measure
-    right: Measure
-    pairs: list[tuple[Row, Row]]
+def section(subject: Subject) -> Section | None:
+    """Return the section of the training: what it took, and its curves; None where nothing of it is known."""
+    took = suite_tables(subject, [measure for measure in subject.measures if measure.kind == TRAINING])
+    runs = subject.folder.runs
+    if subject.folder.is_comparison:
+        curves = compared_plots(
+            [(trial.method, subject.series.get(trial.method, 0), run.metrics) for trial, run in runs]
+        )
+    else:
+        curves = [plot for _, run in runs for plot in metric_plots(run.metrics)]
+    return Section("curves", "Training", "Training", {"took": took, "curves": curves}) if took or curves else None
 
 
 def metric_plots(metrics: list[dict[str, Any]]) -> list[Plot]:
@@ -142,84 +143,6 @@ def curves_plot(name: str, title: str, note: str, curves: Sequence[Curve], *, is
         legend = list(dict.fromkeys(keys))
         label = f"{title}: " + "; ".join(_described(curve) for curve in curves)
         return Plot(title, note, inline_svg(figure, name, label), legend)
-
-
-def kept_plot(lines: Sequence[KeptLine]) -> Plot:
-    """Return the share of every category that was kept over the run."""
-    curves = [
-        Curve(f"{line.category} ({line.kept} of {line.seen})", 1 + place, line.steps, line.shares, place % len(DASHES))
-        for place, line in enumerate(lines)
-    ]
-    note = "share of the candidates of a category, by spans of steps"
-    return curves_plot("kept", "Task samples kept over time", note, curves, is_share=True)
-
-
-def planes(measures: Sequence[Measure]) -> list[Plane]:
-    """Return safety over utility, for the first two headline measures of each; better is up and to the right."""
-    safety, utility = ([one for one in measures if one.kind == kind][:2] for kind in ("safety", "utility"))
-    pairs = [(vertical, level) for vertical in safety for level in utility]
-    plots = [_plane(f"plane{number}", *pair) for number, pair in enumerate(pairs)]
-    return [plot for plot in plots if plot is not None]
-
-
-def _plane(name: str, safety: Measure, utility: Measure) -> Plane | None:
-    across = {row.name: row for row in utility.rows}
-    pairs = [(row, across[row.name]) for row in safety.rows if row.name in across]
-    if not pairs:
-        return None
-    with drawing(WIDTH, 300) as figure:
-        axes = figure.subplots()
-        for up, right in pairs:
-            colour = series_colour(up.series)
-            if len(up.dots) == len(right.dots):
-                axes.scatter(right.dots, up.dots, s=14, color=colour, alpha=0.45, linewidths=0)
-            axes.errorbar(
-                right.estimate.value,
-                up.estimate.value,
-                xerr=[[_reach(right, low=True)], [_reach(right, low=False)]],
-                yerr=[[_reach(up, low=True)], [_reach(up, low=False)]],
-                color=colour,
-                fmt="o",
-                markersize=10,
-                markeredgecolor=SURFACE,
-                markeredgewidth=1.5,
-                elinewidth=1.6,
-                alpha=0.95,
-            )
-        for axis, measure in ((axes.xaxis, utility), (axes.yaxis, safety)):
-            if measure.metric.unit == "share":
-                axis.set_major_formatter(lambda value, _: f"{value:.0%}")
-            axis.get_major_locator().set_params(nbins=5)
-            _turn(axes, axis, measure, [pair[axis is axes.xaxis] for pair in pairs])
-        axes.set_xlabel(f"{utility.suite}: {utility.metric.title}  →")
-        axes.set_ylabel(f"{safety.suite}: {safety.metric.title}  →")
-        label = "Safety and utility: " + "; ".join(
-            f"{up.name}: {safety.metric.title} {safety.value_text(up)} {safety.interval_text(up)}, "
-            f"{utility.metric.title} {utility.value_text(right)} {utility.interval_text(right)}"
-            for up, right in pairs
-        )
-        title = f"{safety.suite} and {utility.suite}"
-        note = "with 95% intervals; up and to the right is better"
-        return Plane(title, note, inline_svg(figure, name, label), safety, utility, pairs)
-
-
-def _turn(axes: Any, axis: Any, measure: Measure, rows: Sequence[Row]) -> None:
-    """Give an axis its range, with the better end up or to the right; that of shares covers the quarters in use."""
-    low, high = measure.axis
-    if measure.metric.unit == "share":
-        low = math.floor(4 * min(row.estimate.value - _reach(row, low=True) for row in rows)) / 4
-        high = math.ceil(4 * max(row.estimate.value + _reach(row, low=False) for row in rows)) / 4
-        low, high = (low, high) if low < high else (max(0.0, low - 0.25), max(0.25, high))
-        room = 0.05 * (high - low)  # for markers at the ends
-        low, high = low - room, high + room
-    ends = (high, low) if measure.metric.better == "lower" else (low, high)
-    (axes.set_xlim if axis is axes.xaxis else axes.set_ylim)(*ends)
-
-
-def _reach(row: Row, *, low: bool) -> float:
-    estimate = row.estimate
-    reach = estimate.value - estimate.low if low else estimate.high - estimate.value
-    return max(0.0, reach) if math.isfinite(reach) else 0.0
 
 
 def _series(metrics: list[dict[str, Any]], key: str) -> tuple[list[float], list[float]]:

@@ -1,0 +1,35 @@
+"""The sections of the page in their order: each makes its data, its plots and what its template is given."""
+
+from dualselect.reports.sections import agreement, answers, curves, glossary, measures, overview, selection, settings
+from dualselect.reports.sections.base import Section, Subject, series_of
+from dualselect.reports.sections.measures import measures_of
+from dualselect.runs.folder import Folder
+
+__all__ = ["Section", "Subject", "sections_of", "subject_of"]
+
+_MAKERS = (
+    overview.summary,
+    overview.plane,
+    measures.section,
+    curves.section,
+    selection.section,
+    agreement.section,
+    answers.section,
+    settings.section,
+    glossary.section,
+)
+
+
+def subject_of(folder: Folder, *, texts: bool = True) -> Subject:
+    """Return what the page of a folder is about.
+
+    Args:
+        folder: A comparison, or a run as a comparison of one method.
+        texts: Whether prompts and answers may be shown.
+    """
+    return Subject(folder, measures_of(folder.rows, folder.names), series_of(folder.names, folder.lead), texts)
+
+
+def sections_of(subject: Subject) -> list[Section]:
+    """Return the sections that there is something to say in."""
+    return [section for make in _MAKERS if (section := make(subject)) is not None]
