@@ -24,7 +24,7 @@ Fields = Mapping[str, Any]
 Content = tuple[Messages, Messages | None]
 
 # What samples are known by; loading reads them.
-_DESCRIPTIVE = ("id", "category")
+_DESCRIPTIVE = ("id", "category", "planted")
 # What surrounds the prompt in any form.
 _SYSTEM = ("system", "system_prompt")
 _SURROUNDING = (*_SYSTEM, "history", "context")

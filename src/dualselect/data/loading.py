@@ -21,6 +21,7 @@ FEATURES = Features(
         "prompt": _MESSAGES,
         "completion": _MESSAGES,
         "category": Value("string"),
+        "planted": Value("bool"),
         "row": Value("int64"),
         "source": Value("string"),
     }
@@ -63,7 +64,8 @@ def load_samples(
     Returns:
         A data set with the columns `id` (str; the record's own, else a hash of prompt and completion, numbered where
         that repeats), `prompt` and `completion` (lists of `{"role", "content"}`), `category` (str or None), `row`
-        (int; line of a JSONL or CSV file, else number from 1) and `source` (file or hub id).
+        (int; line of a JSONL or CSV file, else number from 1) and `source` (file or hub id); and, where a record says
+        so, `planted` (bool or None): whether the sample was planted to attack the run.
 
     Raises:
         DataError: The source is missing, empty or unreadable, or a record cannot be used; it names file, line and
@@ -88,6 +90,8 @@ def load_with_form(
         raise DataError(f"{role}: {source}: contains no records; give at least one")
     table = pa.concat_tables(chunks)
     total = len(table)
+    if table["planted"].null_count == total:  # so that data that know nothing of it stay what they were
+        table = table.drop_columns("planted")
     if limit is not None and limit < total:
         table = table.take(_drawn(table["id"].to_pylist(), limit, seed))
     return LoadedSamples(Dataset(table), reading.form, total, tuple(reading.ignored))
@@ -114,6 +118,7 @@ class _Reading:
             "prompt": content[0],
             "completion": content[1],
             "category": None if category is None else str(category),
+            "planted": _planted(record),
             "row": record.row,
             "source": record.source,
         }
@@ -129,6 +134,16 @@ class _Reading:
         if before is not record.place:
             raise DataError(f"{record.place}: field 'id' is '{name}', as in {before}; give every record its own id")
         return name
+
+
+def _planted(record: Record) -> bool | None:
+    """Return whether a record says that it was planted to attack the run; None where it does not say."""
+    value = record.fields.get("planted")
+    if value is None or isinstance(value, bool):
+        return value
+    if str(value).lower() not in ("true", "false"):
+        raise DataError(f"{record.place}: field 'planted' is {value!r}; give true or false, or leave it out")
+    return str(value).lower() == "true"
 
 
 def _drawn(ids: list[str], limit: int, seed: int) -> list[int]:

@@ -22,7 +22,7 @@ PROMPTS, TEXTS, TOKENS, ROWS = "prompts", "texts", "tokens", "rows"
 _NAMED = 3  # samples of each set that a message names
 _FEWEST_WORDS = 5  # of a prompt that is looked for in texts: shorter ones are found anywhere
 # Columns that say nothing of a sample's content.
-_NAMES = ("id", "category", "row", "source", INDEX_COLUMN)
+_NAMES = ("id", "category", "planted", "row", "source", INDEX_COLUMN)
 
 
 class _Sample(NamedTuple):
