@@ -39,6 +39,7 @@ def registered(monkeypatch):
 
 def test_the_built_in_methods_are_there():
     names = ["sft", "random", "safegrad", "dualselect", "lisa", "toss", "booster", "antidote"]
+    names += ["replay", "ewc", "agem", "gem", "o-lora"]
     assert list(methods.available()) == names
     assert methods.get("dualselect") is methods.DualSelect
 

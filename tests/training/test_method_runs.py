@@ -1,4 +1,4 @@
-"""Lisa, TOSS, Booster and Antidote in real runs: their limits are plain SFT bit for bit, and TOSS against a loop."""
+"""Methods in real runs: their limits are plain SFT bit for bit, and TOSS and EWC against loops."""
 
 import random
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 
-from dualselect.methods import SFT, TOSS, Antidote, Booster, Lisa, Method
+from dualselect.methods import AGEM, EWC, GEM, SFT, TOSS, Antidote, Booster, Lisa, Method, OLoRA, Replay, SafeGrad
 from dualselect.training import DualSelectConfig, DualSelectTrainer
 
 _WORDS = ["red", "blue", "green", "apples", "boxes", "many", "little", "seven"]
@@ -84,6 +84,9 @@ def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
         TOSS(drop_fraction=0.0),
         Booster(lamb=0.0, harmful_batch_size=4),
         Antidote(dense_ratio=0.0),
+        Replay(rho=0.0),
+        EWC(strength=0.0),
+        OLoRA(),
     ],
     ids=lambda method: method.name,
 )
@@ -156,3 +159,53 @@ def test_booster_differs_from_sft_and_leaves_a_trace(trainer_of, tmp_path: Path)
     assert not all(torch.equal(boosted[name], plain[name]) for name in plain)
     assert all(torch.isfinite(weight).all() for weight in boosted.values())
     assert "dualselect/harmful_norm" in trainer.state.log_history[0]
+
+
+def test_agem_is_safegrad_without_weight_and_gem_with_one_memory(trainer_of, monkeypatch):
+    other = POOLS["references"].map(lambda row: {"completion": [{"role": "assistant", "content": "9 " * 40}]})
+    monkeypatch.setitem(POOLS, "references", other)  # which the task's words oppose
+    agem = weights_after(trainer_of(AGEM(memory_batch_size=8)))
+    safegrad = SafeGrad(rho=0.0, safe_batch_size=8, preservation_loss="sft")
+    assert_equal(weights_after(trainer_of(safegrad, folder="safegrad")), agem)
+    gem = weights_after(trainer_of(GEM(memory_batch_size=8), folder="gem"))
+    for name, values in agem.items():
+        torch.testing.assert_close(gem[name], values, rtol=0, atol=1e-5)
+    assert not all(torch.equal(agem[name], value) for name, value in weights_after(trainer_of(SFT())).items())
+
+
+def test_ewc_measures_the_fisher_information_of_single_samples(trainer_of):
+    """The trainer's pool, padded and in batches, against a backward pass for each sample alone."""
+    trainer = trainer_of(EWC(strength=1.0), max_steps=1)
+    expected = {name: torch.zeros_like(param) for name, param in trainer.run.params.items()}
+    for row in trainer.run.pool().examples:
+        ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])
+        log_probs = trainer.model.eval()(ids).logits[0, :-1].log_softmax(-1)
+        answer = labels[0, 1:] != -100
+        log_probs[answer].gather(1, labels[0, 1:][answer][:, None]).sum().backward()
+        for name, param in trainer.run.params.items():
+            expected[name] += param.grad**2 / 8
+            param.grad = None
+    trainer.train()
+    fisher = trainer.method.state_dict()[0]["fisher"].views()
+    for name, values in expected.items():
+        torch.testing.assert_close(fisher[name], values, rtol=1e-3, atol=1e-6)
+
+
+def test_ewc_continues_from_a_checkpoint(trainer_of, tmp_path):
+    settings = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3, "lr_scheduler_type": "constant"}
+    whole = weights_after(trainer_of(EWC(strength=10.0), **settings))
+    checkpoint = str(tmp_path / "run" / "checkpoint-3")
+    assert_equal(weights_after(trainer_of(EWC(strength=10.0), **settings), resume_from_checkpoint=checkpoint), whole)
+
+
+def test_o_lora_lowers_the_overlap_with_an_earlier_adapter(trainer_of, tmp_path):
+    first = trainer_of(SFT(), folder="first", max_steps=2)
+    first.train()
+    first.model.save_pretrained(tmp_path / "adapter")
+    overlaps = []
+    for weight in (0.0, 0.5):
+        method = OLoRA(earlier=str(tmp_path / "adapter"), orthogonality=weight)
+        found = weights_after(trainer_of(method, folder=f"second-{weight}"))
+        earlier = {name: param for name, param in first.run.params.items() if ".lora_A." in name}
+        overlaps.append(sum(float((found[name] @ old.T).abs().sum()) for name, old in earlier.items()))
+    assert overlaps[1] < 0.9 * overlaps[0]

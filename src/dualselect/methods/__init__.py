@@ -1,19 +1,27 @@
 """Ways of fine-tuning, all plugins of one contract."""
 
+from dualselect.methods.agem import AGEM
 from dualselect.methods.antidote import Antidote
 from dualselect.methods.base import Method, Run, Scores, Selection
 from dualselect.methods.booster import Booster
 from dualselect.methods.corrections import CORRECTIONS, corrected
 from dualselect.methods.dualselect import PRESETS, DualSelect
+from dualselect.methods.ewc import EWC
+from dualselect.methods.gem import GEM
 from dualselect.methods.lisa import Lisa
+from dualselect.methods.olora import OLoRA
 from dualselect.methods.random import Random
 from dualselect.methods.registry import available, default_of, get
+from dualselect.methods.replay import Replay
 from dualselect.methods.safegrad import SafeGrad
 from dualselect.methods.sft import SFT
 from dualselect.methods.toss import TOSS
 
 __all__ = [
+    "AGEM",
     "CORRECTIONS",
+    "EWC",
+    "GEM",
     "PRESETS",
     "SFT",
     "TOSS",
@@ -22,7 +30,9 @@ __all__ = [
     "DualSelect",
     "Lisa",
     "Method",
+    "OLoRA",
     "Random",
+    "Replay",
     "Run",
     "SafeGrad",
     "Scores",

@@ -7,18 +7,37 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from dualselect.errors import ConfigError, nearest
+from dualselect.methods.agem import AGEM
 from dualselect.methods.antidote import Antidote
 from dualselect.methods.base import Method
 from dualselect.methods.booster import Booster
 from dualselect.methods.dualselect import DualSelect
+from dualselect.methods.ewc import EWC
+from dualselect.methods.gem import GEM
 from dualselect.methods.lisa import Lisa
+from dualselect.methods.olora import OLoRA
 from dualselect.methods.random import Random
+from dualselect.methods.replay import Replay
 from dualselect.methods.safegrad import SafeGrad
 from dualselect.methods.sft import SFT
 from dualselect.methods.toss import TOSS
 
 ENTRY_POINT_GROUP = "dualselect.methods"
-BUILT_IN: tuple[type[Method], ...] = (SFT, Random, SafeGrad, DualSelect, Lisa, TOSS, Booster, Antidote)
+BUILT_IN: tuple[type[Method], ...] = (
+    SFT,
+    Random,
+    SafeGrad,
+    DualSelect,
+    Lisa,
+    TOSS,
+    Booster,
+    Antidote,
+    Replay,
+    EWC,
+    AGEM,
+    GEM,
+    OLoRA,
+)
 
 
 @cache
@@ -54,7 +73,7 @@ def get(name: str) -> type[Method]:
 def default_of(option: "Field[Any]") -> Any:
     """Return the default of an option as the user reads it."""
     if option.default is not MISSING:
-        return "unset" if option.default is None else option.default
+        return {None: "unset", "": "empty"}.get(option.default, option.default)
     return "none: must be given" if option.default_factory is MISSING else option.default_factory()
 
 
