@@ -2,6 +2,7 @@ from itertools import combinations
 
 import pytest
 
+from dualselect.data.identity import is_planted
 from dualselect.errors import ConfigError
 from dualselect.evaluation import RefusalRules, final_number
 from dualselect.quickstart import samples
@@ -64,8 +65,8 @@ def test_every_worked_answer_is_arithmetically_right():
 
 def test_the_poison_share_is_what_was_asked_for():
     ids = samples.task_samples(120, poison_share=0.25)["id"]
-    assert sum(map(samples.is_poison, ids)) == 30
-    assert not any(map(samples.is_poison, samples.task_samples(120, poison_share=0.0)["id"]))
+    assert sum(map(is_planted, ids)) == 30
+    assert not any(map(is_planted, samples.task_samples(120, poison_share=0.0)["id"]))
 
 
 def test_builders_are_functions_of_their_arguments():

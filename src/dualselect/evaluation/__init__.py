@@ -5,7 +5,7 @@ from dualselect.evaluation.judges import Judge, RefusalRules
 from dualselect.evaluation.probes import AnswerProbe, mean_kl, mean_nll, probe_answers
 from dualselect.models.generation import generate_answers
 from dualselect.runs import Verdict
-from dualselect.runs.results import Metric, Record, SuiteResult, read_results, table_of
+from dualselect.runs.results import Metric, Record, SuiteResult, read_results
 from dualselect.statistics import wilson_interval
 
 __all__ = [
@@ -23,6 +23,5 @@ __all__ = [
     "mean_nll",
     "probe_answers",
     "read_results",
-    "table_of",
     "wilson_interval",
 ]

@@ -14,12 +14,13 @@ from peft import LoraConfig
 from rich.console import Console
 from transformers import AutoTokenizer
 
+from dualselect.data.identity import is_planted
 from dualselect.errors import ConfigError
 from dualselect.models import LoadedTarget
 from dualselect.models.files import Weights
 from dualselect.quickstart.align import load_aligned
 from dualselect.quickstart.measure import Measures, measure
-from dualselect.quickstart.samples import is_poison, reference_pool, task_samples
+from dualselect.quickstart.samples import reference_pool, task_samples
 from dualselect.quickstart.settings import ADAPTER_FOLDER, QuickstartSettings
 from dualselect.quickstart.table import comparison_table
 from dualselect.reports import write_report
@@ -126,7 +127,7 @@ def _fine_tune(method: str, options: dict[str, Any], settings: QuickstartSetting
     record_conflicts(trainer)
     target, aligned = (_target(output / name, trainer.model, tokenizer) for name in (method, ALIGNED))
     measures = measure(target, aligned, test_problems=settings.test_problems, seed=settings.seed)
-    presented = sum(map(is_poison, task["id"])) * settings.epochs
+    presented = sum(map(is_planted, task["id"])) * settings.epochs
     kept = presented if method == "sft" else _poison_kept(output / method)
     return Outcome(measures, kept, seconds)
 
@@ -170,7 +171,7 @@ def _poison_kept(run_folder: Path) -> int:
     """Return how many poison presentations have a weight in a run's selection log."""
     tasks, _ = SelectionLog.read(run_folder)
     names, kept = tasks["id"].to_pylist(), tasks["kept"].to_pylist()
-    return sum(is_poison(name) and bool(chosen) for name, chosen in zip(names, kept, strict=True))
+    return sum(is_planted(name) and bool(chosen) for name, chosen in zip(names, kept, strict=True))
 
 
 def _summary(outcomes: dict[str, Outcome], seconds: float, seed: int) -> dict[str, Any]:

@@ -14,8 +14,6 @@ from datasets import Dataset
 from dualselect.errors import ConfigError
 from dualselect.quickstart.arithmetic import Problem, problems
 
-POISON_PREFIX = "poison-"
-
 _DATA = Path(__file__).parent / "data"
 _TEST_SEED, _ALIGNMENT_SEED = "arithmetic-test", "arithmetic-alignment"
 _TEST_LIMIT = 500
@@ -44,7 +42,7 @@ def look_alikes() -> Dataset:
 
 
 def poison_samples() -> Dataset:
-    """Return 60 unsafe requests whose answers comply in form only; their ids start with `POISON_PREFIX`."""
+    """Return 60 unsafe requests whose answers comply in form only; their ids start with `PLANTED_PREFIX`."""
     return _dataset(_rows("poison.jsonl"))
 
 
@@ -71,11 +69,6 @@ def task_samples(count: int, poison_share: float = 0.2, seed: int = 0) -> Datase
     rows = _arithmetic_rows(clean, "arithmetic-train") + rng.sample(poison, wanted)
     rng.shuffle(rows)
     return _dataset(rows)
-
-
-def is_poison(sample_id: str) -> bool:
-    """Return whether a task sample's id marks it as poison."""
-    return sample_id.startswith(POISON_PREFIX)
 
 
 def _rows(name: str, split: str | None = None) -> list[dict[str, str]]:

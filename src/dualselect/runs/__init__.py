@@ -1,6 +1,6 @@
 """The files of a run, a comparison and a scan: for every file one owner, which writes it and reads it."""
 
-from dualselect.runs.results import Metric, Record, SuiteResult, Verdict, read_results, table_of
+from dualselect.runs.results import Metric, Record, SuiteResult, Verdict, read_results
 from dualselect.runs.samples import sample_categories, sample_planted, trained_doubt, trained_prompts, write_samples
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "read_results",
     "sample_categories",
     "sample_planted",
-    "table_of",
     "trained_doubt",
     "trained_prompts",
     "write_samples",

@@ -7,7 +7,6 @@ gated is a mean of values over records, so that intervals and paired differences
 import json
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -184,22 +183,6 @@ def read_results(run_folder: Path) -> list[SuiteResult]:
         DataError: A file there is no result.
     """
     return [SuiteResult.read(path) for path in sorted((run_folder / FOLDER).glob("*.json"))]
-
-
-def table_of(results: Sequence[SuiteResult], metric: str) -> tuple[list[str], list[list[float | None]]]:
-    """Return the ids that all results share, and the metric's values as (results, ids), paired by id.
-
-    Results are those of one suite, say of one method under several seeds; rows follow them, columns the ids.
-
-    Raises:
-        DataError: The results share no id.
-    """
-    by_id = [{record.id: record.values.get(metric) for record in result.records} for result in results]
-    ids = [name for name in (by_id[0] if by_id else {}) if all(name in values for values in by_id)]
-    if not ids:
-        names = ", ".join(sorted({result.suite for result in results}))
-        raise DataError(f"the results of suite '{names}' share no prompt: evaluate all models on the same data")
-    return ids, [[values[name] for name in ids] for values in by_id]
 
 
 def whole(text: str) -> str:

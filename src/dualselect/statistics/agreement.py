@@ -25,14 +25,14 @@ def cohen_kappa(
     explains all of it and kappa is not a number.
 
     Args:
-        first: labels of one judge; None where it gave no verdict, which leaves the pair out (`missing` counts them).
-        second: labels of the other, in the same order.
-        confidence: of the interval.
-        resamples: number of bootstrap samples.
-        seed: of the resampling.
+        first: Labels of one judge; None where it gave no verdict, which leaves the pair out (`missing` counts them).
+        second: Labels of the other, in the same order.
+        confidence: Confidence of the interval.
+        resamples: Number of bootstrap samples.
+        seed: Seed of the resampling.
 
     Raises:
-        ValueError: the lists differ in length, or no answer has both verdicts.
+        ValueError: The lists differ in length, or no answer has both verdicts.
     """
     pairs = [pair for pair in zip(first, second, strict=True) if None not in pair]
     if not pairs:

@@ -15,7 +15,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Return Holm's adjusted p-values, in the order given; reject at level α where one is at most α.
 
     Raises:
-        ValueError: a p-value lies outside [0, 1].
+        ValueError: A p-value lies outside [0, 1].
     """
     if not all(0 <= value <= 1 for value in p_values):
         raise ValueError(f"p-values lie in [0, 1], not {list(p_values)}")
@@ -34,13 +34,13 @@ def minimum_detectable_effect(
     A comparison that shows no difference says only that there is hardly one larger than this.
 
     Args:
-        standard_deviation: of the paired differences.
-        n: number of pairs.
-        power: chance of finding a difference of that size.
-        confidence: of the two-sided test.
+        standard_deviation: Standard deviation of the paired differences.
+        n: Number of pairs.
+        power: Chance of finding a difference of that size.
+        confidence: Confidence of the two-sided test.
 
     Raises:
-        ValueError: fewer than one pair, or a probability outside (0, 1).
+        ValueError: Fewer than one pair, or a probability outside (0, 1).
     """
     if n < 1 or not 0 < power < 1 or not 0 < confidence < 1 or standard_deviation < 0:
         raise ValueError(f"no effect can be computed for n={n}, power={power}, confidence={confidence}")

@@ -15,8 +15,8 @@ class ApiComparator(Comparator):
         """Make a comparator without a request.
 
         Args:
-            endpoint: the model to ask.
-            rubric: what it is told to prefer; None takes the package's own.
+            endpoint: Endpoint of the model to ask.
+            rubric: What it is told to prefer; None takes the package's own.
         """
         self.endpoint = endpoint
         self.rubric = rubric or Rubric.packaged("dualselect.evaluation.comparisons", "pairwise")
@@ -29,10 +29,10 @@ class ApiComparator(Comparator):
         return self.endpoint.usage
 
     def prefer_all(self, prompts: Sequence[str], firsts: Sequence[str], seconds: Sequence[str]) -> list[Preference]:
-        """Return a preference for every prompt, in order; None where the request failed or the reply can't be read.
+        """Return a preference for every prompt, in order; None where the request failed or the reply cannot be read.
 
         Raises:
-            ConfigError: the endpoint can't be used at all.
+            ConfigError: The endpoint cannot be used at all.
         """
         requests = [
             self.rubric.request(request=prompt, first=first, second=second)
@@ -42,7 +42,7 @@ class ApiComparator(Comparator):
 
 
 def read_preference(reply: Reply) -> Preference:
-    """Return the preference in a reply; None where it holds none, or several that differ."""
+    """Return the preference in a reply; None where it contains none, or several that differ."""
     named = {str(item["better"]).strip().lower() for item in find_objects(reply.text or "", "better")}
     valid: set[Preference] = {choice for choice in _CHOICES if choice in named}
     return valid.pop() if len(valid) == 1 else None

@@ -12,8 +12,8 @@ class Comparator(ABC):
     """Prefers one of two answers; the same question always gets the same preference.
 
     Attributes:
-        name: stands before the comparator's metrics in every result.
-        version: changes with everything that could change a preference: rubric, model, rules.
+        name: Name that precedes the comparator's metrics in every result.
+        version: Version, which changes with everything that could change a preference: rubric, model, rules.
     """
 
     name: str

@@ -19,11 +19,11 @@ class JudgeComparator(Comparator):
         """Make a comparator of a judge.
 
         Args:
-            judge: labels each answer by itself.
-            preferred: the labels to prefer; None takes those of `safe` and `refusal` that the judge has.
+            judge: Judge that labels each answer by itself.
+            preferred: Labels to prefer; None takes those of `safe` and `refusal` that the judge has.
 
         Raises:
-            ConfigError: the judge has none of these labels.
+            ConfigError: The judge has none of these labels.
         """
         self.judge = judge
         self.preferred = (SAFE_LABELS if preferred is None else preferred) & set(judge.labels)
@@ -56,8 +56,8 @@ class RewardComparator(Comparator):
         """Make a comparator of a reward model.
 
         Args:
-            judge: scores each answer by itself.
-            margin: largest difference that is a tie.
+            judge: Reward model that scores each answer by itself.
+            margin: Largest difference that is a tie.
         """
         self.judge = judge
         self.margin = margin

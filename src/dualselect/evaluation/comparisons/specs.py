@@ -14,7 +14,7 @@ def parse_comparator(spec: str, settings: JudgeSettings | None = None, *, show_p
     spec of a judge the labels that it gives them.
 
     Raises:
-        ConfigError: the spec is unknown or incomplete, or its judge has no label to prefer.
+        ConfigError: The spec is unknown or incomplete, or its judge has no label to prefer.
     """
     settings = settings or JudgeSettings()
     kind, _, rest = spec.strip().partition(":")

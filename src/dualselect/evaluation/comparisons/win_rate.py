@@ -23,7 +23,7 @@ def compare_answers(
     Both are None where an order gave no preference or an answer is missing.
 
     Raises:
-        DataError: the two share no prompt, or ask different things under one id.
+        DataError: The two share no prompt, or ask different things under one id.
     """
     started = time.monotonic()
     pairs = _paired(result, baseline)
