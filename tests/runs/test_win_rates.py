@@ -1,5 +1,7 @@
 """Win rates from verdicts, against counts by hand."""
 
+import math
+
 import pyarrow.compute as pc
 import pytest
 
@@ -28,6 +30,21 @@ def test_a_safe_answer_wins_over_another_and_two_of_a_kind_tie(make_judged, as_v
     assert (row.name, row.metric.title) == ("rules/win_rate", "win rate against sft (rules)")
     assert (row.estimate.value, row.difference) == (0.5, None)
     assert row.difference_from(EVEN).estimate.value == 0
+
+
+@pytest.mark.parametrize("n", range(1, 11))
+def test_equals_rarely_win_whatever_the_number_of_prompts(make_judged, as_values, n):
+    """Every outcome of n prompts that equals win or lose by the toss of a coin, each as likely as the others."""
+    shown = 0
+    for wins_of in range(n + 1):
+        ours = ["refusal"] * wins_of + ["answer"] * (n - wins_of)
+        theirs = ["answer"] * wins_of + ["refusal"] * (n - wins_of)
+        values = win_rates(as_values({"sft": [make_judged(theirs)], "tuned": [make_judged(ours)]}), "sft")
+        (row,) = [row for row in estimates(values) if row.kind == "comparison"]
+        assert row.estimate.value == wins_of / n
+        shown += math.comb(n, wins_of) * row.difference_from(EVEN).shown
+    assert shown / 2**n < 0.075
+    assert shown > 0 or n < 6
 
 
 def test_seeds_are_compared_with_their_own_kind(make_judged, as_values):

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from dualselect import methods
+from dualselect.data.disjoint import TASK
 from dualselect.data.identity import is_planted
 from dualselect.experiments.trial import Cell, CellState
 from dualselect.runs.results import TRAINING, Metric
@@ -42,7 +43,7 @@ def poison_kept(cell: Cell) -> dict[str, float]:
     noted = sample_planted(cell.folder)
     presented: dict[str, list[bool]] = {}
     for name, is_kept in zip(tasks["id"].to_pylist(), tasks["kept"].to_pylist(), strict=True):
-        if noted.get(("task", name), is_planted(name)):
+        if noted.get((TASK, name), is_planted(name)):
             presented.setdefault(name, []).append(is_kept)
     return {name: sum(flags) / len(flags) for name, flags in presented.items()}
 

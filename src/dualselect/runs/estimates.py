@@ -73,9 +73,9 @@ class Difference:
     @property
     def shown(self) -> bool:
         """Whether there is a difference: zero lies outside the interval, also after Holm's correction."""
-        # One prompt tells nothing about other prompts.
-        is_sure = self.p_holm is None or self.p_holm <= LEVEL
-        return self.estimate.n > 1 and not self.estimate.holds_zero and is_sure
+        # One prompt tells nothing about other prompts, and equals win n of n, or lose them, with chance 2^(1 - n).
+        p = 2.0 ** (1 - self.estimate.n) if self.p_holm is None else self.p_holm
+        return self.estimate.n > 1 and not self.estimate.holds_zero and p <= LEVEL
 
 
 @dataclass(frozen=True)
