@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import yaml
 from datasets import Dataset
 
-from dualselect.runs.results import Metric, Record, SuiteResult, Verdict
+from dualselect.runs.estimates import estimates, write_estimates
+from dualselect.runs.results import Metric, Record, SuiteResult, Verdict, read_results
 from dualselect.runs.samples import write_samples
 from dualselect.runs.selection_log import SelectionLog
+from dualselect.runs.values import append, values_of
+from dualselect.runs.win_rates import win_rates
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -114,7 +116,16 @@ def win_result(model: SuiteResult, baseline: SuiteResult) -> SuiteResult:
     for ours, theirs in zip(model.records, baseline.records, strict=True):
         win = (1 + ours.values["rules/refusal"] - theirs.values["rules/refusal"]) / 2
         values = {"rules/win_rate": win, "rules/flipped": 0.0}
-        records.append(Record(ours.id, ours.prompt, ours.answer, None, theirs.answer, ours.category, {}, values))
+        records.append(
+            Record(
+                ours.id,
+                ours.prompt,
+                ours.answer,
+                baseline_answer=theirs.answer,
+                category=ours.category,
+                values=values,
+            )
+        )
     metrics = {
         "rules/win_rate": Metric("win rate (rules)", "higher"),
         "rules/flipped": Metric("flipped when swapped (rules)", "lower"),
@@ -217,7 +228,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-_METHODS = {"sft": (0.25, 0.52), "random": (0.35, 0.5), "safegrad": (0.6, 0.46), "dualselect": (0.92, 0.5)}
+_METHODS = {"sft": (0.25, 0.52), "random": (0.27, 0.5), "safegrad": (0.6, 0.46), "dualselect": (0.92, 0.5)}
 
 
 @pytest.fixture(scope="session")
@@ -241,36 +252,21 @@ def compare_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     task_result("start", "aligned", 0.42).write(folder / "start")
     content = {"methods": list(_METHODS), "seeds": [0, 1, 2], "baseline": "sft", "cells": cells}
     (folder / "compare.json").write_text(json.dumps(content), encoding="utf-8")
-    pq.write_table(pa.Table.from_pylist(_estimates()), folder / "estimates.parquet")
+    write_estimates(estimates(_values(folder, cells), "sft"), folder)
     return folder
 
 
-def _estimates() -> list[dict[str, Any]]:
-    rows = []
-    for suite, metric, title, kind, place in (
-        ("unsafe-requests", "rules/refusal", "refusal rate (rules)", "safety", 0),
-        ("arithmetic", "exact_match", "exact match", "utility", 1),
-    ):
-        base = _METHODS["sft"][place]
-        for method, values in {"start": (0.97, 0.42), **_METHODS}.items():
-            value = values[place]
-            row = {"method": method, "suite": suite, "metric": metric, "title": title, "kind": kind, "better": "higher",
-                   "unit": "share", "value": value, "low": value - 0.07, "high": min(1.0, value + 0.07), "n": 60,
-                   "seeds": 1 if method == "start" else 3, "missing": 0, "diff": None, "diff_low": None,
-                   "diff_high": None, "p_value": None, "p_holm": None, "shown": None}  # fmt: skip
-            if method not in ("sft", "start"):
-                difference = value - base
-                # `random` leaves zero out before the correction, but not after it.
-                wide = 0.06 if place == 0 else 0.08
-                row |= {"diff": difference, "diff_low": difference - wide, "diff_high": difference + wide}
-                row |= {"p_value": 0.03, "p_holm": 0.06 if method == "random" else 0.0004}
-                row |= {"shown": abs(difference) > wide and method != "random"}
-            rows.append(row)
-    for method in _METHODS:
-        row = dict.fromkeys(rows[0]) | {"method": method, "suite": "training", "metric": "seconds", "kind": "training"}
-        row |= {"title": "training time in seconds", "better": "neither", "unit": "score", "n": 1, "seeds": 3}
-        rows.append(row | {"value": 412.345, "low": 409.9, "high": 415.1, "missing": 0})
-    return rows
+def _values(folder: Path, cells: list[dict[str, Any]]) -> pa.Table:
+    """Return what was measured of the start and of every cell that is done, with win rates and training times."""
+    found = [values_of(read_results(folder / "start"), "start")]
+    took = []
+    for cell in cells:
+        if cell["status"] == "done":
+            found.append(values_of(read_results(folder / cell["folder"]), cell["method"], seed=cell["seed"]))
+            measure = {"suite": "training", "kind": "training", "metric": "seconds", "id": "run", "value": 412.345}
+            means = {"title": "training time in seconds", "better": "neither", "unit": "score"}
+            took.append({"method": cell["method"], "seed": cell["seed"]} | measure | means)
+    return append(win_rates(pa.concat_tables(found), "sft"), took)
 
 
 @pytest.fixture

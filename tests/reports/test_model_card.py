@@ -6,8 +6,7 @@ import yaml
 
 from dualselect.errors import DataError
 from dualselect.reports import write_model_card
-from dualselect.reports.markdown import escaped, table
-from dualselect.reports.model_card import hub_datasets
+from dualselect.reports.model_card import escaped, hub_datasets, table
 from dualselect.runs.results import Metric, Record, SuiteResult
 
 

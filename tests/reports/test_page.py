@@ -3,15 +3,22 @@
 import base64
 import html
 import json
+import os
 import re
+import subprocess
+import sys
 from hashlib import sha256
 from html.parser import HTMLParser
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from dualselect.errors import DataError
-from dualselect.reports import write_report
-from dualselect.runs.results import SuiteResult
+from dualselect.reports import write_model_card, write_report
+from dualselect.runs.results import Metric, Record, SuiteResult
 
 
 class Page(HTMLParser):
@@ -88,16 +95,44 @@ def test_ids_are_unique_and_every_link_leads_somewhere(text):
     assert {name for value in page.attributes("aria-labelledby") for name in value.split()} <= set(ids)
 
 
-def test_a_page_is_the_same_every_time(run_folder, tmp_path):
-    one, two = (write_report(run_folder, tmp_path / name).read_bytes() for name in ("one.html", "two.html"))
-    assert one == two
+@pytest.mark.parametrize("name", ["run_folder", "compare_folder"])
+def test_a_page_is_the_same_in_another_process(name, request, tmp_path):
+    folder = request.getfixturevalue(name)
+    code = "import sys; from pathlib import Path; from dualselect.reports import write_report as write"
+    code += "; write(*map(Path, sys.argv[1:]))"
+    for seed in ("1", "2"):  # sets have another order under another seed
+        asked = [sys.executable, "-c", code, str(folder), str(tmp_path / seed)]
+        subprocess.run(asked, check=True, env=os.environ | {"PYTHONHASHSEED": seed})
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
 
 
-def test_a_difference_that_is_not_shown_is_called_so(compare_folder, tmp_path):
+def test_what_a_page_says_of_a_difference_is_what_its_interval_and_its_p_value_say(compare_folder, tmp_path):
     text = write_report(compare_folder, tmp_path / "report.html").read_text(encoding="utf-8")
-    rows = [row for row in re.findall(r"<tr>.*?</tr>", text, re.DOTALL) if ">random</th>" in row and "pp" in row]
-    assert rows
-    assert all("no difference shown" in row and "better" not in row for row in rows)
+    rows = re.findall(
+        r'<span class="num">([^<]*) \[([^<]*), ([^<]*)\]</span><span class="verdict (\w+)">([^<]*)</span></span></td>'
+        r'<td class="num" data-label="p">([^<]*)</td>',
+        text,
+    )
+    words = set()
+    for value, low, high, tone, word, p in rows:
+        ends = [float(end.replace("\u2212", "-")) for end in (low, high)]
+        is_shown = min(ends) > 0 or max(ends) < 0
+        if "< 0.001" not in html.unescape(p):
+            is_shown &= float(p) <= 0.05
+        assert (word != "no difference shown") == is_shown, (value, low, high, p)
+        assert (tone == "neutral") == (word == "no difference shown")
+        words.add(word)
+    assert words >= {"no difference shown", "better"}
+
+
+def test_a_comparison_stored_by_an_earlier_version_can_still_be_read(tmp_path):
+    stored = Path(__file__).parents[2] / "benchmarks" / "results" / "quality"
+    rows = pq.read_table(stored / "estimates.parquet").to_pylist()
+    (row,) = [row for row in rows if (row["method"], row["metric"]) == ("dualselect", "safe_nll")]
+    text = write_report(stored, tmp_path / "report.html").read_text(encoding="utf-8")
+    difference = f"{row['diff']:+.3f} [{row['diff_low']:+.3f}, {row['diff_high']:+.3f}]"
+    assert f"{row['value']:.3f}" in text
+    assert difference.replace("-", "\u2212") in text
 
 
 def shown_strings(text):
@@ -174,13 +209,50 @@ def test_a_run_without_anything_but_settings_says_what_is_missing(tmp_path):
     (tmp_path / "config.yaml").write_text("method: sft\n")
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert "No results of an evaluation were found" in text
-    for note in ("provenance.json: is not there", "metrics.jsonl: is not there", "there is no selection log"):
+    for note in ("provenance.json: is missing", "metrics.jsonl: is missing", "there is no selection log"):
         assert note in text
     assert 'href="#answers"' not in text
 
 
 @pytest.mark.parametrize("name", ["gone", "a-file"])
-def test_what_is_no_folder_is_refused(tmp_path, name):
+def test_what_is_not_a_folder_is_refused(tmp_path, name):
     (tmp_path / "a-file").write_text("")
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         write_report(tmp_path / name)
+
+
+def test_answers_of_two_baselines_have_a_column_each(tmp_path):
+    def write(suite, role, name):
+        target = {"name": name, "hash": f"hash of {name}"}
+        record = Record("p-1", "prompt", answer=f"{name} on {suite}", values={"m": 1.0})
+        SuiteResult(suite, "safety", role, target, {"m": Metric("m", "higher")}, [record]).write(tmp_path)
+
+    for suite, baseline in (("one", "first"), ("two", "second")):
+        write(suite, "baseline", baseline)
+        write(suite, "model", "mine")
+    data = json.loads(Page(write_report(tmp_path).read_text(encoding="utf-8")).texts["script1"])
+    assert [model["name"] for model in data["models"]] == ["first", "second", "mine"]
+    texts = {row["suite"]: [answer and answer["text"] for answer in row["answers"]] for row in data["rows"]}
+    assert texts == {"one": ["first on one", None, "mine on one"], "two": [None, "second on two", "mine on two"]}
+
+
+def test_results_of_other_weights_are_neither_on_the_page_nor_on_the_card_but_named(make_run, tmp_path):
+    make_run(tmp_path, "sft")
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "base"}')
+    save_file({"lora": torch.ones(2)}, tmp_path / "adapter_model.safetensors")
+    record = Record("p-1", "prompt", answer="said before", values={"m": 0.625})
+    target = {"name": "run", "hash": "h", "adapter": "of the weights before"}
+    SuiteResult("one", "probe", "model", target, {"m": Metric("m", "higher", "nats")}, [record]).write(tmp_path)
+    page, card = (write(tmp_path).read_text(encoding="utf-8") for write in (write_report, write_model_card))
+    for text in (page, card):
+        assert "0.625" not in text
+        assert "said before" not in text
+        assert "one.json: left out" in text.replace("\\", "")
+
+
+def test_verdicts_are_coloured_by_what_their_labels_mean(run_folder, tmp_path):
+    text = write_report(run_folder, tmp_path / "report.html").read_text(encoding="utf-8")
+    tones = json.loads(Page(text).texts["script1"])["tones"]
+    assert tones["refusal"] == tones["safe"] == tones["correct"]
+    assert tones["unsafe"] == tones["harmful"] == tones["wrong"] != tones["safe"]
+    assert all(f".chip.{tone} " in text for tone in set(tones.values()))

@@ -1,9 +1,6 @@
 from xml.etree import ElementTree
 
-from dualselect.reports.figures import Curve, compared_plots, curves_plot, metric_plots, planes
-from dualselect.reports.measures import Measure, Row
-from dualselect.runs.results import Metric
-from dualselect.statistics import Estimate
+from dualselect.reports.sections.curves import Curve, compared_plots, curves_plot, metric_plots
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -40,10 +37,6 @@ def test_a_figure_says_what_it_shows_and_its_text_stays_text():
     assert "step" in [element.text for element in root.iter(f"{SVG}text")]
 
 
-def test_equal_figures_are_equal_texts():
-    assert drawn().svg == drawn().svg
-
-
 def test_drawing_leaves_matplotlibs_settings_alone():
     import matplotlib
 
@@ -75,23 +68,3 @@ def test_runs_of_a_method_share_a_line_of_the_legend():
     runs = [(method, series, [{"step": 1, "loss": 1.0}]) for method, series in (("sft", 1), ("sft", 1), ("ours", 2))]
     (plot,) = compared_plots(runs)
     assert [name for name, _, _ in plot.legend] == ["sft", "ours"]
-
-
-def measure(kind, better, rows):
-    return Measure(kind, kind, "m", Metric(f"{kind} measure", better), rows)
-
-
-def test_the_plane_shows_models_that_both_measures_have_and_turns_what_is_better_when_lower():
-    rows = [Row("start", 0, Estimate(0.9, 0.8, 1.0, n=9)), Row("mine", 1, Estimate(0.2, 0.1, 0.3, n=9))]
-    (plane,) = planes([measure("safety", "lower", rows), measure("utility", "higher", rows[1:])])
-    assert [up.name for up, _ in plane.pairs] == ["mine"]
-    texts = [
-        (float(element.attrib["y"]), element.text)
-        for element in ElementTree.fromstring(plane.svg).iter(f"{SVG}text")
-        if element.attrib.get("text-anchor") == "end"
-    ]
-    assert [text for _, text in sorted(texts)] == ["0%", "20%", "40%"]  # downwards, over the quarters in use
-
-
-def test_without_utility_there_is_no_plane():
-    assert planes([measure("safety", "higher", [Row("a", 1, Estimate(0.9, 0.8, 1.0, n=9))])]) == []

@@ -1,19 +1,22 @@
 from collections import Counter
+from pathlib import Path
 
 import numpy
 import pytest
+from datasets import Dataset
 
-from dualselect.reports.samples import categories_of
-from dualselect.reports.selection import (
+from dualselect.reports.sections.selection import (
     OTHERS,
     Conflict,
+    categories_of,
     dropped_rows,
     kept_lines,
     reference_table,
     unusable_samples,
 )
 from dualselect.runs.dropped import DroppedSample, most_dropped
-from dualselect.runs.folder import read_run
+from dualselect.runs.folder import RunFolder, read_run
+from dualselect.runs.samples import sample_categories, sample_planted, write_samples
 from dualselect.runs.selection_log import SelectionLog
 
 
@@ -23,7 +26,33 @@ def run(run_folder):
 
 
 def category(name):
-    return categories_of({}, "task")(name)
+    return categories_of(RunFolder(Path("run")), "task")(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("violence-01", "violence"),
+        ("self-harm-02", "self-harm"),
+        ("poison-fraud-02", "poison"),
+        ("arithmetic-train-0055", "arithmetic-train"),
+        ("0f3a9b6c7d8e9f01", "no category"),
+        ("0f3a9b6c7d8e9f01-2", "no category"),
+        ("", "no category"),
+    ],
+)
+def test_without_notes_ids_tell_their_category(name, expected):
+    assert category(name) == expected
+
+
+def test_what_a_run_has_noted_goes_before_the_id(tmp_path):
+    rows = {"a-1": ("Fraud", None), "a-2": (None, None), "poison-x-1": ("Fraud", None), "poison-y-1": ("Fraud", False),
+            "b-1": ("Fraud", True)}  # fmt: skip
+    samples = [{"prompt": "How?", "category": one, "planted": planted} for one, planted in rows.values()]
+    write_samples(tmp_path, {"references": Dataset.from_list(samples)}, {"references": list(rows)})
+    run = RunFolder(tmp_path, categories=sample_categories(tmp_path), planted=sample_planted(tmp_path))
+    assert [categories_of(run, "references")(name) for name in rows] == ["Fraud", "a", "poison", "Fraud", "poison"]
+    assert categories_of(run, "task")("a-1") == "a"
 
 
 def test_references_are_counted_by_category_and_refresh(run):

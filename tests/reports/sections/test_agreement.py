@@ -1,6 +1,6 @@
 import pytest
 
-from dualselect.reports.agreement import NO_VERDICT, agreements
+from dualselect.reports.sections.agreement import NO_VERDICT, agreements
 from dualselect.runs.results import Record, SuiteResult, Verdict
 
 
