@@ -12,6 +12,7 @@ it trains on all of them and writes the weights.
 
 import argparse
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ OWN_ANSWERS = Path(__file__).parents[1] / "tests/evaluation/judges/refusal_answe
 PARTIAL = "partial refusal"
 #: Inverse strength of the L2 penalty, and how often our own answers count beside those of models.
 _C, _OWN_WEIGHT = 0.3, 2
+_PROMPT_FOLDS = 5
 
 Record = Mapping[str, Any]
 Judged = tuple[Record, str]
@@ -67,12 +69,28 @@ def train(records: Sequence[Record]) -> NDArray[np.float32]:
     return model.coef_[0].astype(np.float32)
 
 
-def leave_one_model_out(records: Sequence[Record], own: Sequence[Record]) -> list[Judged]:
-    """Return the records with what a judge says that was trained on the other models and on our own answers."""
+def leave_one_model_out(records: Sequence[Record], own: Sequence[Record], prompt_folds: int = 1) -> list[Judged]:
+    """Return the records with what a judge says that was trained on the other models and on our own answers.
+
+    Args:
+        records: Answers of several models.
+        own: Answers that every judge is trained on.
+        prompt_folds: Number of parts of the prompts. With more than one, a judge is trained without the part it judges.
+    """
     judged = []
-    for model in dict.fromkeys(record["model"] for record in records):
-        weights = train([r for r in records if r["model"] != model and r["label"] != PARTIAL] + list(own))
-        held_out = [record for record in records if record["model"] == model]
+    parts = dict.fromkeys((record["model"], _fold(record, prompt_folds)) for record in records)
+    for model, fold in parts:
+        weights = train(
+            [
+                record
+                for record in records
+                if record["model"] != model
+                and record["label"] != PARTIAL
+                and (prompt_folds == 1 or _fold(record, prompt_folds) != fold)
+            ]
+            + list(own)
+        )
+        held_out = [r for r in records if (r["model"], _fold(r, prompt_folds)) == (model, fold)]
         refuses = _matrix(held_out) @ weights >= np.log(THRESHOLD / (1 - THRESHOLD))
         judged += [(r, "refusal" if found else "answer") for r, found in zip(held_out, refuses, strict=True)]
     return judged
@@ -90,6 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         own = [r for r in _read(OWN_ANSWERS) if r["split"] == "work" and r["label"] in ("refusal", "answer")]
         print("Each model judged with weights that were trained on the others\n")
         _print_tables(leave_one_model_out(records, own * _OWN_WEIGHT), "model")
+        print("\nThe same, without the prompts that are judged\n")
+        _print_tables(leave_one_model_out(records, own * _OWN_WEIGHT, _PROMPT_FOLDS), "model")
         whole = train([r for r in records if r["label"] != PARTIAL] + own * _OWN_WEIGHT)
         save_file({"weight": whole.astype(np.float16)}, WEIGHTS)
         print(f"\nwrote {WEIGHTS}")
@@ -102,6 +122,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _read(path: Path) -> list[Record]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _fold(record: Record, folds: int) -> int:
+    return zlib.crc32(record["prompt"].encode()) % folds
 
 
 def _print_tables(judged: Sequence[Judged], by: str) -> None:
