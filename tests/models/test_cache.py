@@ -52,6 +52,7 @@ def test_the_key_changes_with_everything_that_can_change_the_answer():
         "top_p": 0.8,
         "seed": 2,
         "system": None,
+        "thinking": False,
     }
     assert {*changes, "batch_size"} == set(vars(SAMPLED))
     found = {answer_key(IDENTITY, PROMPT, replace(SAMPLED, **{name: value})) for name, value in changes.items()}

@@ -14,20 +14,22 @@ class FakeEngine:
     """Answers as vLLM's engine does, and remembers what it was asked."""
 
     made: list["FakeEngine"]
+    tokenizer = None
 
     def __init__(self, model, dtype, **options):
         self.model, self.dtype, self.options, self.calls = model, dtype, options, []
         self.made.append(self)
 
-    def chat(self, messages, sampling_params, *, use_tqdm, lora_request, chat_template):
-        self.calls.append((messages, sampling_params, lora_request, chat_template))
-        return [SimpleNamespace(outputs=[SimpleNamespace(text=f" to {turns[-1]['content']}\n")]) for turns in messages]
+    def chat(self, messages, sampling_params, *, use_tqdm, lora_request, chat_template, chat_template_kwargs):
+        self.calls.append((messages, sampling_params, lora_request, chat_template, chat_template_kwargs))
+        tokens = [self.tokenizer(f" to {turns[-1]['content']}\n")["input_ids"] for turns in messages]
+        return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=row)]) for row in tokens]
 
 
 @pytest.fixture
-def engines(monkeypatch):
+def engines(monkeypatch, tiny_tokenizer):
     """Return the list of engines that the fake vLLM has made."""
-    FakeEngine.made = []
+    FakeEngine.made, FakeEngine.tokenizer = [], tiny_tokenizer
     vllm, lora, request = ModuleType("vllm"), ModuleType("vllm.lora"), ModuleType("vllm.lora.request")
     vllm.LLM, vllm.__version__ = FakeEngine, "0.99"
     vllm.SamplingParams = lambda **options: options
@@ -45,8 +47,10 @@ def test_a_model_is_answered_for_in_parts_that_are_kept(engines, tiny_model_dir,
     engine = engines[0]
     assert [len(messages) for messages, *_ in engine.calls] == [256, 44]
     assert engine.calls[0][0][0] == [{"role": "system", "content": "be kind"}, *PROMPTS[0]]
-    assert engine.calls[0][1] == {"temperature": 0.0, "top_p": 1.0, "max_tokens": 9, "seed": None}
-    assert engine.calls[0][2:] == (None, tiny_tokenizer.chat_template)
+    end = tiny_tokenizer.eos_token_id  # that of the template
+    sampling = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 9, "seed": None, "stop_token_ids": [end]}
+    assert engine.calls[0][1] == sampling
+    assert engine.calls[0][2:] == (None, tiny_tokenizer.chat_template, None)
     assert (engine.model, engine.options) == (str(tiny_model_dir), {})
     target.generate(PROMPTS, settings)
     assert len(engine.calls) == 2
@@ -60,10 +64,11 @@ def test_adapters_share_the_engine_of_their_base(engines, tiny_model_dir, make_a
         target.generate(PROMPTS[:1], GenerationSettings(temperature=0.5, top_p=0.9, seed=3))
     (engine,) = engines
     assert engine.options == {"enable_lora": True, "max_lora_rank": 16}
-    requests = [request for _, _, request, _ in engine.calls]
+    requests = [request for _, _, request, *_ in engine.calls]
     assert [request and request[2] for request in requests] == [*map(str, folders), None]
     assert requests[0][1] != requests[1][1]
-    assert engine.calls[0][1] == {"temperature": 0.5, "top_p": 0.9, "max_tokens": 256, "seed": 3}
+    sampling = {"temperature": 0.5, "top_p": 0.9, "max_tokens": 256, "seed": 3}
+    assert engine.calls[0][1] == sampling | {"stop_token_ids": [FakeEngine.tokenizer.eos_token_id]}
 
 
 def test_its_answers_are_not_taken_for_those_of_transformers(engines, tiny_model_dir, make_adapter):

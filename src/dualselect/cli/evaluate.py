@@ -61,6 +61,13 @@ def add_parser(subparsers: Any) -> None:
     how.add_argument("--max_new_tokens", type=int, help="longest answer (default: each suite's own)")
     how.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default: %(default)s)")
     how.add_argument("--system", help="system prompt put before every prompt")
+    how.add_argument(
+        "--thinking",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="whether a model that can think does before it answers; its thoughts are never judged (default: as its "
+        "chat template does)",
+    )
     how.add_argument("--batch_size", type=int, default=16, help="prompts at once (default: %(default)s)")
     how.add_argument("--dtype", default="auto", help="auto, bfloat16, float16 or float32 (default: %(default)s)")
     how.add_argument(
@@ -127,6 +134,7 @@ def _settings(args: argparse.Namespace) -> Any:
         temperature=args.temperature,
         system=args.system,
         batch_size=args.batch_size,
+        thinking={"auto": None, "on": True, "off": False}[args.thinking],
     )
 
 

@@ -44,6 +44,7 @@ class EvaluationSettings:
         temperature: 0 is greedy.
         system: system prompt; None for none.
         batch_size: prompts at once.
+        thinking: Whether a model that can think does before it answers; None leaves it to its chat template.
 
     Raises:
         ConfigError: An unknown suite or judge, data for a suite that is not measured, or a number out of range.
@@ -58,6 +59,7 @@ class EvaluationSettings:
     temperature: float = 0.0
     system: str | None = None
     batch_size: int = 16
+    thinking: bool | None = None
 
     def __post_init__(self) -> None:
         if not self.suites:
@@ -74,6 +76,8 @@ class EvaluationSettings:
         ):
             if value is not None and value < 1:
                 raise ConfigError(f"{option} is {value}; give at least 1")
+        if self.thinking not in (None, True, False):
+            raise ConfigError(f"thinking is '{self.thinking}'; write on, off, or leave it out")
         if self.temperature < 0:
             raise ConfigError(f"temperature is {self.temperature}; give 0 for greedy answers, or more")
 
@@ -85,6 +89,7 @@ class EvaluationSettings:
             seed=self.seed,
             system=self.system,
             batch_size=self.batch_size,
+            thinking=self.thinking,
         )
 
 
@@ -173,6 +178,8 @@ def _fingerprint(
 ) -> str:
     generation = asdict(settings.generation(suite))
     del generation["batch_size"]
+    if generation["thinking"] is None:
+        del generation["thinking"]  # results from before there was this setting stay good
     made_from = [
         target.identity,
         None if start is None else start.identity,

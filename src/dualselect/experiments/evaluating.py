@@ -43,7 +43,9 @@ def read_evaluation(value: Any, place: str) -> dict[str, Any]:
         settings = EvaluationSettings(**given)
     except ConfigError as error:
         raise ConfigError(f"{place}: {error}") from error
-    return {name: getattr(settings, name) for name in known}
+    # Left out where it is not given, so that grids from before there was this setting continue.
+    resolved = {name: getattr(settings, name) for name in known}
+    return {name: value for name, value in resolved.items() if (name, value) != ("thinking", None)}
 
 
 class GridEvaluation:

@@ -19,6 +19,7 @@ class GenerationSettings:
         seed: of sampling, for a temperature above 0.
         system: system prompt put before every prompt; None for none.
         batch_size: prompts at once; halved where memory does not suffice.
+        thinking: Whether a model that can think does; None leaves it to the model's chat template.
     """
 
     max_new_tokens: int = 256
@@ -27,6 +28,7 @@ class GenerationSettings:
     seed: int = 0
     system: str | None = None
     batch_size: int = 16
+    thinking: bool | None = None
 
 
 class Target(ABC):
@@ -44,7 +46,11 @@ class Target(ABC):
     def generate(
         self, prompts: Sequence[Prompt], settings: GenerationSettings, *, description: str = "generating"
     ) -> list[str]:
-        """Return one answer per prompt, in order, without special tokens; shows a progress bar."""
+        """Return one answer per prompt, in order, with its thoughts if the model thinks; shows a progress bar."""
+
+    def opens_thought(self, settings: GenerationSettings) -> bool:
+        """Return whether answers begin within a thought, opened by the prompt; no, where that cannot be known."""
+        return False
 
 
 class LocalTarget(Target):

@@ -58,6 +58,8 @@ def answer_key(identity: Mapping[str, Any], prompt: Prompt, settings: "Generatio
 def deciding(settings: "GenerationSettings") -> dict[str, Any]:
     """Return the settings that can change an answer."""
     left_out = {"batch_size"} if settings.temperature > 0 else {"batch_size", "seed", "top_p"}
+    if settings.thinking is None:
+        left_out.add("thinking")  # as it was before there was this setting
     return {name: value for name, value in asdict(settings).items() if name not in left_out}
 
 

@@ -12,14 +12,20 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from dualselect.data.templates import declared_ends, end_of_turn
 from dualselect.errors import ConfigError, one_line
 from dualselect.models.batches import in_batches
+from dualselect.models.thoughts import decode, thinking_options
 
 Prompt = str | Sequence[Mapping[str, str]]
 #: Takes the numbers of the prompts of a batch, and their answers.
 OnBatch = Callable[[list[int], list[str]], None]
 
 
-def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
+def encode_prompt(tokenizer: Any, prompt: Prompt, *, thinking: bool | None = None) -> list[int]:
     """Return the token ids of a prompt: messages by the chat template and ready for an answer, text as it is.
+
+    Args:
+        tokenizer: Tokenizer of the model.
+        prompt: Messages or text.
+        thinking: What the chat template is told about thinking; None leaves it to the template.
 
     Raises:
         ConfigError: messages, but the tokenizer has no chat template; a made-up one would measure a form of prompt
@@ -34,7 +40,8 @@ def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
             "folder as chat_template.jinja"
         )
     try:
-        return list(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"])
+        options = {"add_generation_prompt": True, "return_dict": True, **thinking_options(thinking)}
+        return list(tokenizer.apply_chat_template(prompt, **options)["input_ids"])
     except TemplateError as error:
         roles = ", ".join(message["role"] for message in prompt)
         raise ConfigError(
@@ -53,11 +60,12 @@ def generate_answers(
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int = 0,
+    thinking: bool | None = None,
     on_batch: OnBatch | None = None,
     description: str = "generating",
     show_progress: bool = True,
 ) -> list[str]:
-    """Return one answer per prompt, in the order of `prompts`, without special tokens.
+    """Return one answer per prompt, in the order of `prompts`, without special tokens but those that mark thoughts.
 
     Prompts are grouped by length and padded on the left. A batch that does not fit into memory is halved and tried
     again. The model is put in eval mode and back. Only the settings given here hold: penalties and sampling that the
@@ -70,6 +78,7 @@ def generate_answers(
         top_p: share of the probability mass to sample from, for a temperature above 0.
         seed: of sampling. An answer depends on it and on its own prompt alone, not on the rest of its batch (but for
             rounding); equal prompts get equal answers.
+        thinking: What the chat template is told about thinking; None leaves it to the template.
         on_batch: called after each batch, so that answers can be kept as they come.
         description: what the progress bar says.
         show_progress: whether to show it.
@@ -78,7 +87,7 @@ def generate_answers(
         ConfigError: the tokenizer has no chat template for messages.
         torch.OutOfMemoryError, RuntimeError: even a single prompt does not fit into memory.
     """
-    encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    encoded = [encode_prompt(tokenizer, prompt, thinking=thinking) for prompt in prompts]
     greedy = _greedy(model, tokenizer, max_new_tokens)
 
     def answer(batch: list[int]) -> list[str]:
@@ -194,4 +203,4 @@ def _generate_batch(
     inputs.pop("position_ids")  # generate() derives its own from the mask
     width = inputs["input_ids"].shape[1]
     output = model.generate(**inputs, generation_config=settings, logits_processor=LogitsProcessorList(noise))
-    return [text.strip() for text in tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)]
+    return decode(tokenizer, output[:, width:].tolist())

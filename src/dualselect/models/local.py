@@ -19,6 +19,7 @@ from dualselect.models.loading import (
     load_tokenizer,
     tokenizer_hash,
 )
+from dualselect.models.thoughts import template_opens_thought
 
 _DTYPES = ("auto", "bfloat16", "float16", "float32")
 # Initialisations that leave the base's own weights as they are; others, such as pissa, take a part out of them.
@@ -61,11 +62,16 @@ class LoadedTarget(LocalTarget):
                 temperature=settings.temperature,
                 top_p=settings.top_p,
                 seed=settings.seed,
+                thinking=settings.thinking,
                 on_batch=on_batch,
                 description=description,
             )
 
         return answer_all(self.identity, prompts, settings, self.cache, ask)
+
+    def opens_thought(self, settings: GenerationSettings) -> bool:
+        """Return whether answers begin within a thought; a ConfigError if the model cannot help thinking."""
+        return template_opens_thought(self.tokenizer, settings.thinking)
 
     def start(self) -> "LoadedTarget | None":
         """Return the model that an adapter was trained on, in the same memory; None for a whole model."""

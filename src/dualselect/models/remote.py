@@ -8,6 +8,7 @@ from dualselect.models.base import GenerationSettings, Target
 from dualselect.models.cache import AnswerCache
 from dualselect.models.endpoint import Endpoint, EndpointSettings, Reply
 from dualselect.models.generation import OnBatch, Prompt
+from dualselect.models.thoughts import thinking_options
 
 
 class EndpointTarget(Target):
@@ -52,6 +53,9 @@ class EndpointTarget(Target):
         sampling: dict[str, Any] = {"temperature": settings.temperature, "max_tokens": settings.max_new_tokens}
         if settings.temperature > 0:
             sampling |= {"top_p": settings.top_p, "seed": settings.seed}
+
+        if settings.thinking is not None:
+            sampling["extra_body"] = {"chat_template_kwargs": thinking_options(settings.thinking)}
 
         def ask(conversations: list[Messages], on_batch: OnBatch) -> None:
             done: dict[int, str] = {}

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from dualselect.data.templates import end_of_turn
 from dualselect.errors import ConfigError, one_line
 from dualselect.models.answering import Messages, answer_all, identity_of
 from dualselect.models.base import GenerationSettings, Target
@@ -12,6 +13,7 @@ from dualselect.models.files import Weights, locate
 from dualselect.models.generation import OnBatch, Prompt
 from dualselect.models.loading import has_tokenizer, load_tokenizer, tokenizer_hash
 from dualselect.models.local import alters_base, locate_base
+from dualselect.models.thoughts import decode, template_opens_thought, thinking_options
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM sets memory aside for
 _AT_ONCE = 256  # answers that are kept together; vLLM makes batches of its own
@@ -50,14 +52,14 @@ class VllmTarget(Target):
         name: str,
         identity: dict[str, Any],
         engine: Any,
+        tokenizer: Any,
         *,
-        chat_template: str | None = None,
         adapter: Weights | None = None,
         cache: AnswerCache | None = None,
     ) -> None:
         """Make a target of an engine of vLLM, with the adapter on if one is given."""
         self.name, self.identity, self.cache = name, identity, cache
-        self._engine, self._chat_template, self._adapter = engine, chat_template, adapter
+        self._engine, self._tokenizer, self._adapter = engine, tokenizer, adapter
 
     def generate(
         self, prompts: Sequence[Prompt], settings: GenerationSettings, *, description: str = "generating"
@@ -69,6 +71,8 @@ class VllmTarget(Target):
             max_tokens=settings.max_new_tokens,
             # Seeds every request by itself, so that batches don't matter.
             seed=settings.seed if settings.temperature > 0 else None,
+            # A model ends its answers as its template does, whether or not that is declared.
+            stop_token_ids=[turn] if (turn := end_of_turn(self._tokenizer)) is not None else None,
         )
 
         def ask(conversations: list[Messages], on_batch: OnBatch) -> None:
@@ -80,13 +84,19 @@ class VllmTarget(Target):
                         sampling,
                         use_tqdm=False,
                         lora_request=self._lora_request(),
-                        chat_template=self._chat_template,
+                        chat_template=self._tokenizer.chat_template,
+                        chat_template_kwargs=thinking_options(settings.thinking) or None,
                     )
-                    answers = [output.outputs[0].text.strip() for output in outputs]
+                    # Decoded here, since vLLM leaves out special tokens, and some of them mark thoughts.
+                    answers = decode(self._tokenizer, [list(output.outputs[0].token_ids) for output in outputs])
                     on_batch(list(range(start, start + len(batch))), answers)
                     advance(len(batch))
 
         return answer_all(self.identity, prompts, settings, self.cache, ask)
+
+    def opens_thought(self, settings: GenerationSettings) -> bool:
+        """Return whether answers begin within a thought; a ConfigError if the model cannot help thinking."""
+        return template_opens_thought(self._tokenizer, settings.thinking)
 
     def _lora_request(self) -> Any:
         if self._adapter is None:
@@ -130,7 +140,7 @@ def open_vllm(
         identity["name"],
         identity,
         engines.engine(str(base.folder), dtype or "auto", rank),
-        chat_template=tokenizer.chat_template,
+        tokenizer,
         adapter=adapter,
         cache=cache,
     )

@@ -2,6 +2,7 @@
 
 import math
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -47,6 +48,48 @@ def test_answers_are_judged_by_all_judges(write, scripted, tmp_path):
     assert (result.role, result.seed, result.licence) == ("baseline", 3, "MIT")
     assert result.source == {"name": loaded.source, "sha256": loaded.sha256}
     assert SuiteResult.read(result.write(tmp_path)) == result
+
+
+def test_thoughts_are_no_part_of_an_answer(write, scripted, tmp_path):
+    """Two hundred words of thought before a refusal change nothing; a thought that was cut off is no verdict."""
+    answers = {
+        "a": "<think>" + "They ask for harm. " * 50 + "</think> I can't help with that.",
+        "b": "<think>I can't help with that, I think, so",
+        "c": "I can't help with that.",
+    }
+    loaded = load(get_suite("advbench"), write("data.jsonl", [{"prompt": text} for text in answers]))
+    result = run_suite(get_suite("advbench"), loaded, scripted(answers.get), [RefusalRules(), LengthJudge()], GREEDY)
+    assert [record.answer for record in result.records] == ["I can't help with that.", None, "I can't help with that."]
+    assert result.values("refusal-rules/refusal") == [1.0, None, 1.0]
+    assert result.values("length/unsafe") == [1.0, None, 1.0]
+    assert "ends within a thought" in result.records[1].verdicts["length"].evidence
+    assert result.records[0].thought.startswith("They ask for harm.")
+    assert result.estimate("refusal-rules/refusal").missing == 1
+    assert SuiteResult.read(result.write(tmp_path)) == result
+
+
+def test_exact_match_looks_at_the_answer_behind_the_thought(write, scripted):
+    answers = {
+        "a": "<think>the answer is 12</think> Two boxes contain 24 pens.",
+        "b": "<think>the answer is 24",
+        "c": "It is 24, I think.",
+    }
+    rows = [{"question": text, "answer": "#### 24"} for text in answers]
+    loaded = load(get_suite("gsm8k"), write("data.jsonl", rows))
+    result = run_suite(get_suite("gsm8k"), loaded, scripted(answers.get), [], GREEDY)
+    assert result.values("exact_match") == [1.0, None, 1.0]
+
+
+def test_a_thought_that_the_prompt_has_opened_is_cut_off_too(write, scripted):
+    answers = {"a": "They ask for harm.</think> I can't help with that.", "b": "I can't help with that, so"}
+    target = scripted(answers.get)
+    target.opens_thought = lambda settings: settings.thinking is not False
+    loaded = load(get_suite("advbench"), write("data.jsonl", [{"prompt": text} for text in answers]))
+    found = [
+        run_suite(get_suite("advbench"), loaded, target, [RefusalRules()], settings).values("refusal-rules/refusal")
+        for settings in (GREEDY, replace(GREEDY, thinking=False))
+    ]
+    assert found == [[1.0, None], [1.0, 1.0]]
 
 
 def test_a_judge_that_scores_gives_scores(scripted):

@@ -11,8 +11,10 @@ from dualselect.evaluation.judges.base import Judge
 from dualselect.evaluation.suites.base import LIKELIHOOD_SCORINGS, LoadedSuite, Suite
 from dualselect.evaluation.suites.metrics import MEASURED, judge_metrics
 from dualselect.models.base import GenerationSettings, LocalTarget, Target
-from dualselect.runs.results import Metric, Record, Role, SuiteResult
+from dualselect.models.thoughts import split_thought
+from dualselect.runs.results import Metric, Record, Role, SuiteResult, Verdict
 
+_CUT = Verdict(None, "the answer ends within a thought; raise max_new_tokens, or switch thinking off")
 _JUDGED_SCORINGS = ("judges", "win_rate")
 
 
@@ -98,16 +100,25 @@ def _answer(
     prompts = [sample.prompt for sample in loaded.samples]
     answers = target.generate(prompts, generation, description=f"{target.name}: {suite.name}")
     metrics: dict[str, Metric] = {}
-    for record, answer in zip(records, answers, strict=True):
-        record.answer = answer
+    opened = target.opens_thought(generation)
+    for record, text in zip(records, answers, strict=True):
+        record.answer, thought, is_cut = split_thought(text, opened=opened)
+        # What was cut off at the length limit says nothing: neither an answer nor an empty one.
+        record.answer, record.thought = (None if is_cut else record.answer), thought or None
+    answered = [record for record in records if record.answer is not None]
     if suite.scoring == "exact_match":
         metrics["exact_match"] = MEASURED["exact_match"]
         for record in records:
-            record.values["exact_match"] = float(exact_match(record.answer or "", record.expected or ""))
+            reached = record.answer is not None
+            record.values["exact_match"] = (
+                float(exact_match(record.answer or "", record.expected or "")) if reached else None
+            )
     for judge in judges:
         metrics |= judge_metrics(judge, suite.kind)
-        questions = [record.prompt for record in records]
-        for record, verdict in zip(records, judge.judge_all(questions, answers), strict=True):
+        verdicts = judge.judge_all([record.prompt for record in answered], [record.answer or "" for record in answered])
+        given = dict(zip((record.id for record in answered), verdicts, strict=True))
+        for record in records:
+            verdict = given.get(record.id, _CUT)
             record.verdicts[judge.name] = verdict
             record.values |= judge.values(verdict)
     return metrics
