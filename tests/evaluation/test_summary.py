@@ -42,7 +42,7 @@ def test_a_line_has_the_mean_its_interval_and_the_paired_difference():
     assert row(results, "model")[2] == f"2.333 [{mean - half:.3f}, {mean + half:.3f}] (n=3, seeds=1)"
     # Differences -0.5, 0 and 1: mean 1/6, variance 7/12.
     low, high = (1 / 6 + sign * end * math.sqrt(7 / 36) for sign in (-1, 1))
-    smallest = (1.959964 + 0.841621) * math.sqrt(7 / 36)
+    smallest = (end + stats.t.ppf(0.8, 2)) * math.sqrt(7 / 36)
     assert row(results, "aligned start")[3] == (
         f"+0.167 [{low:+.3f}, {high:+.3f}] (n=3, seeds=1, no difference shown); {smallest:.3f} could have been shown"
     )

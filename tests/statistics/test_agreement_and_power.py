@@ -67,6 +67,12 @@ def test_a_difference_of_that_size_is_found_as_often_as_promised():
     assert found / 600 == pytest.approx(0.8, abs=0.05)
 
 
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_few_pairs_find_a_difference_of_that_size_about_as_often(n):
+    expected = TTestPower().power(minimum_detectable_effect(1.0, n), n, 0.05)
+    assert expected == pytest.approx(0.8, abs=0.06)
+
+
 def test_impossible_tests_are_refused():
     with pytest.raises(ValueError, match="n=0"):
         minimum_detectable_effect(1.0, 0)

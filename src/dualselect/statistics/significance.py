@@ -1,12 +1,16 @@
 """How sure a difference is: many comparisons at once, and how small a difference a test could have found.
 
 Sources: S. Holm, 'A simple sequentially rejective multiple test procedure' (1979); for the power of a two-sided test,
-the normal approximation as in J. Cohen, 'Statistical power analysis for the behavioral sciences' (1988).
+the normal approximation as in J. Cohen, 'Statistical power analysis for the behavioral sciences' (1988), with
+Student's t for few pairs.
 """
 
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
+
+from dualselect.statistics.bootstrap import FEW_PROMPTS
+from dualselect.statistics.student import t_quantile
 
 _NORMAL = NormalDist()
 
@@ -40,9 +44,12 @@ def minimum_detectable_effect(
         confidence: Confidence of the two-sided test.
 
     Raises:
-        ValueError: Fewer than one pair, or a probability outside (0, 1).
+        ValueError: Fewer than one pair, a power outside (0.5, 1), or a confidence outside (0, 1).
     """
-    if n < 1 or not 0 < power < 1 or not 0 < confidence < 1 or standard_deviation < 0:
+    if n < 1 or not 0.5 < power < 1 or not 0 < confidence < 1 or standard_deviation < 0:
         raise ValueError(f"no effect can be computed for n={n}, power={power}, confidence={confidence}")
-    points = _NORMAL.inv_cdf((1 + confidence) / 2) + _NORMAL.inv_cdf(power)
+    if 1 < n <= FEW_PROMPTS:
+        points = t_quantile(confidence, n - 1) + t_quantile(2 * power - 1, n - 1)
+    else:
+        points = _NORMAL.inv_cdf((1 + confidence) / 2) + _NORMAL.inv_cdf(power)
     return points * standard_deviation / math.sqrt(n)
