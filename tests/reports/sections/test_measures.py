@@ -112,6 +112,8 @@ def test_shares_are_drawn_on_the_whole_scale_and_others_from_zero():
     assert nats.axis[0] == 0.0
     assert nats.axis[1] > 2.0
     assert nats.span(nats.rows[0]) is None
+    nothing = measure("m", Estimate(0.0, 0.0, 0.0, 9), unit="nats")
+    assert (nothing.place(0.0), nothing.span(nothing.rows[0])) == (0.0, (0.0, 0.0))
 
 
 def test_a_comparison_has_the_means_of_its_cells_and_of_every_seed(compare_folder):

@@ -65,7 +65,9 @@ class Measure:
         points = [point for row in self.rows for point in (row.estimate.low, row.estimate.value, row.estimate.high)]
         finite = [point for point in points if math.isfinite(point)]
         low, high = min([*finite, 0.0]), max([*finite, 0.0])
-        room = 0.05 * (high - low) or 1.0
+        if low == high == 0:
+            return 0.0, 1.0
+        room = 0.05 * (high - low)
         return low - (room if low < 0 else 0), high + (room if high > 0 else 0)
 
     @property
