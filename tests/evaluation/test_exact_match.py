@@ -79,6 +79,146 @@ def test_final_number_is_read_as_a_person_would(text: str, number: Fraction | in
 
 def test_the_last_marker_decides() -> None:
     assert final_number("#### 1\nno, wait\n#### 2") == 2
+    assert final_number("6 * 7 = 42\n#### 42\n\nQuestion: A dog has 4 legs. How many have 3 dogs?\n#### 12") == 12
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("#### Part 1: the first week\n5 * 3 = 15\n#### Part 2: the second\n15 * 2 = 30\n**Answer: 30**", 30),
+        ("#### 1. Rent\n800\n#### 2. Food\nTogether that makes 1,150 dollars.", 1150),
+        ("#### 1) Rent\n#### 2) Food\nTogether 900.", 900),
+        ("#### 3 rows\nof 15 seats each are 45", 45),
+        ("##### 4\nIt is 9 after all", 9),
+        ("### 4\nIt is 9 after all", 9),
+        ("#### 45 seats", 45),
+        ("The answer is 45 - not 40.\n#### 45 seats", 45),
+        ("#### 45\nin 3 rows", 45),
+        ("#### 15%\nof 300", 15),
+        ("#### 3 rows × 15 seats = 45 seats", 45),
+        ("#### $45$\nin 3 rows", 45),
+        ("#### 45 (3 rows)\nDone in 2 steps.", 45),
+    ],
+)
+def test_a_marker_counts_only_before_a_number_that_ends_its_line(text: str, number: int) -> None:
+    assert final_number(text) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("Answer: 3 rows x 15 seats = 45 seats", 45),
+        ("Answer: 3 rows of 15 seats each = 45", 45),
+        ("The answer is 7 cats + 4 dogs = 11 animals.", 11),
+        ("The answer is 40\\% of 60 = 24.", 24),
+        ("The answer is 2/5 of 60 = 24", 24),
+        ("The answer is 60 minutes times 2.5 = 150", 150),
+        ("Answer: $4 per kg × 2.5 kg = **$10**", 10),
+        ("Answer: 4 + 4 = 8 = 2^3 = 8 pens", 8),
+        ("Answer: 24 = 2 boxes × 12 pens", 24),
+        ("Answer: 6, as 2 × 3 - 1 + 1 = 7 - 1", 6),
+        ("Answer: 9 because 2*5-1=9, not 8", 9),
+        ("The answer is 20 (10 x 2 = 20, 3 are left)", 20),
+        ("The answer is 7 with x = 2", 7),
+        ("Answer: 24 = b", 24),
+        ("\\boxed{3 \\times 15 = 45\\text{ seats in } 3\\text{ rows}}", 45),
+        ("\\boxed{24 = 2 \\times 12}", 24),
+    ],
+)
+def test_a_calculation_is_its_result(text: str, number: int) -> None:
+    assert final_number(text) == number
+
+
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [
+        ("½", Fraction(1, 2)),
+        ("-¾", Fraction(-3, 4)),
+        ("4½", Fraction(9, 2)),
+        ("-4 ½", Fraction(-9, 2)),
+        ("4\\frac{1}{2}", Fraction(9, 2)),
+        ("4 \\dfrac12", Fraction(9, 2)),
+        ("4¹⁄₂", Fraction(9, 2)),
+        ("¹⁄₁₆", Fraction(1, 16)),
+        ("4 and 1/2", Fraction(9, 2)),
+        ("2,50,000", 250_000),
+        ("1,23,45,678.5", Fraction(24_691_357, 2)),
+        ("250 000", 250_000),
+        ("1 250 000.5", Fraction(2_500_001, 2)),
+        ("250\u2009000", 250_000),
+        ("1'250'000", 1_250_000),
+        ("1.250.000", 1_250_000),
+        ("1_250_000", 1_250_000),
+        ("10^4", 10_000),
+        ("10^{-2}", Fraction(1, 100)),
+        ("10⁴", 10_000),
+        ("2^5", 32),
+        ("3 × 10^4", 30_000),
+        ("3x10^4", 30_000),
+        ("1.25 \\times 10^{3}", 1250),
+        ("3 * 10⁻³", Fraction(3, 1000)),
+        ("$2.5 million", 2_500_000),
+        ("2.5\\text{ million}", 2_500_000),
+        ("3 hundred thousand", 300_000),
+        ("4 1/2 million", 4_500_000),
+        ("3 Lakh", 300_000),
+        ("2 crore", 20_000_000),
+        ("$1.2bn", 1_200_000_000),
+        ("$5k", 5000),
+        ("٤٧", 47),
+        ("٣٬٥٠٠٫٥", Fraction(7001, 2)),
+        ("４７", 47),
+        ("7^\\circ", 7),
+    ],
+)
+def test_every_form_of_a_number_is_read_wherever_it_may_stand(written: str, number: Fraction | int) -> None:
+    for text in (
+        f"#### {written}",
+        f"#### {written}.\nDone in 3 steps",
+        f"\\boxed{{{written}}}",
+        f"So the answer is {written}.",
+        f"5 + 5 = 10 and then {written}",
+        f"Answer: 5 pens + {written} = {written} pens",
+    ):
+        assert final_number(text) == number, text
+    assert exact_match(f"it is {number}", f"#### {written}")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("\\boxed{x_{30} = 7}", 7),
+        ("\\boxed{x_3 = 7}", 7),
+        ("\\boxed{f_{n_{2}} = 7}, since n = 30", 7),
+        ("\\boxed{30_{10}}", 30),
+        ("x₃ = 7", 7),
+        ("\\boxed{2^{10}}", 1024),
+        ("no \\boxed{box} but 7", 7),
+        ("\\boxed{7", 7),
+        ("\\boxed{5} or rather \\boxed{7}. In 3 steps", 7),
+    ],
+)
+def test_boxes_and_indices(text: str, number: int) -> None:
+    assert final_number(text) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("There are 2,50 or 60", 60),
+        ("5 100-dollar bills", 100),
+        ("1 150/200 of it", Fraction(7, 4)),
+        ("a 5k run", 5),
+        ("5\nhundred", 5),
+        ("3 millionths", 3),
+        ("25 m² or 25 cm³", 25),
+        ("The 5^{th} of 12 days", 12),
+        ("0^-1", None),
+        ("9" * 150 + "^999", None),
+    ],
+)
+def test_what_only_looks_like_another_form_is_not_taken_for_it(text: str, number: Fraction | int | None) -> None:
+    assert final_number(text) == number
 
 
 @given(number=st.integers(-(10**9), 10**9), cents=st.integers(0, 99), grouped=st.booleans())
@@ -93,7 +233,7 @@ def test_every_way_of_writing_a_number_is_the_same_number(number: int, cents: in
         assert final_number(text) == expected
 
 
-@given(text=st.text(alphabet="0123456789.,:/-+*x= $%()#\n", max_size=200))
+@given(text=st.text(alphabet="0123456789.,:/-+*x= $%()#^{}_½²kboxedfracansweri\\\n", max_size=200))
 def test_any_text_is_read_without_an_error(text: str) -> None:
     assert final_number(text) is None or isinstance(final_number(text), Fraction)
 

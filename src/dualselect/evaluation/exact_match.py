@@ -1,105 +1,106 @@
 """Exact match of final numbers, as in GSM8K: what number does an answer end in?"""
 
 import re
+from collections.abc import Iterator
 from fractions import Fraction
 
-# A thousands group, a plain number with or without an exponent, or one that begins with its point.
-_MAGNITUDE = (
-    r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?(?:[eE][+-]?\d{1,3}(?!\d))?|(?<!\.)\.\d+)"
-    r"(?!\d|(?:st|nd|rd|th)\b)"  # an ordinal counts nothing
-)
-_CURRENCY = r"[$€£¥₹]"
-# A minus after a word, digit or bracket is a subtraction, not a sign; a digit after a caret is an exponent.
-_NUMBER = re.compile(
-    rf"(?<![\w)\]}}^])(?<!\d\.)(?P<sign>-?)(?:{_CURRENCY}\s?(?P<after>-?))?"
-    rf"(?:(?<!\d:)(?P<hours>\d{{1,2}}):(?P<minutes>[0-5]\d)(?![\d:])"
-    rf"|(?P<whole>\d+) (?P<part>[1-9]\d*/[1-9]\d*)(?!\d|[.,]\d)"
-    rf"|(?P<plain>{_MAGNITUDE}(?:\s?/\s?[1-9]\d*(?!\d|\.\d))?))"
-)
-_TERM = rf"{_CURRENCY}?\d[\d,]*+(?:\.\d+)?+[%)]*"
-_SUM = re.compile(rf"{_TERM} ?(?:[+×÷/x-] ?\(*{_TERM} ?)++= ?")
-_FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{([^{}]+)\}\s*\{([^{}]+)\}|(\d)\s*(\d))")
-_STYLED = re.compile(r"\\(?:text|mathrm|mathbf|mathit|textbf|textit|operatorname)\s*\{([^{}]*)\}")
-_BOXED = re.compile(r"\\boxed\s*(?:\{([^{}]*)\}|(-?\d[\d,.]*))")
-_LONGEST = 200  # characters of a number; a model that repeats a digit for ever gives none
+from dualselect.evaluation.numerals import NUMBER, plain, value
+
+_MARKER = re.compile(r"(?<!#)####(?!#)[ \t=:~≈(\[{]*")
+_END_OF_LINE = re.compile(r"[ \t.,;:!%°$€£¥₹)\]}`'\"\\/-]*(?:\([^()\n]*\)[ \t.]*)?(?:\n|\Z)")
+_WORDS_TO_THE_END = re.compile(r"(?![.):]\s)\D*\Z")
+_BOX = re.compile(r"(?P<opened>\\boxed\s*\{)|\\boxed\s*(?P<bare>-?\d[\d.]*)|[{}]")
 _ANSWER = re.compile(r"\banswer\b[^\n\d$.-]{0,30}?(?:\bis\b|:|=)\s*", re.IGNORECASE)
+
+# What may stand between the first number of a calculation and its result: numbers, signs, and the words of units. A
+# reason or a clause of its own is not part of it: '5 because 2 × 3 - 1 = 5' begins with its result.
+_REASON = r"(?:as|because|but|check|for|given|hence|if|since|so|that|then|thus|when|where|which|with(?= [a-z] ?=))\b"
+_WORD = rf"(?!{_REASON})[^\W\d_]+(?:['’][a-z]+)?"
+_SIGN = r"[+×÷/@^%°$€£¥₹ )-]|(?<=[+×÷/(-])\(|(?<=[+×÷/(-] )\("
+_CALCULATION = re.compile(rf"(?:\d+(?:[.:]\d+)*|\.(?=\d)|{_WORD}|{_SIGN})*+[=≈]\s?(?:{_WORD} ){{0,3}}", re.IGNORECASE)
+
+# What follows a number that is itself the first term of a calculation, as in '24 = 2 boxes × 12'.
+_OPERATION = re.compile(rf"(?: ?{_WORD}){{0,3}}? ?(?:[+×÷-]|x(?![a-z])) ?\(?[$€£¥₹]? ?\d", re.IGNORECASE)
 
 
 def final_number(text: str) -> Fraction | None:
     """Return the number that `text` gives as its answer, exactly, or None where it gives none.
 
-    The first of these that holds a number decides: what follows the last `####`, the last `\\boxed{}`, what follows
-    the last 'answer is' or 'answer:' on its line, the last number of the text. Where the answer is a calculation,
-    such as '3 + 4 = 7', it is what stands after the equals sign.
+    The first of these that contains a number decides:
 
-    Thousands separators, currency signs, units and their exponents, percent signs, bold marks, trailing dots, Unicode
-    minus signs, fractions and mixed numbers are understood. A time such as 3:30 is its hours, 7/2.
+    1. the last `####` that a number follows at once and that ends its line; where words follow, as in '#### 18 pens',
+       it must be the last number of the text. Every other `####` is a heading. Where an answer runs on into further
+       questions, this last `####` is still the one that decides.
+    2. the last `\\boxed{}`
+    3. what follows the last 'answer is' or 'answer:' on its line
+    4. the last number of the text
+
+    Where the answer is a calculation, such as '3 apples + 4 pears = 7', it is the result after the last equals sign.
+
+    Thousands in groups (1,234, 1 234, 1'234 and the Indian 1,00,000), scales such as million, powers such as 5 × 10^3,
+    currency signs, units and their exponents, percent signs, bold marks, indices, trailing dots, minus signs and digits
+    of Unicode, fractions and mixed numbers are understood. The decimal sign is the point. A time such as 3:30 is its
+    hours, 7/2. Numbers in words are not read, and thoughts are to be cut off before.
     """
-    plain = _plain(text)
-    if "####" in plain and (number := _first(plain.rsplit("####", 1)[1])) is not None:
-        return number
-    for braced, bare in reversed(_BOXED.findall(plain)):
-        if (number := _last(braced or bare)) is not None:
-            return number
-    for match in reversed(list(_ANSWER.finditer(plain))):
-        if (number := _first(plain[match.end() :].split("\n", 1)[0])) is not None:
-            return number
-    return _last(plain)
+    number = next(filter(None, _candidates(plain(text))), None)
+    return value(number) if number else None
 
 
 def exact_match(answer: str, reference: str) -> bool:
     """Return whether `answer` and `reference` end in the same number.
 
     Raises:
-        ValueError: the reference holds no number.
+        ValueError: The reference contains no number.
     """
     expected = final_number(reference)
     if expected is None:
-        raise ValueError(f"the reference answer holds no number: {reference!r}")
+        raise ValueError(f"the reference answer contains no number: {reference!r}")
     return final_number(answer) == expected
 
 
-def _plain(text: str) -> str:
-    """Return the text with one sign for each thing: minus, times, thousands and fractions; without LaTeX and marks."""
-    plain = text.replace("\u2212", "-").replace("\u2013", "-")
-    plain = re.sub(r"(?<=\d)(?:\\,|\\ |[\u00a0\u202f])(?=\d{3}(?!\d))", ",", plain)
-    plain = plain.replace("\\$", "$").replace("\\%", "%").replace("\\!", "").replace("{,}", ",")
-    plain = _STYLED.sub(r" \1", plain)
-    plain = _FRACTION.sub(lambda match: "/".join(part for part in match.groups() if part), plain)
-    plain = re.sub(r"\\times\b|\\cdot\b|(?<=[\d)]) ?\* ?(?=[\d($.])", " × ", plain)
-    plain = re.sub(r"(?<=[A-Za-z])\^\{?-?\d+\}?", "", plain)  # square metres
-    return plain.replace("*", " ")
+def _candidates(text: str) -> Iterator[re.Match[str] | None]:
+    yield _marked(text)
+    for content in reversed(_boxes(text)):
+        yield _first(content)
+    end = len(text)
+    for answer in reversed(list(_ANSWER.finditer(text))):
+        yield _first(text[answer.end() : end].split("\n", 1)[0])
+        end = answer.start()
+    yield _last(text)
 
 
-def _first(text: str) -> Fraction | None:
-    match = _NUMBER.search(text)
-    while match and (calculation := _SUM.match(text, match.start())):
-        result = _NUMBER.match(text, calculation.end())
-        if result is None:
-            break
-        match = result
-    return _value(match) if match else None
+def _marked(text: str) -> re.Match[str] | None:
+    """Return the number of the last `####` that is not a heading."""
+    for marker in reversed(list(_MARKER.finditer(text))):
+        number = _first(text, marker.end()) if NUMBER.match(text, marker.end()) else None
+        if number and (_END_OF_LINE.match(text, number.end()) or _WORDS_TO_THE_END.match(text, number.end())):
+            return number
+    return None
 
 
-def _last(text: str) -> Fraction | None:
-    found = list(_NUMBER.finditer(text))
-    return _value(found[-1]) if found else None
+def _boxes(text: str) -> list[str]:
+    """Return what is in the boxes, in the order in which they are closed; braces in them are balanced."""
+    contents: list[str] = []
+    opened: list[re.Match[str]] = []
+    for part in _BOX.finditer(text):
+        if part["bare"]:
+            contents.append(part["bare"])
+        elif part[0] != "}":
+            opened.append(part)
+        elif opened and (brace := opened.pop())["opened"]:
+            contents.append(text[brace.end() : part.start()])
+    return contents
 
 
-def _value(match: re.Match[str]) -> Fraction | None:
-    if len(match.group()) > _LONGEST:
-        return None
-    found = match.groupdict(default="")
-    if found["hours"]:
-        size = int(found["hours"]) + Fraction(int(found["minutes"]), 60)
-    elif found["whole"]:
-        size = int(found["whole"]) + Fraction(found["part"])
-    else:
-        size = _quotient(re.sub(r"[\s,]", "", found["plain"]))
-    return -size if found["sign"] or found["after"] else size
+def _first(text: str, start: int = 0) -> re.Match[str] | None:
+    """Return the first number, or the result of the calculation that begins with it."""
+    number = result = NUMBER.search(text, start)
+    while result and (calculation := _CALCULATION.match(text, result.end())):
+        result = NUMBER.match(text, calculation.end())
+        if result and not _OPERATION.match(text, result.end()):
+            number = result
+    return number
 
 
-def _quotient(written: str) -> Fraction:
-    """Return the value of a number or of one number over another, the upper of which may have decimals."""
-    upper, _, lower = written.partition("/")
-    return Fraction(upper) / Fraction(lower or 1)
+def _last(text: str) -> re.Match[str] | None:
+    return max(NUMBER.finditer(text), key=lambda number: number.start(), default=None)
