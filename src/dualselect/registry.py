@@ -18,17 +18,23 @@ class Registry(Generic[Thing]):
     """The things of one kind by name, in the order in which they were registered.
 
     Args:
-        kind: Word for one of them in messages, such as `judge`; its plural names the entry-point group.
+        kind: Word for one of them in messages, such as `judge`.
         modules: Modules of this package whose import registers the built-in ones; imported when a name is first asked
             for, so that a registry costs nothing before.
         check: Function that returns why a thing cannot be one of this kind, or an empty text.
+        plural: Word for several of them, which names the entry-point group.
     """
 
     def __init__(
-        self, kind: str, modules: Sequence[str] = (), check: Callable[[object], str] = lambda thing: ""
+        self,
+        kind: str,
+        modules: Sequence[str] = (),
+        check: Callable[[object], str] = lambda thing: "",
+        plural: str = "",
     ) -> None:
         self.kind = kind
-        self.group = f"dualselect.{kind}s"
+        self.plural = plural or f"{kind}s"
+        self.group = f"dualselect.{self.plural.replace(' ', '_')}"
         self._modules = modules
         self._check = check
         self._found: dict[str, Thing] = {}
@@ -62,7 +68,7 @@ class Registry(Generic[Thing]):
         if fault := self._check(thing):
             raise ConfigError(f"{self.kind} '{name}' {fault}: fix {place}")
         if self._found.setdefault(name, thing) is not thing:
-            raise ConfigError(f"two {self.kind}s are called '{name}': rename the one in {place}")
+            raise ConfigError(f"two {self.plural} are called '{name}': rename the one in {place}")
 
     def __getitem__(self, name: str) -> Thing:
         """Return the thing of that name.

@@ -1,65 +1,131 @@
 """The registry and the contract that other packages rely on."""
 
-from dataclasses import dataclass, fields
-from importlib.metadata import EntryPoint
+import sys
+from dataclasses import fields
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
+import torch
 
 from dualselect import methods
 from dualselect.errors import ConfigError
-from dualselect.methods import Method
-from dualselect.methods import registry as module
+from dualselect.experiments.settings import parse_settings
+from dualselect.gradients import Direction
+from dualselect.methods import CORRECTIONS, METHODS, Method
+from dualselect.selection import TRIGGERS, refresh_trigger
 
 PAGES = Path(__file__).parents[2] / "docs" / "methods"
 
 
-@dataclass
-class Other(Method):
-    """A method of another package."""
-
-    name: ClassVar[str] = "other"
-
-    strength: float = 1.0
+@pytest.fixture
+def fresh(monkeypatch):
+    """Let the registries forget what they found, and look for entry points anew until the test ends."""
+    for registry in (METHODS, CORRECTIONS, TRIGGERS):
+        monkeypatch.setattr(registry, "_found", dict(registry._found))
+        monkeypatch.setattr(registry, "_complete", False)
 
 
 @pytest.fixture
-def registered(monkeypatch):
-    """Return a function that makes entry points, by name, and forgets what was found before."""
+def installed(fresh, tmp_path, monkeypatch):
+    """Return a function that installs a package of one file, with entry points by group."""
 
-    def register(**values):
-        entries = [EntryPoint(name, value, methods.registry.ENTRY_POINT_GROUP) for name, value in values.items()]
-        monkeypatch.setattr(module, "entry_points", lambda group: entries)
-        module.available.cache_clear()
+    def install(code: str, groups: dict[str, dict[str, str]]) -> None:
+        (tmp_path / "their_package.py").write_text(code)
+        info = tmp_path / "their_package-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
+        lines = [
+            line
+            for group, entries in groups.items()
+            for line in (f"[{group}]", *(f"{name} = {value}" for name, value in entries.items()))
+        ]
+        (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.delitem(sys.modules, "their_package", raising=False)
 
-    yield register
-    module.available.cache_clear()
+    yield install
+    sys.modules.pop("their_package", None)
+
+
+PACKAGE = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dualselect import CORRECTIONS, TRIGGERS, Method, RefreshTrigger, method, option
+
+
+@method
+@dataclass
+class Other(Method):
+    \"\"\"A method of another package.\"\"\"
+
+    name: ClassVar[str] = "other"
+
+    strength: float = option(1.0, "How much of it.")
+
+
+@CORRECTIONS.register("reverse")
+def reverse(g_task, g_ref, rho):
+    return g_task.clone().scale(-1.0)
+
+
+@TRIGGERS.register("always")
+class Always(RefreshTrigger):
+    def due(self, *, steps_since, epochs_since, cosine):
+        return True
+"""
+GROUPS = {
+    "dualselect.methods": {"other": "their_package:Other"},
+    "dualselect.corrections": {"reverse": "their_package:reverse"},
+    "dualselect.triggers": {"always": "their_package:Always"},
+}
 
 
 def test_the_built_in_methods_are_there():
-    names = ["sft", "random", "safegrad", "dualselect", "lisa", "toss", "booster", "antidote"]
-    names += ["replay", "ewc", "agem", "gem", "o-lora"]
+    names = ["agem", "antidote", "booster", "dualselect", "ewc", "gem", "lisa", "o-lora"]
+    names += ["random", "replay", "safegrad", "sft", "toss"]
     assert list(methods.available()) == names
     assert methods.get("dualselect") is methods.DualSelect
 
 
-def test_a_method_of_another_package_joins_by_entry_point(registered, monkeypatch):
-    monkeypatch.setattr(module, "Other", Other, raising=False)
-    registered(other="dualselect.methods.registry:Other")
-    assert methods.get("other") is Other
-    assert methods.get("other").from_options({"strength": 2.0}).strength == 2.0
+def test_a_method_of_another_package_joins_with_its_options(installed):
+    installed(PACKAGE, GROUPS)
+    found = methods.get("other")
+    assert found is sys.modules["their_package"].Other
+    assert "other" in methods.available()
+    assert found.from_options({"strength": 2.0}).strength == 2.0
+    assert found.__doc__.splitlines() == [
+        "A method of another package.",
+        "",
+        "Args:",
+        "    strength: How much of it. (float, default: 1.0)",
+    ]
+
+
+def test_a_correction_of_another_package_is_a_choice_of_dualselect(installed):
+    installed(PACKAGE, GROUPS)
+    method = methods.DualSelect(correction="reverse")
+    g = Direction.of({"w": torch.nn.Parameter(torch.tensor([1.0, -2.0]))})
+    assert CORRECTIONS[method.correction](g, g, 0.5).vector.tolist() == [-1.0, 2.0]
+    assert parse_settings(["--correction", "reverse"]).method.correction == "reverse"
+
+
+def test_a_trigger_of_another_package_is_a_choice_of_dualselect(installed):
+    installed(PACKAGE, GROUPS)
+    trigger = refresh_trigger(methods.DualSelect(refresh="always").refresh)
+    assert trigger.due(steps_since=0, epochs_since=0, cosine=lambda: 1.0) is True
+    assert parse_settings(["--refresh", "always"]).method.refresh == "always"
 
 
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"thing": "dualselect.errors:ConfigError"}, "'thing' .* is not a Method"),
+        ({"thing": "dualselect.errors:ConfigError"}, "'thing' is not a Method"),
         ({"sft": "dualselect.methods:Random"}, "two methods are called 'sft'"),
     ],
 )
-def test_an_entry_point_that_is_none_is_refused(registered, entries, message):
-    registered(**entries)
+def test_an_entry_point_that_is_none_is_refused(installed, entries, message):
+    installed("", {"dualselect.methods": entries})
     with pytest.raises(ConfigError, match=message):
         methods.available()
 
@@ -79,7 +145,7 @@ def test_an_unknown_option_is_refused_with_the_nearest():
         methods.SFT.from_options({"rho": 1.0})
 
 
-@pytest.mark.parametrize("method", methods.registry.BUILT_IN, ids=lambda method: method.name)
+@pytest.mark.parametrize("method", list(methods.available().values()), ids=lambda method: method.name)
 def test_every_method_and_option_is_explained(method):
     assert method.stage in ("before", "during", "after")
     assert method.fidelity.partition(";")[0] in ("faithful", "simplified", "variant")
@@ -92,19 +158,6 @@ def test_every_method_and_option_is_explained(method):
         assert f"default: {methods.default_of(option)})" in shown[0]
 
 
-def test_the_options_of_another_package_join_its_docstring_once(registered, monkeypatch):
-    monkeypatch.setattr(module, "Other", Other, raising=False)
-    registered(other="dualselect.methods.registry:Other")
-    methods.get("other")
-    module.document_options(Other)
-    assert Other.__doc__.splitlines() == [
-        "A method of another package.",
-        "",
-        "Args:",
-        "    strength:  (float, default: 1.0)",
-    ]
-
-
 @pytest.mark.parametrize(
     ("method", "moment"),
     [("lisa", "begin_step"), ("toss", "prepare"), ("booster", "correct"), ("antidote", "finish")],
@@ -115,7 +168,7 @@ def test_no_method_pays_for_per_sample_gradients_that_it_does_not_read(method, m
     assert not kind().reads_gradients()
 
 
-@pytest.mark.parametrize("method", methods.registry.BUILT_IN, ids=lambda method: method.name)
+@pytest.mark.parametrize("method", list(methods.available().values()), ids=lambda method: method.name)
 def test_the_page_of_every_method_lists_its_options_with_their_defaults(method):
     page = (PAGES / f"{method.name}.md").read_text(encoding="utf-8")
     listed = [line.split(" | ")[:2] for line in page.splitlines() if line.startswith("| `")]

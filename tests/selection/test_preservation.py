@@ -28,7 +28,7 @@ def test_the_start_is_a_copy_and_training_weights_come_back(model):
 
 
 def test_an_unknown_preservation_loss_is_refused():
-    with pytest.raises(ConfigError, match="unknown preservation_loss 'lk'"):
+    with pytest.raises(ConfigError, match="unknown preservation loss 'lk'"):
         preservation_loss("lk", None)
 
 

@@ -5,7 +5,7 @@ import torch
 
 from dualselect.errors import ConfigError
 from dualselect.gradients import per_sample_nll
-from dualselect.selection import RefreshTrigger, Retry, choose_references
+from dualselect.selection import Retry, choose_references, refresh_trigger
 
 
 def no_cosine() -> float:
@@ -15,16 +15,16 @@ def no_cosine() -> float:
 @pytest.mark.parametrize(
     ("trigger", "steps", "epochs", "cosine", "due"),
     [
-        (RefreshTrigger("epoch"), 99, 0, no_cosine, False),
-        (RefreshTrigger("epoch"), 1, 1, no_cosine, True),
-        (RefreshTrigger("steps", every=5), 4, 3, no_cosine, False),
-        (RefreshTrigger("steps", every=5), 5, 0, no_cosine, True),
-        (RefreshTrigger("drift", every=2, drift=0.5), 0, 0, no_cosine, False),
-        (RefreshTrigger("drift", every=2, drift=0.5), 1, 0, no_cosine, False),
-        (RefreshTrigger("drift", every=2, drift=0.5), 2, 0, lambda: 0.49, True),
-        (RefreshTrigger("drift", every=2, drift=0.5), 2, 1, lambda: 0.51, False),
-        (RefreshTrigger("drift", every=2, drift=0.5), 3, 0, no_cosine, False),
-        (RefreshTrigger("drift", every=2, drift=0.5), 4, 0, lambda: -1.0, True),
+        (refresh_trigger("epoch"), 99, 0, no_cosine, False),
+        (refresh_trigger("epoch"), 1, 1, no_cosine, True),
+        (refresh_trigger("steps", every=5), 4, 3, no_cosine, False),
+        (refresh_trigger("steps", every=5), 5, 0, no_cosine, True),
+        (refresh_trigger("drift", every=2, drift=0.5), 0, 0, no_cosine, False),
+        (refresh_trigger("drift", every=2, drift=0.5), 1, 0, no_cosine, False),
+        (refresh_trigger("drift", every=2, drift=0.5), 2, 0, lambda: 0.49, True),
+        (refresh_trigger("drift", every=2, drift=0.5), 2, 1, lambda: 0.51, False),
+        (refresh_trigger("drift", every=2, drift=0.5), 3, 0, no_cosine, False),
+        (refresh_trigger("drift", every=2, drift=0.5), 4, 0, lambda: -1.0, True),
     ],
 )
 def test_due(trigger, steps, epochs, cosine, due):
@@ -34,14 +34,14 @@ def test_due(trigger, steps, epochs, cosine, due):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "epochs"}, "did you mean 'epoch'"),
-        ({"every": 0}, "refresh_every is 0"),
-        ({"drift": 1.5}, "refresh_drift is 1.5"),
+        ({"name": "epochs"}, "did you mean 'epoch'"),
+        ({"name": "steps", "every": 0}, "refresh_every is 0"),
+        ({"name": "drift", "drift": 1.5}, "refresh_drift is 1.5"),
     ],
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
-        RefreshTrigger(**options)
+        refresh_trigger(**options)
 
 
 @pytest.mark.parametrize(("longest", "expected"), [(None, [0, 1, 3, 7, 15, 31]), (5, [0, 1, 3, 7, 12, 17, 22, 27, 32])])

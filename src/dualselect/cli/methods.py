@@ -57,7 +57,7 @@ def _show(console: Any, name: str, method: "type[Method]") -> None:
     from rich.markup import escape
     from rich.padding import Padding
 
-    from dualselect.methods import default_of
+    from dualselect.options import default_of
 
     console.print(f"\n[bold]{escape(name)}[/bold]: {escape(first_line(method))}")
     needs = f"Needs {' and '.join(method.pools)}. " if method.pools else ""

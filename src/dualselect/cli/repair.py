@@ -72,7 +72,7 @@ def parse(argv: list[str]) -> "tuple[argparse.Namespace, Method]":
 
 
 def _parser(method: "type[Method]") -> CommandParser:
-    from dualselect.methods import default_of
+    from dualselect.options import default_of
 
     parser = CommandParser(
         prog="dualselect repair", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter

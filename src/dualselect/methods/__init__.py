@@ -4,29 +4,32 @@ from dualselect.methods.agem import AGEM
 from dualselect.methods.antidote import Antidote
 from dualselect.methods.base import Method, Run, Scores, Selection
 from dualselect.methods.booster import Booster
-from dualselect.methods.corrections import CORRECTIONS, corrected
+from dualselect.methods.corrections import CORRECTIONS, Correction
 from dualselect.methods.dualselect import PRESETS, DualSelect
 from dualselect.methods.ewc import EWC
 from dualselect.methods.gem import GEM
 from dualselect.methods.lisa import Lisa
 from dualselect.methods.olora import OLoRA
 from dualselect.methods.random import Random
-from dualselect.methods.registry import available, default_of, get
+from dualselect.methods.registry import METHODS, available, get, method
 from dualselect.methods.replay import Replay
 from dualselect.methods.safegrad import SafeGrad
 from dualselect.methods.sft import SFT
 from dualselect.methods.toss import TOSS
+from dualselect.options import default_of, option
 
 __all__ = [
     "AGEM",
     "CORRECTIONS",
     "EWC",
     "GEM",
+    "METHODS",
     "PRESETS",
     "SFT",
     "TOSS",
     "Antidote",
     "Booster",
+    "Correction",
     "DualSelect",
     "Lisa",
     "Method",
@@ -38,7 +41,8 @@ __all__ = [
     "Scores",
     "Selection",
     "available",
-    "corrected",
     "default_of",
     "get",
+    "method",
+    "option",
 ]

@@ -6,11 +6,14 @@ from typing import ClassVar
 from datasets import Dataset
 
 from dualselect.gradients import Direction
-from dualselect.methods.base import Method, Run, check_positive, option
-from dualselect.methods.corrections import corrected
+from dualselect.methods.base import Method, Run, check_positive
+from dualselect.methods.corrections import without_conflict
 from dualselect.methods.memory import check_memory, memory_gradient
+from dualselect.methods.registry import method
+from dualselect.options import option
 
 
+@method
 @dataclass
 class AGEM(Method):
     """Remove from the task gradient what opposes the gradient of a random memory batch; nothing is added.
@@ -42,4 +45,4 @@ class AGEM(Method):
         """Return the task gradient without what opposes the memory's."""
         memory = memory_gradient(run, "references", self.memory_batch_size)
         run.log(memory_norm=memory.norm(), task_memory_cosine=g.cosine(memory))
-        return corrected(g, memory, correction="remove", rho=0.0)
+        return without_conflict(g, memory)

@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from dualselect.distributed import sum_over_processes
 from dualselect.errors import ConfigError, DataError, UnsupportedModuleError
 from dualselect.gradients import Batch, Losses, Parameters, per_sample_nll
-from dualselect.methods.base import Method, Run, check_range, option
+from dualselect.methods.base import Method, Run, check_range
+from dualselect.methods.registry import method
+from dualselect.options import option
 from dualselect.selection import measures
 
 
+@method
 @dataclass
 class Antidote(Method):
     """Fine-tune as plain SFT does, then set the weights that matter most on harmful data to zero.

@@ -5,7 +5,7 @@ Plain SFT is the empty method. Per-sample gradients are only taken for methods t
 override: `weights` or `directions`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -229,13 +229,7 @@ class Method:
         return cls(**options)
 
 
-def option(default: Any, help: str, choices: Sequence[str] | Callable[[], Sequence[str]] = ()) -> Any:
-    """Return a dataclass field for an option, with its help text and choices."""
-    listed = choices() if callable(choices) else choices
-    return field(default=default, metadata={"help": help} | ({"choices": list(listed)} if listed else {}))
-
-
-def check_choice(option: str, value: str, choices: Sequence[str]) -> None:
+def check_choice(option: str, value: str, choices: Collection[str]) -> None:
     """Raise a ConfigError unless `value` is one of `choices`."""
     if value not in choices:
         raise ConfigError(f"unknown {option} '{value}'{nearest(str(value), choices)}")

@@ -8,9 +8,12 @@ from datasets import Dataset
 
 from dualselect.errors import ConfigError
 from dualselect.gradients import Direction
-from dualselect.methods.base import Method, Run, check_positive, check_range, option
+from dualselect.methods.base import Method, Run, check_positive, check_range
+from dualselect.methods.registry import method
+from dualselect.options import option
 
 
+@method
 @dataclass
 class Booster(Method):
     """Align on safe answers while weakening what a step on harmful data would achieve.

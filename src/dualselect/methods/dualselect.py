@@ -14,29 +14,21 @@ from torch import Tensor
 
 from dualselect.errors import ConfigError
 from dualselect.gradients import PER_MODULE, Direction, Metric, preconditioned
-from dualselect.methods.base import (
-    Method,
-    Run,
-    Scores,
-    Selection,
-    State,
-    check_choice,
-    check_positive,
-    check_range,
-    option,
-)
-from dualselect.methods.corrections import CORRECTIONS, corrected
+from dualselect.methods.base import Method, Run, Scores, Selection, State, check_choice, check_positive, check_range
+from dualselect.methods.corrections import CORRECTIONS
+from dualselect.methods.registry import method
+from dualselect.options import option
 from dualselect.selection import (
     PRESERVATION_LOSSES,
     SCALINGS,
     TRIGGERS,
     Chosen,
-    RefreshTrigger,
     Retry,
     TokenBudget,
     choose_references,
     hard_top_k,
     preservation_loss,
+    refresh_trigger,
     score,
     soft,
 )
@@ -46,11 +38,20 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"task_token_fraction": 0.9, "reference_fraction": 0.1, "score_scaling": "zscore"},
     "released-code": {"task_top_k": 4, "reference_top_k": 32, "score_scaling": "raw"},
 }
+SELECTIONS = ("hard", "soft")
+REFERENCE_CHOICES = ("conflict", "random", "all")
+DIRECTIONS = ("frozen", "fresh")
 METRICS = ("raw", "adam", "per_module")
 _NEGLIGIBLE_NORM = 1e-12
 _ADAM_EPSILON = 1e-8
 
 
+def _of_presets(name: str) -> str:
+    """Return what an option is where it is unset, for its help text."""
+    return ", ".join(f"{values[name]} ({preset})" for preset, values in PRESETS.items() if name in values)
+
+
+@method
 @dataclass
 class DualSelect(Method):
     """Couple two selections: references at risk from the task, and task samples compatible with those references."""
@@ -68,28 +69,32 @@ class DualSelect(Method):
         tuple(PRESETS),
     )
     rho: float = option(0.2, "Weight of the reference direction in the update, g_task + rho * g_ref.")
-    selection: str = option("hard", "Hard: the best, equally weighted. Soft: softmax weights.", ("hard", "soft"))
+    selection: str = option("hard", "Hard: the best, equally weighted. Soft: softmax weights.", SELECTIONS)
     task_token_fraction: float | None = option(
-        None, "Share of a step's supervised tokens to keep, in (0, 1]. Unset: the preset's."
+        None, f"Share of a step's supervised tokens to keep, in (0, 1]. Unset: {_of_presets('task_token_fraction')}."
     )
     carry_budget: bool = option(
         True, "Take what a step keeps above its token share off the next one's, so that the run keeps the share."
     )
-    task_top_k: int | None = option(None, "Samples of a step to keep, instead of a token share. Unset: the preset's.")
+    task_top_k: int | None = option(
+        None, f"Samples of a step to keep, instead of a token share. Unset: {_of_presets('task_top_k')}."
+    )
     reference_choice: str = option(
         "conflict",
         "How references are chosen at a refresh: those with the highest scores, as many at random, or all of the pool.",
-        ("conflict", "random", "all"),
+        REFERENCE_CHOICES,
     )
     reference_fraction: float | None = option(
-        None, "Share of the pool chosen at a refresh, in (0, 1]. Unset: the preset's."
+        None, f"Share of the pool chosen at a refresh, in (0, 1]. Unset: {_of_presets('reference_fraction')}."
     )
-    reference_top_k: int | None = option(None, "References chosen at a refresh, instead of a share.")
+    reference_top_k: int | None = option(
+        None, f"References chosen at a refresh, instead of a share. Unset: {_of_presets('reference_top_k')}."
+    )
     direction: str = option(
         "frozen",
         "Frozen: the reference direction stays as it was at the refresh. Fresh: it is the gradient, at the current "
         "weights, of a draw from the chosen references.",
-        ("frozen", "fresh"),
+        DIRECTIONS,
     )
     direction_every: int = option(1, "Updates between two draws of a fresh direction.")
     direction_batch: int = option(8, "References drawn for a fresh direction.")
@@ -99,7 +104,10 @@ class DualSelect(Method):
     tau_task: float = option(0.1, "Temperature of soft task weights.")
     tau_ref: float = option(0.1, "Temperature of soft reference weights.")
     score_scaling: str | None = option(
-        None, "Use loss and cosine as they are, z-scored or ranked over the candidates. Unset: the preset's.", SCALINGS
+        None,
+        "Use loss and cosine as they are, z-scored or ranked over the candidates. Unset: "
+        f"{_of_presets('score_scaling')}.",
+        SCALINGS,
     )
     score_metric: str = option(
         "raw",
@@ -128,12 +136,13 @@ class DualSelect(Method):
         check_choice("preset", self.preset, tuple(PRESETS))
         self._complete_from(PRESETS[self.preset])
         for name, choices in (
-            ("selection", ("hard", "soft")),
-            ("reference_choice", ("conflict", "random", "all")),
-            ("direction", ("frozen", "fresh")),
+            ("selection", SELECTIONS),
+            ("reference_choice", REFERENCE_CHOICES),
+            ("direction", DIRECTIONS),
             ("score_scaling", SCALINGS),
             ("score_metric", METRICS),
             ("correction", CORRECTIONS),
+            ("refresh", TRIGGERS),
             ("preservation_loss", PRESERVATION_LOSSES),
         ):
             check_choice(name, getattr(self, name), choices)
@@ -143,7 +152,7 @@ class DualSelect(Method):
             check_positive(name, getattr(self, name), 1.0)
         for name in ("task_top_k", "reference_top_k", "tau_task", "tau_ref", "direction_every", "direction_batch"):
             check_positive(name, getattr(self, name))
-        self._trigger = RefreshTrigger(self.refresh, self.refresh_every, self.refresh_drift)
+        self._trigger = refresh_trigger(self.refresh, self.refresh_every, self.refresh_drift)
         self._retry = Retry(self._trigger.period)
         share = self.task_token_fraction
         self._budget = None if share is None else TokenBudget(share, self.carry_budget)
@@ -168,7 +177,7 @@ class DualSelect(Method):
     @property
     def needs_start(self) -> bool:
         """Whether the preservation loss compares with the starting weights."""
-        return self.preservation_loss == "kl"
+        return PRESERVATION_LOSSES[self.preservation_loss].needs_start
 
     def references_to_keep(self, pool_size: int) -> int:
         """Return K_ref for a pool of that size.
@@ -244,7 +253,7 @@ class DualSelect(Method):
             return
         self._retry.succeeded()
         self._refreshed_at = {"step": run.step, "epoch": run.epoch}
-        self._task_at_refresh = self._task_sum if self._trigger.kind == "drift" else None
+        self._task_at_refresh = self._task_sum if self._trigger.compares else None
         self._task_sum = None
         if self.direction == "fresh":
             self._references = chosen.weights
@@ -326,7 +335,7 @@ class DualSelect(Method):
         if self.g_ref is None:
             return g
         run.log(task_reference_cosine=g.cosine(self.g_ref))
-        return corrected(g, self.g_ref, correction=self.correction, rho=self.rho)
+        return CORRECTIONS[self.correction](g, self.g_ref, self.rho)
 
     def state_dict(self) -> State:
         """Return the directions, the chosen references where they are drawn from, and the counters."""

@@ -7,12 +7,15 @@ import torch
 from torch import Tensor
 
 from dualselect.gradients import Direction, Losses, Parameters, PerSampleGradients
-from dualselect.methods.base import Method, Run, State, check_choice, check_range, option
+from dualselect.methods.base import Method, Run, State, check_choice, check_range
+from dualselect.methods.registry import method
+from dualselect.options import option
 from dualselect.selection.measures import Column
 
 FISHERS = ("sample", "batch")
 
 
+@method
 @dataclass
 class EWC(Method):
     """Minimise loss + strength/2 * sum_k F_k (w_k - w0_k)^2, with the Fisher information F of earlier data.

@@ -9,12 +9,15 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from dualselect.gradients import Direction
-from dualselect.methods.base import Method, Run, check_positive, check_range, option
+from dualselect.methods.base import Method, Run, check_positive, check_range
 from dualselect.methods.memory import check_memory, memory_gradient
+from dualselect.methods.registry import method
+from dualselect.options import option
 
 _SWEEPS = 10_000  # of K numbers; a handful are enough unless gradients nearly agree
 
 
+@method
 @dataclass
 class GEM(Method):
     """Replace the task gradient by the nearest direction that opposes no memory's gradient.

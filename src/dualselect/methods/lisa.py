@@ -5,9 +5,12 @@ from typing import Any, ClassVar
 
 from dualselect.errors import ConfigError
 from dualselect.gradients import Direction
-from dualselect.methods.base import Method, Run, State, check_positive, check_range, option
+from dualselect.methods.base import Method, Run, State, check_positive, check_range
+from dualselect.methods.registry import method
+from dualselect.options import option
 
 
+@method
 @dataclass
 class Lisa(Method):
     """Alternate between steps on safe data and steps on the task, each phase held near the end of the other.

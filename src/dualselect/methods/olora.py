@@ -12,11 +12,14 @@ from torch import Tensor
 
 from dualselect.errors import ConfigError, one_line
 from dualselect.gradients import Direction
-from dualselect.methods.base import Method, Run, check_range, option
+from dualselect.methods.base import Method, Run, check_range
+from dualselect.methods.registry import method
+from dualselect.options import option
 
 _FILE = "adapter_model.safetensors"
 
 
+@method
 @dataclass
 class OLoRA(Method):
     """Penalise the overlap of the new factors A with those of the adapters of earlier tasks.

@@ -6,10 +6,13 @@ from typing import Any, ClassVar
 import torch
 
 from dualselect.gradients import Direction
-from dualselect.methods.base import Method, Run, Scores, Selection, State, check_positive, option
+from dualselect.methods.base import Method, Run, Scores, Selection, State, check_positive
+from dualselect.methods.registry import method
+from dualselect.options import option
 from dualselect.selection import TokenBudget
 
 
+@method
 @dataclass
 class Random(Method):
     """Keep samples uniformly at random, with the same share of the supervised tokens as a selector would keep."""

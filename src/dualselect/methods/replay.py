@@ -6,10 +6,13 @@ from typing import ClassVar
 from datasets import Dataset
 
 from dualselect.gradients import Direction
-from dualselect.methods.base import Method, Run, check_positive, check_range, option
+from dualselect.methods.base import Method, Run, check_positive, check_range
 from dualselect.methods.memory import check_memory, memory_gradient
+from dualselect.methods.registry import method
+from dualselect.options import option
 
 
+@method
 @dataclass
 class Replay(Method):
     """Add rho times the gradient of a random memory batch to that of the task; nothing is scored.

@@ -7,11 +7,14 @@ from datasets import Dataset
 
 from dualselect.errors import ConfigError
 from dualselect.gradients import Direction
-from dualselect.methods.base import Method, Run, check_choice, check_positive, check_range, option
-from dualselect.methods.corrections import corrected
+from dualselect.methods.base import Method, Run, check_choice, check_positive, check_range
+from dualselect.methods.corrections import project
+from dualselect.methods.registry import method
+from dualselect.options import option
 from dualselect.selection import PRESERVATION_LOSSES, preservation_loss
 
 
+@method
 @dataclass
 class SafeGrad(Method):
     """Remove what opposes a random reference batch's gradient from the task gradient, then add rho times it.
@@ -39,7 +42,7 @@ class SafeGrad(Method):
     @property
     def needs_start(self) -> bool:
         """Whether the alignment loss compares with the starting weights."""
-        return self.preservation_loss == "kl"
+        return PRESERVATION_LOSSES[self.preservation_loss].needs_start
 
     def prepare(self, task: Dataset, run: Run) -> Dataset:
         """Check that the pool can fill a batch."""
@@ -56,4 +59,4 @@ class SafeGrad(Method):
         drawn = pool.draw(self.safe_batch_size, run.generator("references"))
         g_align = pool.gradient(drawn, loss=preservation_loss(self.preservation_loss, run.start))
         run.log(alignment_norm=g_align.norm(), task_alignment_cosine=g.cosine(g_align))
-        return corrected(g, g_align, correction="project", rho=self.rho)
+        return project(g, g_align, self.rho)

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dualselect.methods.base import Method
+from dualselect.methods.registry import method
 
 
+@method
 @dataclass
 class SFT(Method):
     """Plain supervised fine-tuning, the baseline."""

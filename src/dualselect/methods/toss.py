@@ -7,11 +7,14 @@ from datasets import Dataset
 from torch import Tensor
 
 from dualselect.data.identity import INDEX_COLUMN
-from dualselect.methods.base import Method, Run, check_positive, check_range, option
+from dualselect.methods.base import Method, Run, check_positive, check_range
+from dualselect.methods.registry import method
 from dualselect.methods.sft import SFT
+from dualselect.options import option
 from dualselect.selection.token_scores import TokenPlaces, highest, token_nll, without_tokens
 
 
+@method
 @dataclass
 class TOSS(Method):
     """Before training, mask the answer tokens that a safety-degraded model finds likelier than a useful one.

@@ -4,11 +4,12 @@ from dualselect.selection import measures
 from dualselect.selection.pool import Pool
 from dualselect.selection.preservation import (
     PRESERVATION_LOSSES,
+    Preservation,
     preservation_loss,
     remember_start,
     scoring_mode,
 )
-from dualselect.selection.refresh import TRIGGERS, Chosen, RefreshTrigger, Retry, choose_references
+from dualselect.selection.refresh import TRIGGERS, Chosen, RefreshTrigger, Retry, choose_references, refresh_trigger
 from dualselect.selection.scan import Loss, Measure, Scanned
 from dualselect.selection.weights import SCALINGS, TokenBudget, hard_top_k, score, soft, token_budget
 
@@ -20,6 +21,7 @@ __all__ = [
     "Loss",
     "Measure",
     "Pool",
+    "Preservation",
     "RefreshTrigger",
     "Retry",
     "Scanned",
@@ -28,6 +30,7 @@ __all__ = [
     "hard_top_k",
     "measures",
     "preservation_loss",
+    "refresh_trigger",
     "remember_start",
     "score",
     "scoring_mode",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -9,11 +10,28 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from dualselect.errors import ConfigError, nearest
 from dualselect.gradients import Losses, Parameters, StartingPoint, per_sample_kl, per_sample_nll
+from dualselect.registry import Registry
 
-PRESERVATION_LOSSES = ("sft", "kl")
 PreservationLoss = Callable[[nn.Module, Mapping[str, Any]], Losses]
+
+
+@dataclass(frozen=True)
+class Preservation:
+    """A preservation loss.
+
+    Attributes:
+        make: Function from the starting point to the loss of a batch of references.
+        needs_start: Whether it compares with the starting weights, so that a run has to keep them.
+    """
+
+    make: Callable[[StartingPoint], PreservationLoss]
+    needs_start: bool = False
+
+
+PRESERVATION_LOSSES: Registry[Preservation] = Registry("preservation loss", plural="preservation losses")
+PRESERVATION_LOSSES.add("sft", Preservation(lambda start: per_sample_nll))
+PRESERVATION_LOSSES.add("kl", Preservation(lambda start: partial(per_sample_kl, starting_point=start), True))
 
 
 def remember_start(params: Parameters) -> StartingPoint:
@@ -43,17 +61,13 @@ def remember_start(params: Parameters) -> StartingPoint:
     return at_start
 
 
-def preservation_loss(kind: str, starting_point: StartingPoint | None) -> PreservationLoss:
+def preservation_loss(kind: str, starting_point: StartingPoint) -> PreservationLoss:
     """Return the loss of a batch of references: `sft` (NLL of the answers) or `kl` (KL(start || current) on them).
 
     Raises:
         ConfigError: The kind is unknown.
     """
-    if kind == "sft":
-        return per_sample_nll
-    if kind == "kl" and starting_point is not None:
-        return partial(per_sample_kl, starting_point=starting_point)
-    raise ConfigError(f"unknown preservation_loss '{kind}'{nearest(kind, PRESERVATION_LOSSES)}")
+    return PRESERVATION_LOSSES[kind].make(starting_point)
 
 
 @contextmanager

@@ -2,42 +2,36 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from dualselect.errors import ConfigError, nearest
+from dualselect.errors import ConfigError
 from dualselect.gradients import Direction, Metric
+from dualselect.options import documented, option
+from dualselect.registry import Registry
 from dualselect.selection import measures
 from dualselect.selection.pool import Pool
 from dualselect.selection.scan import Loss, Scanned
 from dualselect.selection.weights import hard_top_k, score, soft
 
-TRIGGERS = ("epoch", "steps", "drift")
 
-
+@documented
 @dataclass(frozen=True)
 class RefreshTrigger:
-    """Says whether a refresh is due.
-
-    Args:
-        kind: `epoch` (at the start of every epoch), `steps` (every `every` updates) or `drift` (when the running task
-            direction has turned away from that of the last refresh, which is looked at every `every` updates, since
-            the mean of a few batches is mostly noise).
-        every: Updates, for `steps` and `drift`.
-        drift: Cosine below which the task direction counts as another one.
+    """Base of all triggers: says whether a refresh is due.
 
     Raises:
-        ConfigError: Unknown kind, or a number out of range.
+        ConfigError: A number is out of range.
     """
 
-    kind: str = "epoch"
-    every: int = 50
-    drift: float = 0.5
+    compares: ClassVar[bool] = False  # whether `due` asks for the cosine, so that the run has to keep the direction
+
+    every: int = option(50, "Updates between two refreshes, or between two looks at what decides.")
+    drift: float = option(0.5, "Cosine below which the task direction counts as another one.")
 
     def __post_init__(self) -> None:
-        if self.kind not in TRIGGERS:
-            raise ConfigError(f"unknown refresh '{self.kind}'{nearest(self.kind, TRIGGERS)}")
         if self.every < 1:
             raise ConfigError(f"refresh_every is {self.every}; give a number of updates of at least 1")
         if not -1.0 <= self.drift <= 1.0:
@@ -46,7 +40,7 @@ class RefreshTrigger:
     @property
     def period(self) -> int | None:
         """Updates after which it can be due again; None if that depends on the epoch."""
-        return None if self.kind == "epoch" else self.every
+        return self.every
 
     def due(self, *, steps_since: int, epochs_since: int, cosine: Callable[[], float]) -> bool:
         """Return whether to refresh now.
@@ -55,13 +49,67 @@ class RefreshTrigger:
             steps_since: Updates since the last refresh.
             epochs_since: Epochs begun since the last refresh.
             cosine: Returns that between the running task direction and the one of the last refresh. It waits for the
-                device and is only called for `drift`, every `every` updates.
+                device, so a trigger calls it no more often than it must.
         """
-        if self.kind == "epoch":
-            return epochs_since > 0
-        if self.kind == "steps":
-            return steps_since >= self.every
+        raise NotImplementedError
+
+
+def _fault(thing: object) -> str:
+    return "" if isinstance(thing, type) and issubclass(thing, RefreshTrigger) else "is not a RefreshTrigger"
+
+
+TRIGGERS: Registry[type[RefreshTrigger]] = Registry("trigger", ("dualselect.selection.refresh",), _fault)
+
+
+@TRIGGERS.register("epoch")
+class EveryEpoch(RefreshTrigger):
+    """Refresh at the start of every epoch."""
+
+    @property
+    def period(self) -> int | None:
+        """None: it depends on the epoch."""
+        return None
+
+    def due(self, *, steps_since: int, epochs_since: int, cosine: Callable[[], float]) -> bool:
+        """Return whether an epoch has begun since."""
+        return epochs_since > 0
+
+
+@TRIGGERS.register("steps")
+class EverySteps(RefreshTrigger):
+    """Refresh every `every` updates."""
+
+    def due(self, *, steps_since: int, epochs_since: int, cosine: Callable[[], float]) -> bool:
+        """Return whether that many updates were made since."""
+        return steps_since >= self.every
+
+
+@TRIGGERS.register("drift")
+class OnDrift(RefreshTrigger):
+    """Refresh when the running task direction has turned away from that of the last refresh.
+
+    It is looked at every `every` updates, since the mean of a few batches is mostly noise.
+    """
+
+    compares: ClassVar[bool] = True
+
+    def due(self, *, steps_since: int, epochs_since: int, cosine: Callable[[], float]) -> bool:
+        """Return whether the cosine is below `drift`, at every look."""
         return steps_since > 0 and steps_since % self.every == 0 and cosine() < self.drift
+
+
+def refresh_trigger(name: str, every: int = 50, drift: float = 0.5) -> RefreshTrigger:
+    """Return the trigger of that name.
+
+    Args:
+        name: One of `TRIGGERS`.
+        every: Updates between two refreshes, or between two looks at what decides.
+        drift: Cosine below which the task direction counts as another one.
+
+    Raises:
+        ConfigError: There is no such trigger, or a number is out of range.
+    """
+    return TRIGGERS[name](every, drift)
 
 
 @dataclass
