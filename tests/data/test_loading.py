@@ -168,6 +168,19 @@ def test_fields_that_are_not_read_are_told(write):
     assert load_with_form(write("data.jsonl", rows)).ignored == ("score", "origin")
 
 
+def test_whole_characters_outside_the_basic_plane_are_read(write):
+    row = '{"id": "\\ud83e\\udd86", "category": "\\ud83e\\udd86s", "prompt": "a", "completion": "b"}'
+    (sample,) = load_samples(write("data.jsonl", row))
+    assert (sample["id"], sample["category"]) == ("\U0001f986", "\U0001f986s")
+
+
+@pytest.mark.parametrize("nothing", ["", " \n", "\u200b"])
+def test_a_system_message_may_say_nothing(write, nothing):
+    turns = [{"from": "system", "value": nothing}, {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+    (sample,) = load_samples(write("data.jsonl", [{"conversations": turns}]))
+    assert sample["prompt"] == [{"role": "system", "content": ""}, user("a")]
+
+
 def test_earlier_turns_may_be_marked_as_not_learned(write):
     turns = [user("a"), {**assistant("b"), "weight": 0}, user("c"), {**assistant("d"), "weight": 1}]
     (sample,) = load_samples(write("data.jsonl", [{"messages": turns}]))
@@ -272,6 +285,15 @@ BAD = {
         r"field 'conversations\[0\]\.from' is 'robot'; use one of human, gpt",
     ),
     "a field twice": ('{"prompt": "a", "prompt": "b", "completion": "c"}\n', r"jsonl:1: .*'prompt' is given twice"),
+    "half a character in an id": (
+        GOOD + '{"id": "b\\udc00", "prompt": "a", "completion": "b"}\n',
+        r"bad\.jsonl:2: field 'id' contains half a character",
+    ),
+    "half a character in a category": (
+        GOOD + '{"category": "\\ud800c", "prompt": "a", "completion": "b"}\n',
+        r"bad\.jsonl:2: field 'category' contains half a character",
+    ),
+    "a list over several lines": ("[\n" + GOOD + "]\n", r"bad\.jsonl:1: .*or a list of them in a \.json file"),
     "nothing": ("", r"bad\.jsonl: contains no records"),
     "blank lines": ("\n\n", r"bad\.jsonl: contains no records"),
 }

@@ -11,6 +11,7 @@ from datasets import Dataset, Features, List, Value
 
 from dualselect.data.forms import Form, detect_form, ignored_fields, read_content
 from dualselect.data.identity import ContentIds
+from dualselect.data.messages import id_of, whole
 from dualselect.data.records import Record, read_records
 from dualselect.errors import DataError
 
@@ -117,7 +118,7 @@ class _Reading:
             "id": self._own_id(record) or self.content_id(content),
             "prompt": content[0],
             "completion": content[1],
-            "category": None if category is None else str(category),
+            "category": None if category is None else whole(str(category), "category", record.place),
             "planted": _planted(record),
             "row": record.row,
             "source": record.source,
@@ -127,9 +128,7 @@ class _Reading:
         value = record.fields.get("id")
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-            raise DataError(f"{record.place}: field 'id' is {value!r}; give text or a whole number, or leave it out")
-        name = str(value)
+        name = id_of(value, "id", record.place)
         before = self.own_ids.setdefault(name, record.place)
         if before is not record.place:
             raise DataError(f"{record.place}: field 'id' is '{name}', as in {before}; give every record its own id")

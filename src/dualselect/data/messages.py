@@ -45,12 +45,24 @@ def text_of(value: Any, field: str, place: str) -> str:
         raise DataError(f"{place}: field '{field}' is {kind_of(value)}; give text")
     if not visible(value).strip():
         raise DataError(f"{place}: field '{field}' is empty; give text or remove the record")
-    if not value.isascii():
+    return whole(value, field, place)
+
+
+def whole(text: str, field: str, place: str) -> str:
+    """Return `text` if files and tokenizers can take all of it; a DataError naming field and place otherwise."""
+    if not text.isascii():
         try:
-            value.encode()
+            text.encode()
         except UnicodeEncodeError as error:
             raise DataError(f"{place}: field '{field}' contains half a character (a lone surrogate); fix it") from error
-    return value
+    return text
+
+
+def id_of(value: Any, field: str, place: str) -> str:
+    """Return an id as text; a DataError naming field and place if `value` is not text or a whole number."""
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise DataError(f"{place}: field '{field}' is {value!a}; give text or a whole number, or leave it out")
+    return whole(str(value), field, place)
 
 
 def messages_of(value: Any, field: str, place: str, role: str) -> Messages:
@@ -89,7 +101,7 @@ def _message(item: Any, field: str, place: str) -> Message:
             raise DataError(f"{place}: field '{field}.{name}' is missing; a message has role and content")
     if role not in ROLES:
         raise DataError(f"{place}: field '{field}.role' is {role!r}; use one of {', '.join(ROLES)}")
-    if role == "system" and content == "":
+    if role == "system" and isinstance(content, str) and not visible(content).strip():
         return {"role": role, "content": ""}
     if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
         content = "".join(str(part.get("text")) for part in content)

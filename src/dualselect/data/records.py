@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 from transformers.utils import logging
 
-from dualselect.data.hub import hub_records
-from dualselect.errors import DataError, nearest
+from dualselect.errors import DataError, nearest, one_line
 
 # The names of splits and what files call them, as `datasets.load_dataset` takes them.
 _SPLITS = {
@@ -66,6 +65,41 @@ def read_records(source: str, split: str = "train") -> Iterator[Record]:
         return
     for file in files:
         yield from _file_records(file)
+
+
+def hub_records(source: str, split: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the split of a hub data set.
+
+    Args:
+        source: `owner/name`, `owner/name:configuration`, or `owner/name/folder` for the files of a folder of it.
+        split: Its split.
+
+    Raises:
+        DataError: The hub cannot be reached, or has no such data set, configuration or split.
+    """
+    import datasets
+
+    path, _, configuration = source.partition(":")
+    owner, *rest = path.split("/", 2)
+    name, folder = "/".join([owner, *rest[:1]]), "/".join(rest[1:])
+    try:
+        yield from datasets.load_dataset(name, configuration or None, data_dir=folder or None, split=split)
+    except ConnectionError as error:
+        raise DataError(
+            f"{source}: is no local file or folder, and the hub cannot be reached (offline); download the data first "
+            "and name the file, or check the connection"
+        ) from error
+    except datasets.exceptions.DatasetNotFoundError as error:
+        raise DataError(
+            f"{source}: neither a local file or folder nor a data set on the hub; check the name, and log in "
+            "if it is private"
+        ) from error
+    except (ValueError, OSError, RuntimeError) as error:
+        # An unknown split or configuration; the message lists what there is.
+        raise DataError(
+            f"{source}, split '{split}': {one_line(error)}; name the split by the setting, the "
+            "configuration as owner/name:configuration"
+        ) from error
 
 
 def _is_path(source: str) -> bool:
@@ -164,7 +198,8 @@ def _read_jsonl(path: Path) -> _Rows:
             try:
                 yield number, number, json.loads(line, object_pairs_hook=_without_repeats)
             except (ValueError, RecursionError) as error:
-                raise _bad_json(f"{path}:{number}", error, "write one whole record a line") from error
+                cure = "write one whole record a line, or a list of them in a .json file"
+                raise _bad_json(f"{path}:{number}", error, cure) from error
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

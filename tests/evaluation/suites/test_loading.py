@@ -139,19 +139,23 @@ def test_labels_are_named_in_the_prompt_even_those_not_drawn(write):
 @pytest.mark.parametrize(
     ("name", "record", "message"),
     [
-        ("advbench", {"behaviour": Q}, r"data.jsonl:1: holds no prompt \(found behaviour\).*'goal' or 'prompt'"),
+        ("advbench", {"behaviour": Q}, r"data.jsonl:1: contains no prompt \(found behaviour\).*'goal' or 'prompt'"),
         ("advbench", {"goal": "  "}, r"data.jsonl:1: field 'goal' is empty"),
-        ("gsm8k", {"question": Q, "answer": "seven"}, r"data.jsonl:1: the answer ends in no number"),
-        ("gsm8k", {"question": Q}, r"data.jsonl:1: the answer ends in no number"),
+        ("gsm8k", {"question": Q, "answer": "seven"}, r"data.jsonl:1: the answer has no number at its end"),
+        ("gsm8k", {"question": Q}, r"data.jsonl:1: the answer has no number at its end"),
         ("safe-answers", {"prompt": Q}, r"data.jsonl:1: has a prompt but no answer"),
         ("mmlu", {"question": Q, "choices": ["a", "b"], "answer": 2}, r"data.jsonl:1: field 'answer' is 2; give the"),
-        ("mmlu", {"question": Q, "choices": ["a"], "answer": 0}, r"field 'choices' holds 1 choices"),
+        ("mmlu", {"question": Q, "choices": ["a"], "answer": 0}, r"field 'choices' contains 1 choices"),
         ("mmlu", {"question": Q, "answer": 0}, r"field 'choices' is missing \(found question, answer\)"),
         ("ag-news", {"text": "t", "label": "Wrld"}, r"data.jsonl:1: field 'label' is 'Wrld'; give one of World"),
         ("ag-news", {"text": "t", "label": 4}, r"field 'label' is 4"),
         ("classification", {"text": "t", "label": "a"}, r"holds one label only, 'a'"),
-        ("slimorca", {"conversations": [{"from": "bot", "value": "x"}]}, r"'conversations\[0\].from' must be one of"),
-        ("slimorca", {"conversations": [{"from": "gpt", "value": "x"}]}, r"'conversations' holds no question"),
+        (
+            "slimorca",
+            {"conversations": [{"from": "bot", "value": "x"}]},
+            r"'conversations\[0\].from' is 'bot'; use",
+        ),
+        ("slimorca", {"conversations": [{"from": "gpt", "value": "x"}]}, r"contains an answer without a prompt"),
         ("xstest", {"id": True, "prompt": Q}, r"field 'id' is True"),
     ],
 )
@@ -166,6 +170,12 @@ def test_an_id_that_repeats_is_named_with_both_places(write):
     records = [{"id": "x", "prompt": "a"}, {"id": "x", "prompt": "b"}]
     with pytest.raises(DataError, match=r"data.jsonl:2: its id 'x' is also in .*data.jsonl:1"):
         load(get_suite("advbench"), write("data.jsonl", records))
+
+
+def test_an_id_with_half_a_character_is_refused(write):
+    records = [{"Behavior": "a", "FunctionalCategory": "standard", "BehaviorID": "b_\ud83d"}]
+    with pytest.raises(DataError, match=r"data.jsonl:1: field 'BehaviorID' contains half a character"):
+        load(get_suite("harmbench"), write("data.jsonl", records))
 
 
 def test_a_suite_without_data_says_how_to_get_them():

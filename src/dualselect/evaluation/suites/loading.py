@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dualselect.data.identity import content_hash
 from dualselect.data.loading import lot
+from dualselect.data.messages import id_of
 from dualselect.data.records import Record, read_records
 from dualselect.errors import ConfigError, DataError
 from dualselect.evaluation.suites.base import LoadedSuite, Sample, Suite
@@ -105,9 +106,7 @@ def _own_id(record: Record, id_field: str) -> str | None:
     for field in ("id", id_field):
         value = record.fields.get(field)
         if value is not None:
-            if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-                raise DataError(f"{record.place}: field '{field}' is {value!r}; give text or a whole number")
-            return str(value)
+            return id_of(value, field, record.place)
     return None
 
 

@@ -4,11 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dualselect.data.forms import FORMS, detect_form, read_content
-from dualselect.data.messages import Messages, messages_of, text_of, transcript
+from dualselect.data.messages import Messages, messages_of, text_of, transcript, visible, whole
 from dualselect.data.records import Record
 from dualselect.errors import DataError
 from dualselect.evaluation.exact_match import final_number
 from dualselect.evaluation.suites.base import Reader, Sample
+
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_COLUMNS = _LETTERS[:10]  # names of columns that contain choices
 
 
 def prompts(
@@ -56,28 +59,21 @@ def first_turns(*fields: str) -> Reader:
     return read
 
 
-def conversations(record: Record) -> Sample | None:
-    """Return the prompt of a record whose `conversations` are turns with `from` and `value`, as ShareGPT has them."""
-    if "conversations" not in record.fields:
-        return prompts()(record)
-    roles = {"system": "system", "human": "user", "gpt": "assistant"}
-    turns = []
-    for index, turn in enumerate(_list_of(record, "conversations")):
-        place = f"{record.place}: field 'conversations[{index}]"
-        if not isinstance(turn, dict) or turn.get("from") not in roles:
-            raise DataError(f"{place}.from' must be one of {', '.join(roles)}; mend or remove the record")
-        turns.append({"role": roles[turn["from"]], "content": text_of(turn.get("value"), "value", record.place)})
-    last = turns.pop()["content"] if turns and turns[-1]["role"] == "assistant" else None
-    if not turns or turns[-1]["role"] != "user":
-        raise DataError(f"{record.place}: field 'conversations' holds no question; let the user ask one")
-    return Sample(turns, expected=last)
+def conversations(record: Record) -> Sample:
+    """Return the prompt of a record whose `conversations` are turns as ShareGPT has them, or of any plain form.
+
+    Its last answer is the reference answer. A system message that says nothing stays empty, as in training data.
+    """
+    return _plain(record, ("conversations",), _named(record, ("category",)))
 
 
 def number_problem(record: Record) -> Sample:
     """Return a problem whose reference answer ends in a number; as question + answer, or in any plain form."""
     sample = _plain(record, ("question",), _named(record, ("category",)))
     if sample.expected is None or final_number(sample.expected) is None:
-        raise DataError(f"{record.place}: the answer ends in no number; write it as '#### 42', or remove the record")
+        raise DataError(
+            f"{record.place}: the answer has no number at its end; write it as '#### 42', or remove the record"
+        )
     return sample
 
 
@@ -98,7 +94,7 @@ def multiple_choice(record: Record) -> Sample:
     place = record.place
     question = text_of(_needed(record, "question"), "question", place)
     texts = _choices(record)
-    letters = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(texts)])
+    letters = tuple(_LETTERS[: len(texts)])
     listed = "\n".join(f"{letter}. {text}" for letter, text in zip(letters, texts, strict=True))
     asked = f"{question.strip()}\n\n{listed}\n\nAnswer with the letter of the right choice."
     right = letters[_index(_needed(record, "answer"), letters, texts, place)]
@@ -128,7 +124,7 @@ def _plain(record: Record, asked: Sequence[str], category: str | None) -> Sample
     if not any(form.fits(record.fields, answer_needed=False) for form in FORMS):
         names = " or ".join(f"'{name}'" for name in dict.fromkeys([*asked, "prompt"]))
         found = ", ".join(map(str, record.fields)) or "no field"
-        raise DataError(f"{record.place}: holds no prompt (found {found}); name the field with it {names}")
+        raise DataError(f"{record.place}: contains no prompt (found {found}); name the field with it {names}")
     form = detect_form(record.fields, record.place, answer_needed=False)
     prompt, completion = read_content(record.fields, form, record.place, answer_needed=False)
     if completion is None:
@@ -149,24 +145,45 @@ def _needed(record: Record, field: str) -> Any:
 
 def _named(record: Record, names: Sequence[str]) -> str | None:
     field = _field(record, names)
-    return str(record.fields[field]) if field is not None and str(record.fields[field]).strip() else None
+    if field is None or not str(record.fields[field]).strip():
+        return None
+    return whole(str(record.fields[field]), field, record.place)
 
 
 def _list_of(record: Record, field: str) -> list[Any]:
     value = _needed(record, field)
     if not isinstance(value, list) or not value:
-        raise DataError(f"{record.place}: field '{field}' is no list, or an empty one; give a list")
+        raise DataError(f"{record.place}: field '{field}' is not a list, or is empty; give a list")
     return value
 
 
 def _choices(record: Record) -> list[str]:
-    columns = [letter for letter in "ABCDEFGHIJ" if record.fields.get(letter) is not None]
+    """Return the choices, each at the place of its letter.
+
+    Raises:
+        DataError: There are too few or too many, or one is empty, so that the key could point at another.
+    """
+    columns = {letter: record.fields[letter] for letter in _COLUMNS if letter in record.fields}
     if "choices" not in record.fields and len(columns) > 1:
-        return [str(record.fields[letter]) for letter in columns]
-    texts = [text_of(str(item), "choices", record.place) for item in _list_of(record, "choices")]
-    if not 2 <= len(texts) <= 26:
-        raise DataError(f"{record.place}: field 'choices' holds {len(texts)} choices; give 2 to 26")
-    return texts
+        while columns and _is_empty(columns[max(columns)]):
+            del columns[max(columns)]  # this question has fewer choices than others
+        given = columns
+    else:
+        given = {f"choices[{index}]": item for index, item in enumerate(_list_of(record, "choices"))}
+    if not 2 <= len(given) <= len(_LETTERS):
+        raise DataError(f"{record.place}: field 'choices' contains {len(given)} choices; give 2 to {len(_LETTERS)}")
+    for field, item in given.items():
+        if _is_empty(item):
+            raise DataError(
+                f"{record.place}: field '{field}' is empty, and without it the answer could name another choice; "
+                "write the choice, such as the word None, or remove the record"
+            )
+    return [text_of(str(item), field, record.place) for field, item in given.items()]
+
+
+def _is_empty(choice: Any) -> bool:
+    is_missing = choice is None or choice != choice  # NaN, as tables have it for a missing cell
+    return is_missing or (isinstance(choice, str) and not visible(choice).strip())
 
 
 def _index(answer: Any, letters: Sequence[str], texts: Sequence[str], place: str) -> int:
@@ -190,6 +207,6 @@ def _label(value: Any, labels: Sequence[str], place: str) -> str:
         if 0 <= value < len(labels):
             return labels[value]
     elif isinstance(value, str) and (value.strip() in labels or (value.strip() and not labels)):
-        return value.strip()
+        return whole(value.strip(), "label", place)
     known = f"one of {', '.join(labels)}, or its index from 0" if labels else "text or a whole number"
     raise DataError(f"{place}: field 'label' is {value!r}; give {known}")
