@@ -4,10 +4,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test lint types format bench clean
+.PHONY: help venv quickstart test test-fast lint types format bench clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 venv: $(INSTALLED) ## Create .venv and install dualselect into it, once
 
@@ -20,6 +20,9 @@ quickstart: $(INSTALLED) ## See SFT erode safe behaviour and DualSelect preserve
 test: $(INSTALLED) ## Run all tests
 	$(BIN)/python -m pytest -n logical --maxprocesses 4
 
+test-fast: $(INSTALLED) ## Run the tests that are not marked slow
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 -m 'not slow'
+
 lint: $(INSTALLED) ## Check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -27,7 +30,7 @@ lint: $(INSTALLED) ## Check style and formatting
 types: $(INSTALLED) ## Check types
 	$(BIN)/mypy
 
-format: $(INSTALLED) ## Mend style and formatting where that can be done automatically
+format: $(INSTALLED) ## Fix style and formatting where that can be done automatically
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

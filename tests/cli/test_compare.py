@@ -12,6 +12,8 @@ import yaml
 from dualselect.experiments import evaluating
 from dualselect.runs import Metric, Record, SuiteResult
 
+pytestmark = pytest.mark.slow
+
 GRID = """
 methods: [sft, random, dualselect]
 seeds: [0, 1]

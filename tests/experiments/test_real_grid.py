@@ -8,6 +8,8 @@ import pytest
 
 from dualselect.cli import main
 
+pytestmark = pytest.mark.slow
+
 SUITES = {"builtin-safety": "refusal-rules/refusal", "builtin-safe-answers": "safe_nll"}
 
 

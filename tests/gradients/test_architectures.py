@@ -12,6 +12,8 @@ from dualselect.gradients import Direction, Watch, check_model, per_sample_nll, 
 sys.path.insert(0, str(Path(__file__).parent))
 from architectures import ARCHITECTURES, EXACT, TRAININGS, table
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = torch.tensor([0.3, 0.0, 2.0, 1.0])
 
 

@@ -14,6 +14,8 @@ from dualselect.quickstart.run import quickstart
 from dualselect.quickstart.settings import AlignSettings, QuickstartSettings
 from dualselect.runs import read_results
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):

@@ -10,6 +10,8 @@ import pytest
 
 from dualselect.reports import write_report
 
+pytestmark = pytest.mark.slow
+
 _PATIENCE = 60_000  # milliseconds: machines may be busy, and nothing here is about speed
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 

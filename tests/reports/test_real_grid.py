@@ -9,6 +9,8 @@ import pytest
 from dualselect.cli import main
 from dualselect.reports import write_model_card, write_report
 
+pytestmark = pytest.mark.slow
+
 SAFETY, PROBE = "builtin-safety", "builtin-safe-answers"
 CELLS = [(method, seed) for method in ("sft", "dualselect") for seed in (0, 1)]
 
