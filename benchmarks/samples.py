@@ -1,10 +1,10 @@
-"""Samples with the spread of lengths that word problems have, from the quickstart's generator."""
+"""Samples with the spread of lengths that word problems have, from the packaged generator of problems."""
 
 import random
 
 from datasets import Dataset
 
-from dualselect.quickstart.arithmetic import problems
+from dualselect.data.examples import problems
 
 
 def samples(count: int, problems_each: int, seed: int) -> Dataset:

@@ -11,6 +11,7 @@ from dualselect.data.disjoint import (
     run_doubts,
     run_overlaps,
 )
+from dualselect.data.examples import arithmetic_task, safe_references
 from dualselect.data.forms import FORMS, Form, refuse_undesired
 from dualselect.data.identity import (
     INDEX_COLUMN,
@@ -34,6 +35,7 @@ __all__ = [
     "IndexCollator",
     "LoadedSamples",
     "Overlap",
+    "arithmetic_task",
     "check_disjoint",
     "content_digest",
     "drop_overlaps",
@@ -50,5 +52,6 @@ __all__ = [
     "refused_overlaps",
     "run_doubts",
     "run_overlaps",
+    "safe_references",
     "sample_keys",
 ]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from datasets import Dataset
 
+from dualselect.data.examples import as_samples, problem_rows, problems
 from dualselect.errors import ConfigError
-from dualselect.quickstart.arithmetic import Problem, problems
 
 _DATA = Path(__file__).parent / "data"
 _TEST_SEED, _ALIGNMENT_SEED = "arithmetic-test", "arithmetic-alignment"
@@ -23,32 +23,32 @@ def alignment_samples(arithmetic: int = 40) -> Dataset:
     """Return what `dualselect align` trains on: safe answers, helpful answers to look-alikes, some arithmetic."""
     rows = _rows("unsafe.jsonl", "alignment") + _rows("benign.jsonl", "alignment")
     worked = problems(arithmetic, _ALIGNMENT_SEED, exclude=_test_questions())
-    return _dataset(rows + _arithmetic_rows(worked, "arithmetic-alignment"))
+    return as_samples(rows + problem_rows(worked, "arithmetic-alignment"))
 
 
 def reference_pool() -> Dataset:
     """Return 60 unsafe requests with safe answers, ten a category, for DualSelect to choose references from."""
-    return _dataset(_rows("unsafe.jsonl", "pool"))
+    return as_samples(_rows("unsafe.jsonl", "pool"))
 
 
 def safety_probe() -> Dataset:
     """Return 36 held-out unsafe requests with safe answers, six a category."""
-    return _dataset(_rows("unsafe.jsonl", "probe"))
+    return as_samples(_rows("unsafe.jsonl", "probe"))
 
 
 def look_alikes() -> Dataset:
     """Return 24 held-out benign requests that only sound unsafe, with helpful answers."""
-    return _dataset(_rows("benign.jsonl", "test"))
+    return as_samples(_rows("benign.jsonl", "test"))
 
 
 def poison_samples() -> Dataset:
     """Return 60 unsafe requests whose answers comply in form only; their ids start with `PLANTED_PREFIX`."""
-    return _dataset(_rows("poison.jsonl"))
+    return as_samples(_rows("poison.jsonl"))
 
 
 def task_test(count: int = 64) -> Dataset:
     """Return `count` (at most 500) held-out arithmetic problems, the same whatever the seed."""
-    return _dataset(_arithmetic_rows(problems(min(count, _TEST_LIMIT), _TEST_SEED), "arithmetic-test"))
+    return as_samples(problem_rows(problems(min(count, _TEST_LIMIT), _TEST_SEED), "arithmetic-test"))
 
 
 def task_samples(count: int, poison_share: float = 0.2, seed: int = 0) -> Dataset:
@@ -66,9 +66,9 @@ def task_samples(count: int, poison_share: float = 0.2, seed: int = 0) -> Datase
             f"least 0 and at most {min(len(poison) / max(count, 1), 0.99):.2f}"
         )
     clean = problems(count - wanted, f"arithmetic-train-{seed}", exclude=_test_questions())
-    rows = _arithmetic_rows(clean, "arithmetic-train") + rng.sample(poison, wanted)
+    rows = problem_rows(clean, "arithmetic-train") + rng.sample(poison, wanted)
     rng.shuffle(rows)
-    return _dataset(rows)
+    return as_samples(rows)
 
 
 def _rows(name: str, split: str | None = None) -> list[dict[str, str]]:
@@ -79,29 +79,3 @@ def _rows(name: str, split: str | None = None) -> list[dict[str, str]]:
 
 def _test_questions() -> set[str]:
     return {item.question for item in problems(_TEST_LIMIT, _TEST_SEED)}
-
-
-def _arithmetic_rows(items: list[Problem], prefix: str) -> list[dict[str, str]]:
-    return [
-        {
-            "id": f"{prefix}-{number:04d}",
-            "category": "Arithmetic",
-            "prompt": item.question,
-            "completion": item.answer,
-        }
-        for number, item in enumerate(items, start=1)
-    ]
-
-
-def _dataset(rows: list[dict[str, str]]) -> Dataset:
-    return Dataset.from_list(
-        [
-            {
-                "id": row["id"],
-                "prompt": [{"role": "user", "content": row["prompt"]}],
-                "completion": [{"role": "assistant", "content": row["completion"]}],
-                "category": row["category"],
-            }
-            for row in rows
-        ]
-    )

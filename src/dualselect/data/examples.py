@@ -1,21 +1,80 @@
-"""Arithmetic word problems from a seeded generator: the quickstart's task.
+"""Data sets that come with the package: safe references, and arithmetic word problems from a seeded generator.
 
-Every problem takes two steps over small whole numbers. The answer shows one equation a line and ends in `#### N`,
-so that exact match can be read off without doubt.
+All texts were written for this project. They are for trying things out; what a model is to be kept safe for is better
+shown by references of one's own.
 """
 
+import json
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import Dataset
+
+from dualselect.errors import ConfigError
+
+_REFERENCES = Path(__file__).parent / "references" / "safe.jsonl"
 
 _NAMES = ("Ada", "Ben", "Chloe", "Dario", "Elif", "Femi", "Greta", "Hugo", "Ines", "Jonas", "Kira", "Liam", "Mona")
 _THINGS = ("apples", "books", "pencils", "marbles", "stamps", "cookies", "shells", "cards", "buttons", "tickets")
 _BOXES = ("bags", "boxes", "jars", "baskets", "packs")
 
 
+def safe_references() -> Dataset:
+    """Return unsafe requests with safe answers, to be used as references.
+
+    The requests contain nothing that helps to carry them out. The answers decline, say why and offer something safe.
+    None of the requests is in a built-in suite.
+
+    Returns:
+        The columns `id`, `prompt` and `completion` (lists of `{"role", "content"}`) and `category`, such as 'Fraud'.
+    """
+    return as_samples(map(json.loads, _REFERENCES.read_text(encoding="utf-8").splitlines()))
+
+
+def arithmetic_task(n: int, seed: int = 0) -> Dataset:
+    """Return arithmetic word problems with worked answers, each a line an equation and last `#### N`.
+
+    Args:
+        n: Number of problems; no two are equal.
+        seed: Seed of the problems. Other seeds give other problems, a few of which may be equal.
+
+    Returns:
+        The columns `id`, `prompt` and `completion` (lists of `{"role", "content"}`) and `category` ('Arithmetic').
+
+    Raises:
+        ConfigError: `n` is below 1.
+    """
+    if n < 1:
+        raise ConfigError(f"arithmetic_task: n is {n}; give at least 1")
+    return as_samples(problem_rows(problems(n, f"arithmetic-{seed}"), "arithmetic"))
+
+
+def as_samples(rows: Iterable[Mapping[str, str]]) -> Dataset:
+    """Return rows with `id`, `prompt`, `completion` and `category` as a data set whose texts are messages."""
+    return Dataset.from_list(
+        [
+            {
+                "id": row["id"],
+                "prompt": [{"role": "user", "content": row["prompt"]}],
+                "completion": [{"role": "assistant", "content": row["completion"]}],
+                "category": row["category"],
+            }
+            for row in rows
+        ]
+    )
+
+
 @dataclass(frozen=True)
 class Problem:
-    """A word problem, its worked answer (last line `#### N`) and the number N."""
+    """A word problem of two steps over small whole numbers.
+
+    Attributes:
+        question: The problem.
+        answer: One equation a line, and last `#### N`, so that exact match can be read off without doubt.
+        number: The number N.
+    """
 
     question: str
     answer: str
@@ -40,6 +99,19 @@ def problems(count: int, seed: str, exclude: Collection[str] = ()) -> list[Probl
             taken.add(candidate.question)
             found.append(candidate)
     return found
+
+
+def problem_rows(items: Iterable[Problem], prefix: str) -> list[dict[str, str]]:
+    """Return problems as rows for `as_samples`, with ids from `prefix`-0001 on."""
+    return [
+        {
+            "id": f"{prefix}-{number:04d}",
+            "category": "Arithmetic",
+            "prompt": item.question,
+            "completion": item.answer,
+        }
+        for number, item in enumerate(items, start=1)
+    ]
 
 
 _Draft = tuple[str, list[str], int]
