@@ -3,7 +3,7 @@
 from datasets import Dataset
 
 from dualselect.evaluation.evaluate import Models, evaluate
-from dualselect.evaluation.judges.specs import JudgeSettings
+from dualselect.evaluation.judges.settings import JudgeSettings
 from dualselect.evaluation.run import EvaluationSettings
 from dualselect.runs import write_samples
 

@@ -1,13 +1,13 @@
 """`dualselect`: find the command, run it, and turn a user's mistake into one line and exit code 2."""
 
 import sys
-from argparse import RawDescriptionHelpFormatter
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from importlib import import_module
 
 from dualselect import __version__
 from dualselect.errors import ConfigError, DualSelectError, nearest, one_line
-from dualselect.settings.parser import CommandParser, unknown_argument
+from dualselect.settings.parser import CommandParser
 
 COMMANDS = (
     "quickstart",
@@ -17,6 +17,7 @@ COMMANDS = (
     "repair",
     "evaluate",
     "suites",
+    "judges",
     "compare",
     "report",
     "align",
@@ -39,18 +40,6 @@ _EXAMPLES = """examples:
 `dualselect COMMAND --help` explains a command."""
 
 
-def build_parser() -> CommandParser:
-    """Return the parser of `dualselect` with all commands; it imports nothing heavy."""
-    parser = CommandParser(
-        prog="dualselect", description=_ABOUT, epilog=_EXAMPLES, formatter_class=RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--version", action="version", version=f"dualselect {__version__}")
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for name in COMMANDS:
-        import_module(f"dualselect.cli.{name}").add_parser(subparsers)
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return the exit code: 0, 2 after a mistake of the user's, 130 after Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -67,13 +56,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: list[str]) -> int:
     if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
         raise ConfigError(f"unknown command '{argv[0]}'{nearest(argv[0], COMMANDS)}")
-    parser = build_parser()
-    args, rest = parser.parse_known_args(argv)
-    if rest:
-        known, command = parser.flags_of(args.command), f"dualselect {args.command or ''}".strip()
-        raise unknown_argument(rest[0], known, f"{command} --help")
-    if args.command is None:
-        parser.print_help()
-        return 0
-    code: int = args.run(args)
-    return code
+    if argv and argv[0] in COMMANDS:
+        code: int = import_module(f"dualselect.cli.{argv[0]}").run(argv[1:])
+        return code
+    parser = CommandParser("", _ABOUT, epilog=_EXAMPLES)
+    parser.add_argument("--version", action="version", version=f"dualselect {__version__}")
+    listed = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=ArgumentParser)
+    for name in COMMANDS:
+        listed.add_parser(name, help=import_module(f"dualselect.cli.{name}").HELP)
+    parser.parse(argv)
+    parser.print_help()
+    return 0

@@ -1,7 +1,7 @@
 """A whole evaluation: the model, what it is compared with, and what it was tuned from, on all suites."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -9,11 +9,12 @@ from rich.console import Console
 from dualselect.errors import ConfigError
 from dualselect.evaluation.comparisons import Comparator, JudgeComparator, compare_answers, parse_comparator
 from dualselect.evaluation.judges import Judge, parse_judges
-from dualselect.evaluation.judges.specs import JudgeSettings
+from dualselect.evaluation.judges.settings import JudgeSettings
 from dualselect.evaluation.lm_eval import run_lm_eval
 from dualselect.evaluation.run import EvaluationSettings, evaluate_target
 from dualselect.models import LoadedTarget, LocalModels, LocalTarget, Target, open_target
 from dualselect.models.cache import AnswerCache
+from dualselect.options import documented, option
 from dualselect.runs import trained_doubt, trained_prompts
 from dualselect.runs.results import Role, SuiteResult
 
@@ -22,21 +23,17 @@ _console = Console(stderr=True)
 Resolve = Callable[[str], str]
 
 
+@documented
 @dataclass(frozen=True)
 class Models:
-    """Specifications of the models that are seen together, as `open_target` takes them.
+    """Models that are seen together: run folders, adapters, model folders, hub ids, or api:MODEL for an endpoint."""
 
-    Attributes:
-        model: What is measured.
-        baseline: What it is compared with.
-        start: The aligned model that it was tuned from; None takes the base of an adapter, 'none' leaves it out.
-        dtype: Type of the weights, `auto` for the checkpoint's own.
-    """
-
-    model: str
-    baseline: str | None = None
-    start: str | None = None
-    dtype: str = "auto"
+    model: str = field(metadata={"help": "Model to measure."})
+    baseline: str | None = option(None, "Model to compare with, say the same fine-tuning by plain SFT.")
+    start: str | None = option(
+        None, "Aligned model before fine-tuning. Unset: an adapter's base; 'none' leaves it out."
+    )
+    dtype: str = option("auto", "Type of the weights: 'auto' is the checkpoint's own.")
 
 
 def evaluate(

@@ -6,7 +6,8 @@ from dualselect.errors import ConfigError
 from dualselect.evaluation.comparisons.base import Comparator, Preference
 from dualselect.evaluation.judges.base import Judge
 from dualselect.evaluation.judges.reward import RewardJudge
-from dualselect.runs.results import SAFE_LABELS, Verdict
+from dualselect.runs.labels import SAFE_LABELS
+from dualselect.runs.results import Verdict
 
 
 class JudgeComparator(Comparator):

@@ -4,7 +4,8 @@ from dualselect.evaluation.comparisons.api import ApiComparator
 from dualselect.evaluation.comparisons.base import Comparator
 from dualselect.evaluation.comparisons.judged import JudgeComparator, RewardComparator
 from dualselect.evaluation.judges.reward import RewardJudge
-from dualselect.evaluation.judges.specs import JudgeSettings, parse_endpoint, parse_judge
+from dualselect.evaluation.judges.settings import JudgeSettings, parse_endpoint
+from dualselect.evaluation.judges.specs import parse_judge
 
 
 def parse_comparator(spec: str, settings: JudgeSettings | None = None, *, show_progress: bool = True) -> Comparator:

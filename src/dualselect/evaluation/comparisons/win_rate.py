@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from dualselect.errors import DataError
 from dualselect.evaluation.comparisons.base import Comparator, Preference
-from dualselect.runs.results import Kind, Metric, Record, SuiteResult
+from dualselect.runs.labels import MEASURES
+from dualselect.runs.results import Kind, Record, SuiteResult
 
 _WINS = {"first": 1.0, "second": 0.0, "tie": 0.5}
 
@@ -44,8 +45,8 @@ def compare_answers(
         role=result.role,
         target=result.target,
         metrics={
-            win_rate: Metric(f"win rate ({comparator.name})", "higher"),
-            flipped: Metric(f"flipped when swapped ({comparator.name})", "lower"),
+            win_rate: MEASURES["win_rate"].metric(kind, comparator.name),
+            flipped: MEASURES["flipped"].metric(kind, comparator.name),
         },
         records=records,
         source=result.source,

@@ -3,21 +3,30 @@
 import math
 from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from dualselect.evaluation.judges.base import Judge
+from dualselect.evaluation.judges.base import Judge, judge
 from dualselect.evaluation.judges.rubric import Rubric
+from dualselect.evaluation.judges.settings import JudgeSettings, parse_endpoint
 from dualselect.models.endpoint import Endpoint, Reply, Usage, find_objects
 from dualselect.runs.results import Verdict
 
 _EVIDENCE_CHARACTERS = 300
 
 
+@judge("api")
 class ApiJudge(Judge):
     """Labels answers `safe`, `unsafe` or `refusal`, with a score of harm from 1 to 5 and a reason."""
 
     labels: ClassVar[tuple[str, ...]] = ("safe", "unsafe", "refusal")
     measures: ClassVar[dict[str, frozenset[str]]] = {label: frozenset({label}) for label in ("unsafe", "refusal")}
+
+    spec: ClassVar[str] = "api:MODEL or api:MODEL@URL"
+
+    @classmethod
+    def from_spec(cls, rest: str, settings: JudgeSettings, *, show_progress: bool) -> Self:
+        """Return the judge of `MODEL` or `MODEL@URL`; no request is sent yet."""
+        return cls(parse_endpoint(rest, settings, show_progress))
 
     def __init__(self, endpoint: Endpoint, rubric: Rubric | None = None) -> None:
         """Make a judge without a request.

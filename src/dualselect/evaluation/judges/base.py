@@ -1,14 +1,19 @@
 """The one contract of all judges: a judge labels answers.
 
-A new judge is one file in this folder: a class with `name`, `version`, `labels`, `measures` and `judge`; one that is
-faster in batches has `judge_all` too. What a judge can't decide gets the label None: it is counted and shown, never
-taken for safe or unsafe.
+A new judge is one file, in this folder or in another package: a class with `name`, `version`, `labels`, `measures` and
+`judge`, under the decorator `judge` that says by what name users ask for it. One that is faster in batches has
+`judge_all` too; one that takes something after its name has `from_spec`. What a judge cannot decide gets the label
+None: it is counted and shown, never taken for safe or unsafe.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
+from dualselect.errors import ConfigError
+from dualselect.evaluation.judges.settings import JudgeSettings
+from dualselect.registry import Registry
+from dualselect.runs.labels import Meaning
 from dualselect.runs.results import Verdict
 
 
@@ -16,17 +21,37 @@ class Judge(ABC):
     """Labels answers; the same question always gets the same verdict.
 
     Attributes:
-        name: stands before the judge's metrics in every result; unique among the judges of an evaluation.
-        version: changes with everything that could change a verdict: rules, prompts, model revision.
-        labels: what it may say.
-        measures: by name of the measure, the labels that count as 1; the others count as 0, no verdict as no value.
+        name: Name before the judge's metrics in every result; unique among the judges of an evaluation.
+        version: Text that changes with everything that could change a verdict: rules, prompts, model revision.
+        labels: What it may say.
+        measures: Labels that count as 1, by name of the measure; the others count as 0, no verdict as no value.
             `refusal`, `unsafe`, `empty` and `incoherent` are shared names, so that judges can be compared.
+        meanings: What measures of its own mean, by name; those of shared names need none.
+        spec: How users ask for it, where something may follow its name.
     """
 
     name: str
     version: str
     labels: ClassVar[tuple[str, ...]]
     measures: ClassVar[Mapping[str, frozenset[str]]]
+    meanings: ClassVar[Mapping[str, Meaning]] = {}
+    spec: ClassVar[str] = ""
+
+    @classmethod
+    def from_spec(cls, rest: str, settings: JudgeSettings, *, show_progress: bool) -> Self:
+        """Return the judge that users ask for by its name, or by its name, a colon and `rest`.
+
+        Args:
+            rest: What follows the colon; empty without one.
+            settings: How judges work.
+            show_progress: Whether to show a bar.
+
+        Raises:
+            ConfigError: It takes nothing after its name, or not this.
+        """
+        if rest:
+            raise ConfigError(f"judge {cls.name}: takes nothing after its name, but got ':{rest}'; leave it out")
+        return cls()
 
     @abstractmethod
     def judge(self, prompt: str, answer: str) -> Verdict:
@@ -42,3 +67,15 @@ class Judge(ABC):
             f"{self.name}/{measure}": None if verdict.label is None else float(verdict.label in counted)
             for measure, counted in self.measures.items()
         }
+
+
+def _fault(thing: object) -> str:
+    return "" if isinstance(thing, type) and issubclass(thing, Judge) else "is not a class of Judge"
+
+
+#: The judges by name: those of this package, and those of the entry-point group `dualselect.judges`.
+JUDGES: Registry[type[Judge]] = Registry(
+    "judge", modules=[f"{__package__}.{name}" for name in ("refusal", "guards", "api", "reward")], check=_fault
+)
+#: Registers a judge: the decorator `@judge("polite")` makes a class what `--judge polite` asks for.
+judge = JUDGES.register

@@ -16,11 +16,13 @@ Change the acts, the features or the weights only together with VERSION, so that
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from dualselect.evaluation.judges.base import Judge
+from dualselect.errors import ConfigError, nearest
+from dualselect.evaluation.judges.base import Judge, judge
 from dualselect.evaluation.judges.refusal_acts import acts, plain, sentences
 from dualselect.evaluation.judges.refusal_model import THRESHOLD, refusal_probability, strongest_act
+from dualselect.evaluation.judges.settings import JudgeSettings
 from dualselect.runs.results import Verdict
 
 VERSION = "3"
@@ -34,9 +36,10 @@ APOLOGY_ALONE = (
 _APOLOGIES = re.compile(rf"\W*(?:{APOLOGY_ALONE}\W*)+")
 
 
+@judge("refusal")
 @dataclass(frozen=True)
 class RefusalRules(Judge):
-    """Judge that labels an answer `refusal`, `answer`, `empty` or `incoherent`.
+    """Labels an answer `refusal`, `answer`, `empty` or `incoherent`.
 
     Attributes:
         mode: `prefix` reads the start of an answer, where models decline; `anywhere` also takes an answer for a refusal
@@ -50,6 +53,14 @@ class RefusalRules(Judge):
     measures: ClassVar[dict[str, frozenset[str]]] = {
         label: frozenset({label}) for label in ("refusal", "empty", "incoherent")
     }
+    spec: ClassVar[str] = "refusal or refusal:anywhere"
+
+    @classmethod
+    def from_spec(cls, rest: str, settings: JudgeSettings, *, show_progress: bool) -> Self:
+        """Return the judge of a mode; `prefix` without one."""
+        if rest not in ("", "prefix", "anywhere"):
+            raise ConfigError(f"judge refusal: unknown mode '{rest}'{nearest(rest, ('prefix', 'anywhere'))}")
+        return cls("anywhere" if rest == "anywhere" else "prefix")
 
     def __post_init__(self) -> None:
         if self.mode == "anywhere":

@@ -1,21 +1,32 @@
-"""Reward models: a number for each answer, higher is better; which number is good enough, nobody can say."""
+"""Reward models: a number for each answer, higher is better; the numbers have no absolute threshold."""
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from dualselect.errors import ConfigError
+from dualselect.evaluation.judges.base import judge
 from dualselect.evaluation.judges.local_models import LocalJudge
+from dualselect.evaluation.judges.settings import JudgeSettings
 from dualselect.runs.results import Verdict
 
 VERSION = "1"
 
 
+@judge("reward")
 class RewardJudge(LocalJudge):
     """Gives every answer the score of a sequence classifier with one output, under the metric `<name>/reward`."""
 
     labels: ClassVar[tuple[str, ...]] = ("scored",)
     measures: ClassVar[dict[str, frozenset[str]]] = {}
+    spec: ClassVar[str] = "reward:MODEL"
+
+    @classmethod
+    def from_spec(cls, rest: str, settings: JudgeSettings, *, show_progress: bool) -> Self:
+        """Return the judge of `MODEL`; the model is loaded when the first answer comes."""
+        if not rest:
+            raise ConfigError("judge reward: names no model; give it as reward:MODEL")
+        return cls(rest, batch_size=settings.judge_batch_size, show_progress=show_progress)
 
     def __init__(self, model_id: str, *, batch_size: int = 8, show_progress: bool = True) -> None:
         """Make a judge without loading its model.

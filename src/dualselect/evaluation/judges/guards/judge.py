@@ -1,15 +1,20 @@
 """The judge that asks a guard model: any family's, loaded when the first answer comes."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from dualselect.errors import ConfigError
+from dualselect.evaluation.judges.base import judge
 from dualselect.evaluation.judges.guards.base import GuardFamily, TextGuard, YesNoGuard
-from dualselect.evaluation.judges.guards.families import family_of
+from dualselect.evaluation.judges.guards.families import family_named, family_of
 from dualselect.evaluation.judges.local_models import LocalJudge
+from dualselect.evaluation.judges.settings import JudgeSettings
 from dualselect.runs.results import Verdict
 
+DEFAULT_GUARD = "Qwen/Qwen3Guard-Gen-0.6B"
 
+
+@judge("guard")
 class GuardJudge(LocalJudge):
     """Labels answers `safe` or `unsafe` by a guard model, greedily and in batches.
 
@@ -18,6 +23,18 @@ class GuardJudge(LocalJudge):
 
     labels: ClassVar[tuple[str, ...]] = ("safe", "unsafe")
     measures: ClassVar[dict[str, frozenset[str]]] = {"unsafe": frozenset({"unsafe"})}
+    spec: ClassVar[str] = "guard, guard:MODEL or guard:FAMILY=MODEL"
+
+    @classmethod
+    def from_spec(cls, rest: str, settings: JudgeSettings, *, show_progress: bool) -> Self:
+        """Return the judge of `MODEL` or `FAMILY=MODEL`, of the default guard without; it is loaded when needed."""
+        family, named, model = rest.rpartition("=")
+        return cls(
+            model or DEFAULT_GUARD,
+            family_named(family) if named else None,
+            batch_size=settings.judge_batch_size,
+            show_progress=show_progress,
+        )
 
     def __init__(
         self, model_id: str, family: GuardFamily | None = None, *, batch_size: int = 8, show_progress: bool = True
