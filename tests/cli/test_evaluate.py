@@ -79,6 +79,20 @@ def test_prompts_that_were_trained_on_are_left_out_and_counted(dualselect, runs,
     assert "left out 2 prompts" in " ".join(outcome.err.split())
 
 
+def test_own_suites_need_no_code(dualselect, tiny_model_dir, tmp_path):
+    for name, row in (("requests", {"prompt": "Harm me!"}), ("sums", {"prompt": "2+2?", "expected": "4"})):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "mine.yaml").write_text("sums:\n  kind: utility\n  source: sums.jsonl\n")
+    suites = f"requests={tmp_path / 'requests.jsonl'},{tmp_path / 'mine.yaml'}"
+    flags = ("--model", tiny_model_dir, "--suite", suites, "--output_dir", tmp_path / "out", *LIMITS)
+    outcome = dualselect("evaluate", *flags)
+    assert outcome.code == 0, outcome.err
+    requests, sums = (result(tmp_path / "out", name) for name in ("requests", "sums"))
+    assert (requests.kind, [record.prompt for record in requests.records]) == ("safety", ["Harm me!"])
+    assert requests.estimate("refusal-rules/refusal").n == 1
+    assert (sums.kind, sums.records[0].expected, set(sums.metrics)) == ("utility", "4", {"exact_match"})
+
+
 @pytest.mark.parametrize(("bound", "code", "word"), [(-0.1, 0, "SHIP"), (1.1, 3, "DON'T SHIP")])
 def test_a_gate_decides_the_exit_code(dualselect, runs, bound, code, word):
     gate = runs / "gate.yaml"
@@ -94,6 +108,7 @@ def test_a_gate_decides_the_exit_code(dualselect, runs, bound, code, word):
     ("flags", "message"),
     [
         (("--suite", "builtin-saftey"), "did you mean 'builtin-safety'"),
+        (("--suite", "mine=nowhere.jsonl"), "nowhere.jsonl: no such file"),
         (("--judge", "refusl"), "did you mean 'refusal'"),
         (("--data", "advbench"), "is not SUITE=SOURCE"),
         (("--data", "gsm8k=x.jsonl"), "data are given for suite 'gsm8k'"),

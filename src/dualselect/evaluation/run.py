@@ -11,7 +11,7 @@ from rich.console import Console
 from dualselect.data import prompt_key
 from dualselect.errors import ConfigError, DataError
 from dualselect.evaluation.judges import Judge, parse_judges
-from dualselect.evaluation.suites import LoadedSuite, Suite, get_suite, load, run_suite
+from dualselect.evaluation.suites import SUITES, LoadedSuite, Suite, expand, get_suite, load, run_suite
 from dualselect.models.base import GenerationSettings, LocalTarget, Target
 from dualselect.runs.results import FOLDER, Role, SuiteResult, result_file
 
@@ -25,9 +25,9 @@ _console = Console(stderr=True)
 
 
 def suite_names(text: str) -> tuple[str, ...]:
-    """Return the suites that a list by comma names, groups taken apart, each once."""
+    """Return the suites that a list by comma names, groups and YAML files taken apart, each once."""
     names = [name.strip() for name in text.split(",") if name.strip()]
-    return tuple(dict.fromkeys(member for name in names for member in GROUPS.get(name, (name,))))
+    return tuple(dict.fromkeys(member for name in names for member in GROUPS.get(name, expand(name))))
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class EvaluationSettings:
     """What is measured, and how.
 
     Attributes:
-        suites: names of suites.
+        suites: suites as `get_suite` takes them.
         judges: specifications as `parse_judges` takes them.
         data: by suite, the file, folder or hub id that replaces the suite's own source.
         limit: prompts of each suite, drawn by `seed`; None takes all.
@@ -64,11 +64,13 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         if not self.suites:
             raise ConfigError("no suite is given: name some, as `--suite builtin-safety,gsm8k`")
-        for name in self.suites:
-            get_suite(name)
+        names = [get_suite(text).name for text in dict.fromkeys(self.suites)]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"two suites are called '{name}'; rename one of them")
         for name in self.data:
-            if name not in self.suites:
-                raise ConfigError(f"data are given for suite '{name}', which is not among {', '.join(self.suites)}")
+            if name not in names:
+                raise ConfigError(f"data are given for suite '{name}', which is not among {', '.join(names)}")
         for option, value in (
             ("limit", self.limit),
             ("max_new_tokens", self.max_new_tokens),
@@ -125,8 +127,8 @@ def evaluate_target(
     """
     judges = parse_judges(settings.judges) if judges is None else judges
     results = []
-    for number, name in enumerate(settings.suites, start=1):
-        suite = get_suite(name)
+    for number, suite in enumerate(map(get_suite, settings.suites), start=1):
+        name = suite.name
         loaded, overlapping = _held_out(_load(suite, settings), trained_on)
         mark = _fingerprint(target, loaded, judges, settings, suite, start)
         done = _already(run_folder, name, role, mark)
@@ -188,6 +190,8 @@ def _fingerprint(
         {judge.name: judge.version for judge in judges},
         generation,
     ]
+    if suite.name not in SUITES:  # a user's own, whose declaration may change
+        made_from.append([suite.kind, suite.scoring, *suite.measures])
     return sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

@@ -1,6 +1,6 @@
 """What a suite is: data about prompts, and a small function that reads a record of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -102,15 +102,3 @@ class LoadedSuite:
     samples: list[Sample]
     source: str
     sha256: str
-
-
-def by_name(*suites: Suite) -> Mapping[str, Suite]:
-    """Return suites by their names.
-
-    Raises:
-        ValueError: Two share one.
-    """
-    named = {suite.name: suite for suite in suites}
-    if len(named) < len(suites):
-        raise ValueError("two suites share a name")
-    return named
