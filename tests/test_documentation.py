@@ -17,7 +17,8 @@ from dualselect import methods
 from dualselect.cli import main
 from dualselect.experiments.settings import parse_settings
 from dualselect.methods import Method, Scores
-from dualselect.runs.selection_log import REFERENCE_SCHEMA, TASK_SCHEMA
+from dualselect.models import DEFAULT_MODEL
+from dualselect.runs.selection_log import REFERENCE_SCHEMA, TASK_SCHEMA, SelectionLog
 from dualselect.settings.arguments import DataArguments, ModelArguments
 from dualselect.training import DualSelectConfig
 
@@ -78,6 +79,26 @@ def test_commands_have_the_flags_that_they_are_shown_with(page):
         if command == "compare":  # it takes what train takes, too
             known = known | flags_of("train", method)
         assert given <= known, f"{page.name}: dualselect {command} {' '.join(words)}"
+
+
+# The first lines of Python.
+
+
+def test_the_first_example_runs_as_it_is_shown(tiny_model_dir, tmp_path, monkeypatch):
+    block = re.search(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL).group(1)
+    assert len([line for line in block.splitlines() if line]) <= 10
+    assert block.count(f'"{DEFAULT_MODEL}"') == 1
+    monkeypatch.chdir(tmp_path)
+    exec(block.replace(DEFAULT_MODEL, str(tiny_model_dir)), {"__name__": "first"})
+    tasks, references = SelectionLog.read(tmp_path / "runs/first")
+    steps = tasks["step"].to_pylist()
+    assert len(set(steps)) == 20
+    assert len(steps) == 160
+    kept = tasks["kept"].to_pylist()
+    assert not all(kept), "the example shows no selection"
+    assert any(references["kept"].to_pylist())
+    assert main(["report", "runs/first"]) == 0
+    assert "runs/first" in (tmp_path / "runs/first/report.html").read_text()
 
 
 # Settings.
