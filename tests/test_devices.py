@@ -6,7 +6,7 @@ import torch
 from dualselect import DualSelectConfig
 from dualselect.devices import computes_bfloat16
 from dualselect.quickstart.align import _base_dtype
-from dualselect.settings.arguments import ModelArguments
+from dualselect.experiments.arguments import ModelArguments
 
 
 @pytest.fixture(params=[("AVX2", False), ("DEFAULT", False), ("AVX512", True)], ids=lambda pair: pair[0])

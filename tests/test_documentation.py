@@ -15,11 +15,11 @@ import yaml
 
 from dualselect import methods
 from dualselect.cli import main
+from dualselect.experiments.arguments import DataArguments, ModelArguments
 from dualselect.experiments.settings import parse_settings
 from dualselect.methods import Method, Scores
 from dualselect.models import DEFAULT_MODEL
 from dualselect.runs.selection_log import REFERENCE_SCHEMA, TASK_SCHEMA, SelectionLog
-from dualselect.settings.arguments import DataArguments, ModelArguments
 from dualselect.training import DualSelectConfig
 
 ROOT = Path(__file__).parents[1]

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from dualselect.errors import ConfigError, DataError
-from dualselect.experiments import cell_state, run_cell, run_grid
+from dualselect.experiments import cell_state, run_cell, run_grid, trial
 
 
 def test_every_cell_is_trained_and_evaluated_once_and_then_skipped(make_grid, played):
@@ -102,7 +102,9 @@ def interrupted(grid, played, name, *, whole, cut=()):
             (checkpoint / "trainer_state.json").write_text("{}")
 
 
-def test_a_checkpoint_that_was_cut_off_is_removed_and_a_resumed_run_has_no_time(make_grid, played):
+def test_a_checkpoint_that_was_cut_off_is_removed_and_a_resumed_run_has_no_time(make_grid, played, monkeypatch):
+    written_last = "trainer_state.json"
+    monkeypatch.setattr(trial, "is_whole", lambda folder: None if (folder / written_last).is_file() else "it was cut")
     grid = make_grid()
     interrupted(grid, played, "sft:0", whole=[2], cut=[4])
     assert run_grid(grid, played.train, played)

@@ -1,44 +1,38 @@
 """`dualselect methods`: every way of fine-tuning, with what it needs, what it costs and its options."""
 
-import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
+
+from dualselect.settings.parser import CommandParser
 
 if TYPE_CHECKING:
     from dualselect.methods import Method
 
-_ABOUT = """List the methods that `dualselect train --method NAME` knows: when each acts, which data it needs besides
+HELP = "list the methods and their options"
+ABOUT = """List the methods that `dualselect train --method NAME` knows: when each acts, which data it needs besides
 the task, what it costs, how faithful it is to its source, and its options with their defaults.
 
 Methods that act after training also work on a finished run: `dualselect repair --method NAME --model RUN`. Methods of
 other packages, registered under the entry-point group `dualselect.methods`, are listed too."""
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add the command to the parser of `dualselect`."""
-    parser = subparsers.add_parser(
-        "methods",
-        help="list the methods and their options",
-        description=_ABOUT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("name", nargs="?", help="show this method alone")
-    parser.set_defaults(run=run)
-
-
-def run(args: argparse.Namespace) -> int:
+def run(argv: Sequence[str]) -> int:
     """Print the methods; returns the exit code."""
+    parser = CommandParser("methods", ABOUT)
+    parser.add_argument("name", nargs="?", help="show this method alone")
+    name = parser.parse(argv).name
+
     from rich.console import Console
 
     from dualselect import methods
 
-    chosen = {args.name: methods.get(args.name)} if args.name else methods.available()
+    chosen = {name: methods.get(name)} if name else methods.available()
     console = Console(highlight=False, soft_wrap=False)
-    if not args.name:
+    if not name:
         console.print(_table(chosen))
-    for name, method in chosen.items():
-        _show(console, name, method)
+    for label, method in chosen.items():
+        _show(console, label, method)
     return 0
 
 

@@ -1,11 +1,11 @@
 """`dualselect quickstart`: erosion and preservation of safe behaviour on a small model, in one table."""
 
-import argparse
-from typing import Any
+from collections.abc import Sequence
 
-from dualselect.settings.flags import add_flags, settings_from
+from dualselect.settings.parser import CommandParser, settings_from
 
-_ABOUT = """Show on a small real model what fine-tuning does to safe behaviour, and what DualSelect saves of it.
+HELP = "see erosion under plain SFT and preservation under DualSelect, in minutes"
+ABOUT = """Show on a small real model what fine-tuning does to safe behaviour, and what DualSelect saves of it.
 
 SmolLM2-135M-Instruct, aligned to decline unsafe requests, is fine-tuned on arithmetic word problems of which a share
 is poison: unsafe requests with answers that comply. Once by plain supervised fine-tuning, once by DualSelect, from the
@@ -13,24 +13,15 @@ same start, on the same data in the same order, for the same number of updates. 
 the figures also go to OUTPUT_DIR/summary.json. It takes some minutes on two cores and needs no GPU."""
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add the command to the parser of `dualselect`."""
-    from dualselect.quickstart.settings import QuickstartSettings
-
-    parser = subparsers.add_parser(
-        "quickstart",
-        help="see erosion under plain SFT and preservation under DualSelect, in minutes",
-        description=_ABOUT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_flags(parser, QuickstartSettings)
-    parser.set_defaults(run=run)
-
-
-def run(args: argparse.Namespace) -> int:
+def run(argv: Sequence[str]) -> int:
     """Run the comparison, print the table and write summary.json; returns the exit code."""
-    from dualselect.quickstart.run import quickstart
     from dualselect.quickstart.settings import QuickstartSettings
 
-    quickstart(settings_from(args, QuickstartSettings))
+    parser = CommandParser("quickstart", ABOUT)
+    parser.add_settings(QuickstartSettings, "settings")
+    settings = settings_from(QuickstartSettings, parser.parse(argv))
+
+    from dualselect.quickstart.run import quickstart
+
+    quickstart(settings)
     return 0

@@ -1,9 +1,11 @@
 """`dualselect suites`: what can be measured."""
 
-import argparse
-from typing import Any
+from collections.abc import Sequence
 
-_ABOUT = """List the suites that `dualselect evaluate` measures, with their licence and source.
+from dualselect.settings.parser import CommandParser
+
+HELP = "list what can be measured"
+ABOUT = """List the suites that `dualselect evaluate` measures, with their licence and source.
 
 A suite is read from the hub, or from a file of yours (JSONL, JSON, CSV or Parquet):
 
@@ -13,19 +15,10 @@ A suite is read from the hub, or from a file of yours (JSONL, JSON, CSV or Parqu
 Those built in need no network. Some of the others may be used for research only: mind the licence."""
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add the command to the parser of `dualselect`."""
-    parser = subparsers.add_parser(
-        "suites",
-        help="list what can be measured",
-        description=_ABOUT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
-
-
-def run(args: argparse.Namespace) -> int:
+def run(argv: Sequence[str]) -> int:
     """Print the list; returns the exit code."""
+    CommandParser("suites", ABOUT).parse(argv)
+
     from rich.console import Console
     from rich.table import Table
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from dualselect.errors import ConfigError, DataError
 from dualselect.evaluation.judges import Judge, parse_judges
 from dualselect.evaluation.suites import SUITES, LoadedSuite, Suite, expand, get_suite, load, run_suite
 from dualselect.models.base import GenerationSettings, LocalTarget, Target
+from dualselect.options import documented, option
 from dualselect.runs.results import FOLDER, Role, SuiteResult, result_file
 
 #: Short names for what is there without a network.
@@ -30,38 +31,38 @@ def suite_names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(member for name in names for member in GROUPS.get(name, expand(name))))
 
 
+@documented
 @dataclass(frozen=True)
 class EvaluationSettings:
     """What is measured, and how.
-
-    Attributes:
-        suites: suites as `get_suite` takes them.
-        judges: specifications as `parse_judges` takes them.
-        data: by suite, the file, folder or hub id that replaces the suite's own source.
-        limit: prompts of each suite, drawn by `seed`; None takes all.
-        seed: of the draw, and of sampling for a temperature above 0.
-        max_new_tokens: longest answer; None takes each suite's own.
-        temperature: 0 is greedy.
-        system: system prompt; None for none.
-        batch_size: prompts at once.
-        thinking: Whether a model that can think does before it answers; None leaves it to its chat template.
 
     Raises:
         ConfigError: An unknown suite or judge, data for a suite that is not measured, or a number out of range.
     """
 
-    suites: tuple[str, ...]
-    judges: tuple[str, ...] = ("refusal",)
-    data: Mapping[str, str] = field(default_factory=dict)
-    limit: int | None = None
-    seed: int = 0
-    max_new_tokens: int | None = None
-    temperature: float = 0.0
-    system: str | None = None
-    batch_size: int = 16
-    thinking: bool | None = None
+    suites: tuple[str, ...] = option(
+        ("safety", "overrefusal"),
+        "Suites, by comma: names, groups of them, YAML files of your own, or NAME=FILE.jsonl.",
+        aliases=["--suite"],
+    )
+    judges: tuple[str, ...] = option(
+        ("refusal",), "Judges, by comma: refusal, guard:MODEL, api:MODEL, reward:MODEL.", aliases=["--judge"]
+    )
+    data: Mapping[str, str] = option(
+        {}, "File, folder or hub id that replaces the source of a suite; repeatable.", metavar="SUITE=SOURCE"
+    )
+    limit: int | None = option(None, "Prompts of each suite, drawn by the seed. Unset: all.")
+    seed: int = option(0, "Seed of the draw of prompts, and of sampling for a temperature above 0.")
+    max_new_tokens: int | None = option(None, "Longest answer, in tokens. Unset: each suite's own.")
+    temperature: float = option(0.0, "Temperature of sampling; 0 is greedy.")
+    system: str | None = option(None, "System prompt put before every prompt.")
+    batch_size: int = option(16, "Prompts at once.")
+    thinking: bool | None = option(
+        None, "Whether a model that can think does before it answers. Unset: its chat template decides."
+    )
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "suites", suite_names(",".join(self.suites)))
         if not self.suites:
             raise ConfigError("no suite is given: name some, as `--suite builtin-safety,gsm8k`")
         names = [get_suite(text).name for text in dict.fromkeys(self.suites)]
@@ -71,13 +72,10 @@ class EvaluationSettings:
         for name in self.data:
             if name not in names:
                 raise ConfigError(f"data are given for suite '{name}', which is not among {', '.join(names)}")
-        for option, value in (
-            ("limit", self.limit),
-            ("max_new_tokens", self.max_new_tokens),
-            ("batch_size", self.batch_size),
-        ):
+        for name in ("limit", "max_new_tokens", "batch_size"):
+            value = getattr(self, name)
             if value is not None and value < 1:
-                raise ConfigError(f"{option} is {value}; give at least 1")
+                raise ConfigError(f"{name} is {value}; give at least 1")
         if self.thinking not in (None, True, False):
             raise ConfigError(f"thinking is '{self.thinking}'; write on, off, or leave it out")
         if self.temperature < 0:

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from dualselect.errors import ConfigError, nearest
-from dualselect.evaluation.run import EvaluationSettings, evaluate_target, suite_names
+from dualselect.evaluation.run import EvaluationSettings, evaluate_target
 from dualselect.experiments.grid import Grid
 from dualselect.experiments.trial import Cell
 from dualselect.models import LocalModels
 from dualselect.models.cache import AnswerCache
 from dualselect.runs.results import Role, SuiteResult
-
-_LISTS = ("suites", "judges")
-_NUMBERS = {"limit": int, "seed": int, "max_new_tokens": int, "batch_size": int, "temperature": float}
+from dualselect.settings.config_file import Entry
+from dualselect.settings.parser import CommandParser
 
 
 def read_evaluation(value: Any, place: str) -> dict[str, Any]:
@@ -29,14 +28,16 @@ def read_evaluation(value: Any, place: str) -> dict[str, Any]:
         ConfigError: A key is unknown, or a value can't be what it should.
     """
     if not isinstance(value, dict):
-        raise ConfigError(f"{place}: evaluate holds no mapping; write `suites: [builtin-safety]` below it")
+        raise ConfigError(f"{place}: evaluate is not a mapping; write `suites: [builtin-safety]` below it")
+    parser = CommandParser("evaluate")
+    parser.add_settings(EvaluationSettings, "evaluate")
     known = [option.name for option in fields(EvaluationSettings)]
     given: dict[str, Any] = {}
     for key, item in value.items():
         name = str(key).replace("-", "_")
         if name not in known:
             raise ConfigError(f"{place}: unknown setting '{key}' in evaluate{nearest(name, known)}")
-        given[name] = _value(name, item, place)
+        given |= parser.parse_value(name, Entry(item, place))
     if "suites" not in given:
         raise ConfigError(f"{place}: evaluate names no suites; write `suites: [builtin-safety]` below it")
     try:
@@ -98,21 +99,3 @@ class GridEvaluation:
             )
         finally:
             models.clear()  # the next cell needs the memory for training
-
-
-def _value(name: str, value: Any, place: str) -> Any:
-    """Return a value as the field of that name holds it."""
-    if name in _LISTS:
-        values = value if isinstance(value, list) else [value]
-        listed = ",".join(str(item) for item in values)
-        return suite_names(listed) if name == "suites" else tuple(filter(None, listed.split(",")))
-    if name == "data":
-        if not isinstance(value, dict):
-            raise ConfigError(f"{place}: data in evaluate is no mapping; write `suite: file` lines below it")
-        return {str(suite): str(source) for suite, source in value.items()}
-    kind = _NUMBERS.get(name)
-    if value is None or kind is None:
-        return value
-    if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
-        raise ConfigError(f"{place}: {name} in evaluate is '{value}'; give a {'whole ' if kind is int else ''}number")
-    return kind(value)

@@ -14,13 +14,14 @@ from dualselect.experiments.evaluating import GridEvaluation, read_evaluation
 from dualselect.experiments.grid import Grid, cell_folder
 from dualselect.experiments.request import MethodChoice, read_baseline, read_methods, read_seeds, select_methods
 from dualselect.experiments.run_data import SetSource, set_sources
+from dualselect.experiments.run_flags import run_parser
 from dualselect.experiments.settings import Settings, build_settings, flattened, options_of, setting_hint
 from dualselect.experiments.trial import Cell
 from dualselect.methods import SFT
 from dualselect.models import resolve_model
 from dualselect.runs.provenance import plain
 from dualselect.settings.config_file import Entry, read_config
-from dualselect.settings.fields import SettingsParser
+from dualselect.settings.parser import CommandParser
 
 DEFAULT_OUTPUT = "runs/compare"
 
@@ -164,7 +165,7 @@ def _cell_settings(
     Options that the method lacks are left out if another one of the grid has them.
     """
     method = methods.get(choice.name)
-    parser = SettingsParser(method, _COMMAND, "")
+    parser = run_parser(method, _COMMAND, "")
     of_others = set().union(*(options_of(name) for name in in_grid))
     values: dict[str, Any] = {}
     for name, entry in shared.items():
@@ -186,7 +187,7 @@ def _cell_settings(
 
 
 def _refuse_unknown(
-    rest: Sequence[str], of_others: set[str], parser: SettingsParser, method: type[methods.Method]
+    rest: Sequence[str], of_others: set[str], parser: CommandParser, method: type[methods.Method]
 ) -> None:
     """Refuse what the parser left, but for options of other methods and the words after them, their values."""
     is_value = False

@@ -10,11 +10,11 @@ from typing import Any
 
 from dualselect import methods
 from dualselect.errors import ConfigError, one_line
+from dualselect.experiments.arguments import DataArguments, ModelArguments
+from dualselect.experiments.run_flags import add_run_flags, print_run_settings, run_parser
 from dualselect.methods import Method
-from dualselect.settings.arguments import DataArguments, ModelArguments
 from dualselect.settings.config_file import Entry, read_config
-from dualselect.settings.fields import SettingsParser, add_run_flags
-from dualselect.settings.parser import CommandParser, near_or_help, unknown_argument
+from dualselect.settings.parser import CommandParser, near_or_help, share_of, unknown_argument
 from dualselect.training import DualSelectConfig
 
 DEFAULT_OUTPUT = "runs/train"
@@ -37,16 +37,16 @@ def parse_settings(argv: Sequence[str], command: str = "train", about: str = "")
     Raises:
         ConfigError: An unknown, malformed or impossible setting, or an unreadable file.
     """
-    first = CommandParser(prog=f"dualselect {command}", add_help=False)
+    first = CommandParser(command, add_help=False)
     add_run_flags(first)
     namespace, flags = first.parse_known_args(argv)
     given = vars(namespace)
     entries = flattened(read_config(given["config"])) if "config" in given else {}
     in_file = entries.pop("method", Entry(DualSelectConfig.method, "")).value
     method = methods.get(given.get("method", str(in_file)))
-    parser = SettingsParser(method, command, about)
+    parser = run_parser(method, command, about)
     if "help" in given or "help_all" in given:
-        parser.print_settings(full="help_all" in given)
+        print_run_settings(parser, full="help_all" in given)
         raise SystemExit(0)
     # Options of a method that a flag replaced don't speak of the new one, unless it has them too.
     ignorable = options_of(str(in_file)) if "method" in given else set()
@@ -77,14 +77,14 @@ def options_of(method: str) -> set[str]:
     return {option.name for option in fields(methods.get(method))}
 
 
-def _unknown_flag(flag: str, method: type[Method], parser: SettingsParser) -> ConfigError:
+def _unknown_flag(flag: str, method: type[Method], parser: CommandParser) -> ConfigError:
     if not flag.startswith("--"):
         return unknown_argument(flag, (), f"{parser.prog} --help")
     flag = flag.split("=")[0]
     return ConfigError(f"unknown option '{flag}'{setting_hint(flag, method, parser)}")
 
 
-def setting_hint(name: str, method: type[Method], parser: SettingsParser) -> str:
+def setting_hint(name: str, method: type[Method], parser: CommandParser) -> str:
     """Return which methods have an option that this one lacks, or else the nearest names."""
     bare = name.lstrip("-").replace("-", "_")
     having = [other for other in methods.available() if bare in options_of(other)]
@@ -101,20 +101,16 @@ def build_settings(method: type[Method], values: dict[str, Any], *, resume: bool
     Raises:
         ConfigError: Values that can't be, or don't go together.
     """
-    options = _share(values, method)
-    training = {"output_dir": DEFAULT_OUTPUT} | _share(values, DualSelectConfig)
+    options = share_of(method, values)
+    training = {"output_dir": DEFAULT_OUTPUT} | share_of(DualSelectConfig, values)
     try:
         return Settings(
             training=DualSelectConfig(**training, method=method.name, method_options=options),
             method=method.from_options(options),
-            model=ModelArguments(**_share(values, ModelArguments)),
-            data=DataArguments(**_share(values, DataArguments)),
+            model=ModelArguments(**share_of(ModelArguments, values)),
+            data=DataArguments(**share_of(DataArguments, values)),
             resume=resume,
         )
     except (ValueError, TypeError, ImportError) as error:
         # Raised by TRL and transformers for settings that do not go together.
         raise ConfigError(one_line(error)) from error
-
-
-def _share(values: dict[str, Any], owner: type) -> dict[str, Any]:
-    return {option.name: values[option.name] for option in fields(owner) if option.name in values}

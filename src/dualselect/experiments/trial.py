@@ -16,13 +16,13 @@ from typing import Any, Literal
 
 from dualselect.errors import ConfigError, one_line
 from dualselect.files import replacing
+from dualselect.training.checkpoint import is_whole
 
 SETTINGS_FILE = "cell-settings.json"
 STATE_FILE = "cell.json"
 ERROR_FILE = "error.txt"
 
 _ABSENT = "(absent)"
-_CHECKPOINT_END = "trainer_state.json"  # what transformers writes last
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,10 @@ def begin(cell: Cell) -> bool:
     if there is None or settings_hash(there) != cell.hash:
         _write_json(cell.folder / SETTINGS_FILE, json.loads(_canonical(cell.settings)))
     checkpoints = list(cell.folder.glob("checkpoint-*"))
-    whole = [folder for folder in checkpoints if (folder / _CHECKPOINT_END).is_file()]
-    for folder in set(checkpoints) - set(whole):
+    broken = [folder for folder in checkpoints if is_whole(folder) is not None]
+    for folder in broken:
         shutil.rmtree(folder)
-    return bool(whole)
+    return len(broken) < len(checkpoints)
 
 
 def record(cell: Cell, state: CellState) -> None:

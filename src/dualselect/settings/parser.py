@@ -1,47 +1,125 @@
-"""An argument parser whose errors are ConfigErrors with the nearest names."""
+"""The parser of every command: flags from dataclasses of settings, and one-line errors with the nearest names."""
 
 import argparse
-from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from dualselect.errors import ConfigError, nearest
+from dualselect.settings.config_file import Entry
+from dualselect.settings.flags import add_flag, may_be_none
+
+Settings = TypeVar("Settings")
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Raises a ConfigError where argparse would print its usage and exit.
+    """Parses the arguments of one command; a ConfigError where argparse would print its usage and exit.
 
     Args:
-        unread: Name under which the namespace gets all arguments as they are, for a command that parses them itself.
+        command: Name of the command; empty for `dualselect` itself.
+        about: What its help page says first.
         **kwargs: What `argparse.ArgumentParser` takes.
     """
 
-    def __init__(self, *, unread: str | None = None, **kwargs: Any) -> None:
-        super().__init__(allow_abbrev=False, **kwargs)
-        self._unread = unread
+    def __init__(self, command: str = "", about: str = "", **kwargs: Any) -> None:
+        super().__init__(
+            prog=f"dualselect {command}".strip(),
+            description=about,
+            formatter_class=_HelpFormatter,
+            allow_abbrev=False,
+            **kwargs,
+        )
+        self._may_be_none: set[str] = set()
+        self._rare: list[argparse.Action] = []
 
-    def parse_known_args(  # type: ignore[override]
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> tuple[argparse.Namespace, list[str]]:
-        """Parse as argparse does, unless the arguments are to stay unread."""
-        if self._unread is None:
-            return super().parse_known_args(args, namespace)
-        namespace = namespace or argparse.Namespace()
-        vars(namespace).update(self._defaults)
-        setattr(namespace, self._unread, list(args or ()))
-        return namespace, []
+    def add_settings(
+        self, owner: type, title: str, *, only: Sequence[str] = (), but: Sequence[str] = (), is_rare: bool = False
+    ) -> None:
+        """Add a group with a flag for every field of a dataclass.
+
+        Args:
+            owner: The dataclass.
+            title: Title of the group.
+            only: Names of the fields to take, in their order; none for all.
+            but: Names of the fields to leave out.
+            is_rare: Whether `print_settings` leaves them out unless everything is asked for.
+        """
+        group, annotations = self.add_argument_group(title), get_type_hints(owner)
+        options = {option.name: option for option in fields(owner) if option.init and option.name not in but}
+        for name in only or options:
+            actions = add_flag(group, options[name], annotations[name])
+            if may_be_none(annotations[name]):
+                self._may_be_none.add(name)
+            if is_rare:
+                self._rare += actions
+
+    @property
+    def flags(self) -> list[str]:
+        """All flags, spelled with underscores."""
+        return [flag for flag in self._option_string_actions if "-" not in flag[2:]]
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Return the parsed arguments.
+
+        Raises:
+            ConfigError: An unknown, missing or malformed argument.
+        """
+        namespace, rest = self.parse_known_args(argv)
+        if rest:
+            raise unknown_argument(rest[0], self.flags, f"{self.prog} --help")
+        return namespace
+
+    def knows(self, name: str) -> bool:
+        """Return whether a file may set `name`."""
+        return f"--{name}" in self._option_string_actions
+
+    def parse_value(self, name: str, entry: Entry) -> dict[str, Any]:
+        """Return a setting's name and value, read from a file as strictly as from a flag.
+
+        Raises:
+            ConfigError: The value has the wrong type or is none of the setting's choices.
+        """
+        action = self._option_string_actions[f"--{name}"]
+        value = entry.value
+        if value is None:
+            if action.dest not in self._may_be_none:
+                raise ConfigError(f"{entry.place}: '{name}' has no value; give one or leave the line out")
+            return {action.dest: None}
+        if value == [] or isinstance(value, dict) or (isinstance(value, list) and action.nargs != "+"):
+            return {action.dest: value}
+        words = [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={value}"]
+        required, action.required = action.required, False
+        try:
+            return vars(self.parse_known_args(words)[0])
+        except ConfigError as error:
+            raise ConfigError(f"{entry.place}: {error}") from error
+        finally:
+            action.required = required
+
+    def print_settings(self, *, full: bool) -> None:
+        """Print the help page, with the rarely needed settings only if `full`."""
+        for action in [] if full else self._rare:
+            action.help = argparse.SUPPRESS
+        self.print_help()
 
     def error(self, message: str) -> NoReturn:
         """Raise a ConfigError with argparse's message."""
-        raise ConfigError(f"{message}; see `{self.prog} --help`")
+        raise ConfigError(f"{message.removeprefix('argument ')}; see `{self.prog} --help`")
 
-    def flags_of(self, command: str | None) -> list[str]:
-        """Return the flags of a command of this parser, or its own for None."""
-        if command is None:
-            return list(self._option_string_actions)
-        for action in self._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                return list(action.choices[command]._option_string_actions)
-        return []
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=36)
+
+
+def share_of(owner: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of some values that are fields of a dataclass."""
+    return {option.name: values[option.name] for option in fields(owner) if option.name in values}
+
+
+def settings_from(owner: type[Settings], given: argparse.Namespace) -> Settings:
+    """Return a dataclass of settings made from what was parsed, with its own defaults for the rest."""
+    return owner(**share_of(owner, vars(given)))
 
 
 def unknown_argument(argument: str, known: Iterable[str], help_command: str) -> ConfigError:

@@ -60,6 +60,7 @@ class DualSelectTrainer(SFTTrainer):
         reference_dataset: The pool of safe responses, in TRL's forms, prepared by the same code as the task.
         pools: Further data sets that a method needs, by name (`harmful`, `utility`, ...).
         method: A method, or its name; None takes `args.method` with `args.method_options`.
+        settings: What else `config.yaml` should contain, such as where model and data came from.
         **kwargs: What else `trl.SFTTrainer` takes (`processing_class`, `peft_config`, `callbacks`, ...).
 
     Raises:
@@ -77,6 +78,7 @@ class DualSelectTrainer(SFTTrainer):
         reference_dataset: Dataset | None = None,
         method: str | Method | None = None,
         pools: Mapping[str, Dataset] | None = None,
+        settings: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         args = own_copy(args)
@@ -100,8 +102,7 @@ class DualSelectTrainer(SFTTrainer):
         self.data = data
         self.data_collator = IndexCollator(self.data_collator, supervised_positions)
         self.run_folder = Path(args.output_dir)
-        #: What else `config.yaml` should contain, such as where model and data came from.
-        self.extra_settings: dict[str, Any] = {}
+        self._further_settings = dict(settings or {})
         self.watch = self._watch(params)
         self.record = RunRecord(self.run_folder)
         self.run = TrainingRun(
@@ -377,7 +378,7 @@ class DualSelectTrainer(SFTTrainer):
         training = {option.name: getattr(self.args, option.name) for option in fields(self.args) if option.init}
         del training["method_options"]
         training["eval_on_start"] = self._evaluates_on_start
-        return training | {"method": self.method.name} | asdict(self.method) | self.extra_settings
+        return training | {"method": self.method.name} | asdict(self.method) | self._further_settings
 
     def _check_steps(self) -> None:
         if self.state.global_step == 0:
