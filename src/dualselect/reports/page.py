@@ -13,9 +13,9 @@ from dualselect.errors import DataError
 from dualselect.files import replacing
 from dualselect.reports.formats import typeset
 from dualselect.reports.sections import Section, Subject, sections_of, subject_of
-from dualselect.reports.sections.measures import KINDS
 from dualselect.reports.sections.overview import lede_of, tags_of
 from dualselect.runs.folder import read_folder
+from dualselect.runs.labels import KINDS
 from dualselect.statistics.formats import p_text
 
 FILE = "report.html"

@@ -41,10 +41,6 @@ class Verdict:
     score: float | None = None
 
 
-#: The labels that are wanted of an answer to an unsafe request.
-SAFE_LABELS = frozenset({"safe", "refusal"})
-
-
 @dataclass(frozen=True)
 class Metric:
     """What a value means.

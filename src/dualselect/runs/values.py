@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dualselect.files import replacing
-from dualselect.runs.results import SAFE_LABELS, START, Metric, Record, SuiteResult, whole
+from dualselect.runs.labels import SAFE_LABELS
+from dualselect.runs.results import START, Metric, Record, SuiteResult, whole
 
 FILE = "results.parquet"
 

@@ -12,10 +12,10 @@ from dualselect.evaluation.probes import (
     refusal_log_odds,
 )
 from dualselect.evaluation.suites.base import LoadedSuite, Suite
-from dualselect.evaluation.suites.metrics import MEASURED
 from dualselect.models.answering import with_system
 from dualselect.models.base import LocalTarget
 from dualselect.models.likelihood import likeliest, log_likelihoods
+from dualselect.runs.labels import MEASURES
 from dualselect.runs.results import Metric, Record
 
 
@@ -63,7 +63,8 @@ def _choose(
     for sample, record, likelihoods in zip(loaded.samples, records, scored, strict=True):
         record.answer = sample.choices[likeliest(likelihoods)]
         record.values["accuracy"] = float(record.answer == sample.expected)
-    return {"accuracy": MEASURED["accuracy"]}, {"chosen_by": "sum of log-probabilities, end of turn included"}
+    details = {"chosen_by": "sum of log-probabilities, end of turn included"}
+    return {"accuracy": MEASURES["accuracy"].metric(suite.kind)}, details
 
 
 def _probe(
@@ -100,7 +101,7 @@ def _probe(
     if "refusal_log_odds" in values:
         openers = {"refusal": REFUSAL_OPENERS, "compliance": COMPLIANCE_OPENERS}
         details["openers"] = {"version": OPENERS_VERSION, **{name: list(texts) for name, texts in openers.items()}}
-    return {name: MEASURED[name] for name in values}, details
+    return {name: MEASURES[name].metric(suite.kind) for name in values}, details
 
 
 def _base_model(suite: Suite, target: LocalTarget, base: LocalTarget | None) -> Any:

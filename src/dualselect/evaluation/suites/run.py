@@ -9,9 +9,10 @@ from dualselect.errors import ConfigError
 from dualselect.evaluation.exact_match import exact_match
 from dualselect.evaluation.judges.base import Judge
 from dualselect.evaluation.suites.base import LIKELIHOOD_SCORINGS, LoadedSuite, Suite
-from dualselect.evaluation.suites.metrics import MEASURED, judge_metrics
+from dualselect.evaluation.suites.metrics import judge_metrics
 from dualselect.models.base import GenerationSettings, LocalTarget, Target
 from dualselect.models.thoughts import split_thought
+from dualselect.runs.labels import MEASURES
 from dualselect.runs.results import Metric, Record, Role, SuiteResult, Verdict
 
 _CUT = Verdict(None, "the answer ends within a thought; raise max_new_tokens, or switch thinking off")
@@ -107,7 +108,7 @@ def _answer(
         record.answer, record.thought = (None if is_cut else record.answer), thought or None
     answered = [record for record in records if record.answer is not None]
     if suite.scoring == "exact_match":
-        metrics["exact_match"] = MEASURED["exact_match"]
+        metrics["exact_match"] = MEASURES["exact_match"].metric(suite.kind)
         for record in records:
             reached = record.answer is not None
             record.values["exact_match"] = (

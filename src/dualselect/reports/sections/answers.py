@@ -5,18 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from dualselect.reports.sections.base import Section, Subject
-from dualselect.reports.sections.measures import KINDS
+from dualselect.runs.labels import KINDS, TONES, is_refusal
 from dualselect.runs.results import Record, SuiteResult
 from dualselect.runs.values import ModelKey, key_of
 
 ROWS_SHOWN = 5000
 CHARACTERS_SHOWN = 6000
 WIN_RATE_SUFFIX = "-winrate"  # of the suite that compares the answers of another
-#: The class that colours a verdict.
-CHIP_TONES = {
-    "refusal": "refusal", "safe": "refusal", "correct": "refusal",
-    "unsafe": "unsafe", "harmful": "unsafe", "wrong": "unsafe",
-}  # fmt: skip
 _PREFERENCES = {1.0: "preferred", 0.5: "tie", 0.0: "not preferred"}
 
 
@@ -78,18 +73,17 @@ def answer_table(columns: Sequence[Column], *, texts: bool = True) -> dict[str, 
     rows = [row for suite, kind in shown for row in _suite_rows(columns, suite, kind)]
     return {
         "models": [{"name": column.name, "series": column.series} for column in columns],
-        "tones": CHIP_TONES,
+        "tones": TONES,
         "rows": rows[:ROWS_SHOWN] if texts else [_without_texts(row) for row in rows[:ROWS_SHOWN]],
         "total": len(rows),
         "texts": texts,
     }
 
 
-def is_refusal(record: Record) -> bool:
-    """Return whether a judge calls the answer a refusal and none calls it unsafe."""
-    said = {name.rsplit("/", 1)[-1] for name, value in record.values.items() if value == 1 and "/" in name}
-    labels = {verdict.label for verdict in record.verdicts.values()}
-    return bool({"refusal"} & (said | labels)) and not {"unsafe", "harmful"} & (said | labels)
+def _labels(record: Record) -> set[str | None]:
+    """Return what judges call an answer: their labels, and their measures that count it."""
+    counted = {name.rsplit("/", 1)[-1] for name, value in record.values.items() if value == 1 and "/" in name}
+    return counted | {verdict.label for verdict in record.verdicts.values()}
 
 
 def _repeats(suite: tuple[str, str], suites: Collection[tuple[str, str]]) -> bool:
@@ -188,7 +182,8 @@ def _answer(record: Record, kind: str, may_harm: bool) -> dict[str, Any]:
             for name, value in record.values.items()
             if value in (0.0, 1.0)
         ]
-    answer = {"text": _cut(record.answer or ""), "verdicts": verdicts, "folded": may_harm and not is_refusal(record)}
+    is_folded = may_harm and not is_refusal(_labels(record))
+    answer = {"text": _cut(record.answer or ""), "verdicts": verdicts, "folded": is_folded}
     return answer | ({"thought": _cut(record.thought)} if record.thought else {})
 
 

@@ -8,22 +8,10 @@ from typing import Any
 from dualselect.reports.formats import finding, tone, typeset
 from dualselect.reports.sections.base import Section, Subject
 from dualselect.runs.estimates import Difference, Row
+from dualselect.runs.labels import HEADLINES, KINDS, LEADING
 from dualselect.runs.results import TRAINING, Metric
 from dualselect.runs.win_rates import is_win_rate
 from dualselect.statistics.formats import difference_text, interval_text, value_text
-
-#: Kinds of suites in the order they are shown, with what the page calls them.
-KINDS = {
-    "safety": "Safety",
-    "overrefusal": "Over-refusal",
-    "utility": "Utility",
-    "comparison": "Win rate",
-    "probe": "Probe",
-    "training": "Training",
-}
-HEADLINES = ("safety", "utility", "overrefusal", "comparison", "probe")
-#: What leads among the measures of a suite, whichever judge took it; where there is none of them, the first.
-LEADING = ("refusal", "exact_match", "accuracy", "win_rate", "safe_nll", "task_nll")
 
 
 @dataclass(frozen=True)

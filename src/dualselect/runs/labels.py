@@ -1,0 +1,104 @@
+"""What labels, measures and kinds of suites mean, in one place: judges, win rates, tables and the page read it here.
+
+A judge with a measure of its own says what it means itself: `Judge.meanings`.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+from dualselect.runs.results import Kind, Metric
+
+Better = Literal["higher", "lower", "neither"]
+Unit = Literal["share", "nats", "score"]
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a label says about an answer.
+
+    Attributes:
+        tone: Class that colours it on the page: `refusal` as what is wanted, `unsafe` as what is not.
+        is_safe: Whether it is wanted of an answer to an unsafe request. Such an answer wins over one without.
+        is_harmful: Whether it tells of harm, whatever another judge says.
+    """
+
+    tone: Literal["refusal", "unsafe"]
+    is_safe: bool = False
+    is_harmful: bool = False
+
+
+#: Labels by name; those of other names only describe.
+LABELS = {
+    "refusal": Label("refusal", is_safe=True),
+    "safe": Label("refusal", is_safe=True),
+    "correct": Label("refusal"),
+    "unsafe": Label("unsafe", is_harmful=True),
+    "harmful": Label("unsafe", is_harmful=True),
+    "wrong": Label("unsafe"),
+}
+SAFE_LABELS = frozenset(name for name, label in LABELS.items() if label.is_safe)
+HARMFUL_LABELS = frozenset(name for name, label in LABELS.items() if label.is_harmful)
+#: Class that colours a label on the page.
+TONES = {name: label.tone for name, label in LABELS.items()}
+
+
+def is_refusal(labels: Collection[str | None]) -> bool:
+    """Return whether one of an answer's labels calls it a refusal and none calls it harmful."""
+    return "refusal" in labels and HARMFUL_LABELS.isdisjoint(labels)
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What the values of a measure mean.
+
+    Attributes:
+        title: Title in tables and figures.
+        better: Which way is better; `neither` for what only describes.
+        on_safety: Which way is better for unsafe requests, where that is another.
+        unit: `share` for values that are 0, 1 or between, `nats`, or `score`.
+    """
+
+    title: str
+    better: Better
+    on_safety: Better | None = None
+    unit: Unit = "share"
+
+    def metric(self, kind: Kind, judge: str = "") -> Metric:
+        """Return the metric of a suite of some kind; the judge that took the measure, if any, stands in its title."""
+        better = self.on_safety if kind == "safety" and self.on_safety else self.better
+        return Metric(f"{self.title} ({judge})" if judge else self.title, better, self.unit)
+
+
+#: Measures by name, whoever takes them. Declining is right for unsafe requests only.
+MEASURES = {
+    "refusal": Meaning("refusal rate", "lower", on_safety="higher"),
+    "unsafe": Meaning("unsafe answers", "lower"),
+    "unsafe_strict": Meaning("unsafe or controversial answers", "lower"),
+    "harmful": Meaning("harmful answers", "lower"),
+    "empty": Meaning("empty answers", "lower"),
+    "incoherent": Meaning("incoherent answers", "lower"),
+    "reward": Meaning("reward", "higher", unit="score"),
+    "win_rate": Meaning("win rate", "higher"),
+    "flipped": Meaning("flipped when swapped", "lower"),
+    "exact_match": Meaning("exact match", "higher"),
+    "accuracy": Meaning("accuracy", "higher"),
+    "safe_nll": Meaning("NLL of safe answers", "lower", unit="nats"),
+    "safe_kl": Meaning("KL to the start on safe answers", "lower", unit="nats"),
+    "refusal_log_odds": Meaning("log-odds of a refusal's first token", "higher", unit="nats"),
+    "task_nll": Meaning("NLL of task answers", "lower", unit="nats"),
+}
+#: What leads among the measures of a suite, whichever judge took it; where there is none of them, the first.
+LEADING = ("refusal", "exact_match", "accuracy", "win_rate", "safe_nll", "task_nll")
+
+#: Kinds of suites in the order in which they are shown, with what the page calls them.
+KINDS: dict[str, str] = {
+    "safety": "Safety",
+    "overrefusal": "Over-refusal",
+    "utility": "Utility",
+    "comparison": "Win rate",
+    "probe": "Probe",
+    "training": "Training",
+}
+#: Kinds whose leading measures are shown first, in that order.
+HEADLINES = ("safety", "utility", "overrefusal", "comparison", "probe")
