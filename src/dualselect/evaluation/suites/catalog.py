@@ -2,16 +2,15 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import yaml
 
-from dualselect.errors import ConfigError, DataError, nearest, one_line
+from dualselect.errors import ConfigError, nearest, one_line
 from dualselect.evaluation.suites.base import Reader, Scoring, Suite
 from dualselect.evaluation.suites.layouts import expected_number, harmbench, hex_phi, with_expected, xstest
-from dualselect.evaluation.suites.metrics import MEASURED
 from dualselect.evaluation.suites.readers import (
     answered,
     conversations,
@@ -22,6 +21,7 @@ from dualselect.evaluation.suites.readers import (
 )
 from dualselect.registry import Registry
 
+_HERE = Path(__file__).parent
 KINDS = ("safety", "overrefusal", "utility", "probe")
 _SAFE_MEASURES = ("safe_nll", "safe_kl", "refusal_log_odds")
 _MEASURES = (*_SAFE_MEASURES, "task_nll")
@@ -62,8 +62,8 @@ def get_suite(text: str) -> Suite:
             a YAML file declares.
 
     Raises:
-        ConfigError: There is no such suite (the nearest names are offered), or it cannot be declared so.
-        DataError: Its data file does not exist.
+        ConfigError: There is no such suite (the nearest names are offered), it cannot be declared so, or its data file
+            does not exist.
     """
     if "=" in text:
         return _from_data(text)
@@ -118,7 +118,7 @@ def _from_data(text: str) -> Suite:
     entry = {"source": source.strip(), **({"kind": kind} if colon else {})}
     suite = _suite(name, entry, place, Path())
     if suite.source and Path(suite.source).suffix.lower() in _DATA_FILES and not Path(suite.source).exists():
-        raise DataError(f"{place}: {suite.source}: no such file; check the path")
+        raise ConfigError(f"{place}: {suite.source}: no such file; check the path")
     return _unlike_the_catalog(suite, place)
 
 
@@ -169,7 +169,8 @@ def _suite(name: str, entry: Mapping[Any, Any], place: str, folder: Path) -> Sui
     """Return the suite of an entry; paths in it are relative to `folder`."""
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{place}: the name '{name}' is not made of letters, digits, - and _; rename it")
-    fields = {key: _value(key, value, place) for key, value in entry.items()}
+    known = _KEYS if folder == _HERE else {key: check for key, check in _KEYS.items() if key != "embedded"}
+    fields = {key: _value(key, value, known, place) for key, value in entry.items()}
     if sum(key in fields for key in ("source", "embedded", "advice")) != 1:
         raise ConfigError(
             f"{place}: needs either source or advice; write `source: prompts.jsonl`, or `advice: ...` where the data "
@@ -194,10 +195,10 @@ def _source(source: str, folder: Path) -> str:
     return str(folder / path) if is_path else source
 
 
-def _value(key: Any, value: Any, place: str) -> Any:
-    check = _KEYS.get(key)
+def _value(key: Any, value: Any, known: Mapping[str, Callable[[Any, str], Any]], place: str) -> Any:
+    check = known.get(key)
     if check is None:
-        raise ConfigError(f"{place}: unknown key '{key}'{nearest(str(key), _KEYS)}")
+        raise ConfigError(f"{place}: unknown key '{key}'{nearest(str(key), known)}")
     return check(value, f"{place}: {key}")
 
 
@@ -223,9 +224,7 @@ def _truth(value: Any, place: str) -> bool:
     return value
 
 
-def _one_of(choices: Iterable[str]) -> Callable[[Any, str], str]:
-    known = tuple(choices)
-
+def _one_of(known: Sequence[str]) -> Callable[[Any, str], str]:
     def check(value: Any, place: str) -> str:
         if value not in known:
             raise ConfigError(f"{place} is {value!r}{nearest(str(value), known)}")
@@ -235,7 +234,7 @@ def _one_of(choices: Iterable[str]) -> Callable[[Any, str], str]:
 
 
 def _measures(value: Any, place: str) -> tuple[str, ...]:
-    check = _one_of(name for name in MEASURED if name in _MEASURES)
+    check = _one_of(_MEASURES)
     return tuple(check(name, place) for name in _texts(value, place))
 
 
@@ -250,7 +249,7 @@ _KEYS: dict[str, Callable[[Any, str], Any]] = {
     "scoring": _one_of(get_args(Scoring)),
     "reader": _any,
     "source": _text,
-    "embedded": _text,
+    "embedded": _text,  # a file of this package
     "advice": _text,
     "split": _text,
     "labels": _texts,
@@ -319,4 +318,4 @@ def _reader(value: Any, labels: tuple[str, ...], place: str) -> Reader:
 
 
 SUITES = _Suites("suite")
-SUITES.add("catalog", Path(__file__).with_name("catalog.yaml"))
+SUITES.add("catalog", _HERE / "catalog.yaml")
