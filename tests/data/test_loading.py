@@ -362,7 +362,7 @@ def test_a_hub_that_cannot_be_reached_is_told_in_a_line(monkeypatch):
         raise ConnectionError("no route")
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    with pytest.raises(DataError, match="owner/name: is no local file or folder, and the hub cannot be reached"):
+    with pytest.raises(DataError, match="owner/name: not a local file or folder, and the hub cannot be reached"):
         load_samples("owner/name")
 
 

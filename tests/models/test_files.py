@@ -41,7 +41,7 @@ def test_a_model_of_the_hub_is_known_by_its_commit(tiny_model_dir, tmp_path, mon
 
 
 def test_a_model_that_neither_folder_nor_hub_holds_is_named():
-    with pytest.raises(ConfigError, match="lab/none: is no folder here, and the hub does not give such a model"):
+    with pytest.raises(ConfigError, match="lab/none: not a local folder, and not found on the hub"):
         locate("lab/none")
 
 
@@ -56,19 +56,19 @@ def test_a_run_that_did_not_end_points_to_its_checkpoints(tmp_path):
     for step in (10, 20):
         (tmp_path / f"checkpoint-{step}").mkdir()
         os.utime(tmp_path / f"checkpoint-{step}", (step, step))
-    with pytest.raises(ConfigError, match=r"did not end: .* such as .*checkpoint-20"):
+    with pytest.raises(ConfigError, match=r"is unfinished: .* such as .*checkpoint-20"):
         locate(str(tmp_path))
 
 
 def test_a_folder_with_something_else_says_what_is_missing(tmp_path):
-    with pytest.raises(ConfigError, match=r"holds neither adapter_config.json nor config.json"):
+    with pytest.raises(ConfigError, match=r"contains neither adapter_config.json nor config.json"):
         locate(str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"holds no \*.safetensors"):
+    with pytest.raises(ConfigError, match=r"contains no \*.safetensors"):
         locate(str(tmp_path))
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"holds no adapter_model.safetensors"):
+    with pytest.raises(ConfigError, match=r"contains no adapter_model.safetensors"):
         locate(str(tmp_path))
 
 
@@ -77,7 +77,7 @@ def test_an_adapter_without_a_base_is_named(make_adapter, content):
     folder = make_adapter("adapter")
     (folder / "adapter_config.json").write_text(content)
     with pytest.raises(
-        ConfigError, match=r"adapter_config.json: (is no adapter configuration|base_model_name_or_path)"
+        ConfigError, match=r"adapter_config.json: (not an adapter configuration|base_model_name_or_path)"
     ):
         locate(str(folder)).adapter_config()
 

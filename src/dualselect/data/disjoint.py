@@ -68,7 +68,7 @@ def keep_apart(sets: Mapping[str, Dataset], policy: str) -> dict[str, Dataset]:
     A warning tells which sets cannot be compared, such as tokenised ones with conversations.
 
     Args:
-        sets: As `run_overlaps` takes them.
+        sets: Sets by name, as `run_overlaps` takes them.
         policy: 'error' stops; 'drop' leaves prompts of the task out of the pools, and prompts of both out of the
             evaluation sets; 'ignore' lets the task and the pools share prompts.
 

@@ -76,12 +76,12 @@ class ContentIds:
 
 
 def content_hash(content: Any) -> str:
-    """Return 16 hexadecimal digits that stand for a content of JSON's types."""
+    """Return 16 hexadecimal digits that identify a content of JSON's types."""
     return sha1(_canonical(content), usedforsecurity=False).hexdigest()[:16]
 
 
 def content_digest(dataset: Dataset, ids: Sequence[str] = ()) -> str:
-    """Return the SHA-256 over all rows in their order, and over ids where those are no column of it.
+    """Return the SHA-256 over all rows in their order, and over ids where those are not a column of it.
 
     Two data sets of one digest have the same columns, contents and ids, whatever files they come from.
     """

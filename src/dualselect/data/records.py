@@ -86,7 +86,7 @@ def hub_records(source: str, split: str) -> Iterator[dict[str, Any]]:
         yield from datasets.load_dataset(name, configuration or None, data_dir=folder or None, split=split)
     except ConnectionError as error:
         raise DataError(
-            f"{source}: is no local file or folder, and the hub cannot be reached (offline); download the data first "
+            f"{source}: not a local file or folder, and the hub cannot be reached (offline); download the data first "
             "and name the file, or check the connection"
         ) from error
     except datasets.exceptions.DatasetNotFoundError as error:

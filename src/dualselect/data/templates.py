@@ -18,7 +18,7 @@ def declared_ends(generation_config: Any, tokenizer: Any) -> list[int]:
 
 
 def end_of_turn(tokenizer: Any) -> int | None:
-    """Return the token that a chat template puts right after an answer; None where that is no special token.
+    """Return the token that a chat template puts right after an answer; None where that is not a special token.
 
     It is what a model that learned by the template ends its answers with, whatever the tokenizer calls its end.
     """

@@ -60,7 +60,7 @@ def evaluate(
         resolve: Turns a model's name into what `from_pretrained` takes.
 
     Raises:
-        ConfigError: A model, suite or judge can't be had.
+        ConfigError: A model, suite or judge could not be loaded.
         DataError: A suite can't be loaded.
     """
     judges = parse_judges(settings.judges, judge_settings)

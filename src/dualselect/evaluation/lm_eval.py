@@ -44,7 +44,7 @@ def run_lm_eval(
 
     Raises:
         ConfigError: The harness is not installed, or does not know a task.
-        DataError: The data of a task can't be had, or it has no metric that is a mean over samples.
+        DataError: The data of a task could not be loaded, or it has no metric that is a mean over samples.
     """
     harness = _installed("lm_eval")
     manager = _manager(tasks, include_path)
@@ -65,7 +65,7 @@ def run_lm_eval(
     except (OSError, ConnectionError) as error:
         cause = one_line(error)
         raise DataError(
-            f"lm-eval: the data of {', '.join(tasks)} can't be had ({cause}); check the connection"
+            f"lm-eval: could not load the data of {', '.join(tasks)} ({cause}); check the connection"
         ) from error
     seconds = round((time.perf_counter() - began) / max(len(found["samples"]), 1), 2)
     settings = {"harness": version("lm_eval"), "apply_chat_template": templated, "limit": limit}

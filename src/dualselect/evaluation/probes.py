@@ -59,9 +59,9 @@ class AnswerProbe:
     """The measures of one known answer.
 
     Attributes:
-        tokens: number of answer tokens.
-        nll: mean negative log-likelihood per answer token, in nats.
-        kl: mean KL(base || model) per answer token, in nats, or None without a base.
+        tokens: Number of answer tokens.
+        nll: Mean negative log-likelihood per answer token, in nats.
+        kl: Mean KL(base || model) per answer token, in nats, or None without a base.
     """
 
     tokens: int
@@ -82,15 +82,15 @@ def probe_answers(
     """Return one probe per sample, in order, from forward passes alone.
 
     Args:
-        model: a causal language model of transformers or PEFT.
-        samples: rows with `prompt` and `completion`, both message lists or both text.
-        base: the model to measure KL against; `model` itself, where it is a PEFT model, stands for it with its
+        model: A causal language model of transformers or PEFT.
+        samples: Rows with `prompt` and `completion`, both message lists or both text.
+        base: Model to measure KL against; `model` itself, where it is a PEFT model, stands for it with its
             adapter switched off. None leaves KL out.
-        batch_size: samples at once; halved where memory does not suffice.
+        batch_size: Samples at once; halved where memory does not suffice.
 
     Raises:
         ConfigError: `base` has a vocabulary of another size.
-        ValueError: a sample's answer holds no token.
+        ValueError: A sample's answer contains no token.
     """
     encoded = [encode_answers(tokenizer, row["prompt"], [row["completion"]])[0] for row in samples]
     models = [model] if base is None else [model, base]
@@ -120,7 +120,7 @@ def refusal_log_odds(
     mean something: how much of all refusals the openers cover depends on tokenizer and template.
 
     Raises:
-        ConfigError: the two sets have no token of their own.
+        ConfigError: The two sets have no token of their own.
     """
     refusal, compliance = opener_tokens(tokenizer)
     encoded = [EncodedAnswer(encode_prompt(tokenizer, prompt), 1) for prompt in prompts]
@@ -139,7 +139,7 @@ def opener_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
     """Return the ids of the first tokens of refusals and of compliant answers, ascending, without those of both.
 
     Raises:
-        ConfigError: one of the two has no token of its own.
+        ConfigError: One of the two has no token of its own.
     """
     firsts = [
         {tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in openers}
@@ -163,12 +163,12 @@ def mean_kl(probes: Sequence[AnswerProbe]) -> float:
     """Return the mean over all answer tokens of KL(base || model), in nats; NaN for no answers.
 
     Raises:
-        ValueError: the probes were taken without a base.
+        ValueError: The probes were taken without a base.
     """
     total = 0.0
     for probe in probes:
         if probe.kl is None:
-            raise ValueError("these probes hold no KL: give probe_answers a base")
+            raise ValueError("these probes contain no KL: give probe_answers a base")
         total += probe.kl * probe.tokens
     return total / sum(probe.tokens for probe in probes) if probes else float("nan")
 

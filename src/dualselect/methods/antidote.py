@@ -139,7 +139,7 @@ class InputNorms:
 
 
 def squared_channels(name: str, x: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Return the sum of squares of every input channel over the tokens that are no padding, `(I,)`, fp32.
+    """Return the sum of squares of every input channel over the tokens that are not padding, `(I,)`, fp32.
 
     Args:
         name: The layer, for the error.

@@ -24,11 +24,11 @@ State = tuple[dict[str, Direction], dict[str, Any]]  # directions, and values th
 class Scores(NamedTuple):
     """What is known of the candidates of an optimizer step: N samples, over its micro-batches and all processes.
 
-    Each tensor has shape `(N,)` and lies on the run's device. Candidates stand in the order of `index`, so that no
+    Each tensor has shape `(N,)` and lies on the run's device. Candidates are in the order of `index`, so that no
     decision depends on how a step is split into micro-batches or processes.
     """
 
-    index: Tensor  # type: ignore[assignment]  # of a tuple; int64, names the samples; the same sample may stand twice
+    index: Tensor  # type: ignore[assignment]  # of a tuple; int64, names the samples; the same sample may occur twice
     loss: Tensor  # nats per supervised token
     tokens: Tensor  # int64, supervised tokens
     norm: Tensor  # gradient norm, in the method's metric

@@ -13,8 +13,8 @@ class SharedBase:
     """A base model with the adapters that were put on it.
 
     Attributes:
-        model: the base model itself.
-        kind: type of its adapters, such as `LORA`; None before the first. Types can't be mixed.
+        model: Base model itself.
+        kind: Type of its adapters, such as `LORA`; None before the first. Types cannot be mixed.
     """
 
     def __init__(self, model: Any) -> None:
@@ -27,7 +27,7 @@ class SharedBase:
         """Put an adapter on the base, if it is not there yet, and return the name that it has there.
 
         Raises:
-            ConfigError: it does not fit the base.
+            ConfigError: The adapter does not fit the base.
         """
         from safetensors import SafetensorError
 

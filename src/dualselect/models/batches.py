@@ -28,16 +28,16 @@ def in_batches(
     A batch that does not fit into memory is halved and tried again.
 
     Args:
-        items: what to measure.
-        measure: returns one result for each item of a batch.
-        size: of an item. Batches hold items of like size, so that little is padding; the largest come first, so that
-            what does not fit shows at once.
-        batch_size: items at once.
-        description: what the progress bar says.
-        show_progress: whether to show it.
+        items: Items to measure.
+        measure: Function that returns one result for each item of a batch.
+        size: Size of an item. Batches contain items of like size, so that little is padding; the largest come first,
+            so that what does not fit shows at once.
+        batch_size: Items at once.
+        description: Text of the progress bar.
+        show_progress: Whether to show the bar.
 
     Raises:
-        torch.OutOfMemoryError, RuntimeError: even a single item does not fit.
+        torch.OutOfMemoryError, RuntimeError: Even a single item does not fit.
     """
     waiting = sorted(range(len(items)), key=lambda place: size(items[place]), reverse=True)
     found: dict[int, Result] = {}

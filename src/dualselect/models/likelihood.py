@@ -21,8 +21,8 @@ class Likelihood:
     """The likelihood of one completion.
 
     Attributes:
-        tokens: number of its tokens, the end of its turn among them.
-        total: sum of their log-probabilities, in nats.
+        tokens: Number of its tokens, the end of its turn among them.
+        total: Sum of their log-probabilities, in nats.
     """
 
     tokens: int
@@ -39,8 +39,8 @@ class EncodedAnswer:
     """A prompt with a completion.
 
     Attributes:
-        ids: token ids of both.
-        count: how many of them, at the end, are the completion's; at least 1.
+        ids: Token ids of both.
+        count: Number of them, at the end, that are the completion's; at least 1.
     """
 
     ids: list[int]
@@ -78,13 +78,13 @@ def log_likelihoods(
     where the tokenizer joins the end of the prompt with the beginning of one of them.
 
     Args:
-        model: a causal language model of transformers or PEFT.
-        prompts: message lists, or texts.
-        completions: for each prompt its completions, in the form of the prompt.
-        batch_size: completions at once; halved where memory does not suffice.
+        model: Causal language model of transformers or PEFT.
+        prompts: Message lists, or texts.
+        completions: For each prompt its completions, in the form of the prompt.
+        batch_size: Completions at once; halved where memory does not suffice.
 
     Raises:
-        ValueError: a completion holds no token.
+        ValueError: A completion contains no token.
     """
     encoded = [
         item
@@ -114,14 +114,14 @@ def encode_answers(tokenizer: Any, prompt: Prompt, completions: Sequence[Prompt]
     """Return the ids of a prompt with each of its completions (the end of turn counts, as in TRL).
 
     Raises:
-        ValueError: a completion holds no token.
+        ValueError: A completion contains no token.
     """
     start = encode_prompt(tokenizer, prompt)
     wholes = [_whole(tokenizer, prompt, completion) for completion in completions]
     shared = min((_common(start, whole) for whole in wholes), default=0)
     for whole, completion in zip(wholes, completions, strict=True):
         if len(whole) <= shared:
-            raise ValueError(f"an answer holds no token: {completion!r}")
+            raise ValueError(f"an answer contains no token: {completion!r}")
     return [EncodedAnswer(whole, len(whole) - shared) for whole in wholes]
 
 

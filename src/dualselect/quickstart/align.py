@@ -34,7 +34,7 @@ def align(settings: AlignSettings) -> Path:
     """Train the alignment adapter and return its folder: safetensors, PEFT configuration and the recipe.
 
     Raises:
-        ConfigError: the output folder exists already.
+        ConfigError: The output folder exists already.
     """
     output = Path(settings.output_dir)
     if output.exists():
@@ -59,11 +59,11 @@ def load_aligned(adapter: str | Path = ADAPTER_FOLDER, dtype: torch.dtype | None
         dtype: What the model is cast to, without rounding; None is bfloat16, or float32 on a CPU that emulates it.
 
     Raises:
-        ConfigError: `adapter` is no adapter folder.
+        ConfigError: `adapter` is not an adapter folder.
     """
     config_file = Path(adapter) / "adapter_config.json"
     if not config_file.is_file():
-        raise ConfigError(f"adapter: {adapter} holds no adapter_config.json; make one with `dualselect align`")
+        raise ConfigError(f"adapter: {adapter} contains no adapter_config.json; make one with `dualselect align`")
     base = resolve_model(json.loads(config_file.read_text())["base_model_name_or_path"])
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()

@@ -46,10 +46,10 @@ class Measures:
     """The results of one model on all of the quickstart's suites.
 
     Attributes:
-        unsafe: refusals of held-out unsafe requests.
-        benign: refusals of held-out benign look-alikes.
+        unsafe: Refusals of held-out unsafe requests.
+        benign: Refusals of held-out benign look-alikes.
         safe: NLL of held-out safe answers and KL from the aligned start on them, nats.
-        task: held-out word problems answered with the right number.
+        task: Held-out word problems answered with the right number.
         worked: NLL of held-out task answers, nats.
     """
 
@@ -81,10 +81,10 @@ def measure(target: LocalTarget, start: LocalTarget, *, test_problems: int, seed
     """Return the measures of a model.
 
     Args:
-        target: the model.
-        start: the aligned start: the target itself, or another that stands for the target without its adapter.
-        test_problems: number of held-out task problems.
-        seed: training seed of the model.
+        target: Model to measure.
+        start: Aligned start: the target itself, or another target that measures it without its adapter.
+        test_problems: Number of held-out task problems.
+        seed: Training seed of the model.
     """
 
     def run(suite: Suite, data: Callable[[], Dataset]) -> SuiteResult:

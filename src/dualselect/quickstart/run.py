@@ -40,9 +40,9 @@ class Outcome:
     """A measured model and what its training took.
 
     Attributes:
-        measures: the figures.
-        poison_kept: presentations of poison samples that were trained on.
-        seconds: wall time of training, refreshes included, without loading and measuring.
+        measures: Figures of the model.
+        poison_kept: Presentations of poison samples that were trained on.
+        seconds: Wall time of training, refreshes included, without loading and measuring.
     """
 
     measures: Measures
@@ -54,8 +54,8 @@ def quickstart(settings: QuickstartSettings) -> dict[str, Any]:
     """Run the comparison, print the table, write the results into the output folder and return the summary.
 
     Raises:
-        ConfigError: the output folder holds something else than an earlier quickstart.
-        DataError: the default model can't be fetched.
+        ConfigError: The output folder contains something other than an earlier quickstart.
+        DataError: The default model could not be fetched.
     """
     start = time.perf_counter()
     output = Path(settings.output_dir)
@@ -87,7 +87,7 @@ def _methods(settings: QuickstartSettings) -> dict[str, dict[str, Any]]:
 def _prepare_folder(output: Path, settings: QuickstartSettings) -> None:
     """Clear what an earlier quickstart left, so that no result is ever a mixture of two runs."""
     if output.exists() and any(output.iterdir()) and not (output / SETTINGS_FILE).is_file():
-        raise ConfigError(f"output_dir: {output} is not empty and holds no earlier quickstart; name another folder")
+        raise ConfigError(f"output_dir: {output} is not empty and contains no earlier quickstart; name another folder")
     for name in (ALIGNED, *_methods(settings)):
         shutil.rmtree(output / name, ignore_errors=True)
     (output / SUMMARY_FILE).unlink(missing_ok=True)

@@ -55,7 +55,7 @@ def task_samples(count: int, poison_share: float = 0.2, seed: int = 0) -> Datase
     """Return `count` shuffled task samples, of which the share `poison_share` (rounded) is poison.
 
     Raises:
-        ConfigError: the share lies outside [0, 1) or asks for more poison than there is.
+        ConfigError: The share is outside [0, 1), or asks for more poison than there is.
     """
     rng = random.Random(f"task-{seed}")
     poison = _rows("poison.jsonl")

@@ -13,11 +13,11 @@ class DroppedSample:
     """A task sample that selection left out.
 
     Attributes:
-        id: of the sample.
-        seen: times it was a candidate after warm-up.
-        dropped: times it was left out of these.
-        loss: mean when it was left out, nats.
-        cosine: mean with the reference direction when it was left out; None for a method that measures none.
+        id: Id of the sample.
+        seen: Times it was a candidate after warm-up.
+        dropped: Times it was left out of these.
+        loss: Mean loss when it was left out, in nats.
+        cosine: Mean cosine with the reference direction when it was left out; None for a method that measures none.
     """
 
     id: str
@@ -31,10 +31,10 @@ def most_dropped(tasks: pa.Table, references: pa.Table | None, limit: int) -> li
     """Return the samples dropped most: highest share first, then most often, then lowest cosine.
 
     Args:
-        tasks: logged task candidates.
-        references: logged references, None without any. What came before their first refresh is warm-up, in which
+        tasks: Logged task candidates.
+        references: Logged references; None without any. What came before their first refresh is warm-up, in which
             everything is kept, and does not count. Samples without a finite loss or gradient do not count either.
-        limit: most samples to return.
+        limit: Most samples to return.
     """
     first = pc.min(references["step"]).as_py() if references is not None and references.num_rows else 0
     usable = pc.and_(pc.greater_equal(tasks["step"], first), pc.is_null(tasks["dropped_reason"]))

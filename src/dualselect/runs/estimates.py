@@ -59,7 +59,7 @@ class Difference:
         other: Label of the other method, or `an even 50%` for a win rate.
         estimate: Estimate of the difference.
         seeds: Seeds that both have been trained with, on which it rests; empty where models have none.
-        p_holm: p-value, adjusted for the number of methods that are compared; None for a win rate.
+        p_holm: P-value, adjusted for the number of methods that are compared; None for a win rate.
         detectable: Smallest difference that these prompts would have shown with a chance of 80%; None under several
             seeds.
     """

@@ -14,7 +14,7 @@ FILE = "metrics.jsonl"
 class MetricsFile(TrainerCallback):
     """Appends every log event to `<run folder>/metrics.jsonl`.
 
-    A run that goes on from a checkpoint first drops what was logged after it; a fresh run starts a new file.
+    A run that continues from a checkpoint first drops what was logged after it; a fresh run starts a new file.
     """
 
     def __init__(self, run_folder: Path) -> None:

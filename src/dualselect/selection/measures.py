@@ -19,7 +19,7 @@ class Column:
         kind: What is measured.
         read: Returns the column's values of a batch, `(B, ...)`.
         direction: What gradients are compared with, if anything.
-        metric: In which metric; None is the plain inner product.
+        metric: Metric of the inner products; None is the plain one.
         reads_gradients: Whether gradients are needed besides losses.
         keeps_gradients: Whether they are needed as a whole, and not only their norms and cosines.
     """

@@ -217,7 +217,7 @@ def choose_references(
         nu: Weight of the cosine.
         scaling: How both are made comparable; see `score`.
         tau: Temperature of softmax weights; None gives the chosen references equal weights.
-        metric: In which metric gradients are compared; None is the plain inner product.
+        metric: Metric in which gradients are compared; None is the plain inner product.
     """
     wanted = [measures.loss(), measures.norm(metric)]
     if direction is not None:

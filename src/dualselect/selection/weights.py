@@ -74,7 +74,7 @@ def token_budget(score: Tensor, index: Tensor, tokens: Tensor, fraction: float) 
         score: Shape `(N,)`.
         index: Shape `(N,)`, integers that name the candidates.
         tokens: Shape `(N,)`, int64, supervised tokens of each candidate.
-        fraction: In (0, 1], taken to the nearest billionth; 1 keeps all.
+        fraction: Share in (0, 1], taken to the nearest billionth; 1 keeps all.
     """
     return _within(score, index, tokens, _budget(score, tokens, fraction))
 
@@ -104,7 +104,7 @@ class TokenBudget:
 
     Args:
         fraction: Share of the supervised tokens to keep, in (0, 1], taken to the nearest billionth.
-        carry: Whether to carry the surplus over; without, each step stands alone.
+        carry: Whether to carry the surplus over; otherwise each step has its own budget.
     """
 
     def __init__(self, fraction: float, carry: bool = True) -> None:

@@ -2,7 +2,7 @@
 
 Source: Y. Dubois et al., 'Length-Controlled AlpacaEval' (2024). The log-odds of a win are
 a + b tanh((length - baseline length) / s), with s the standard deviation of that difference, and the win rate at equal
-lengths is sigmoid(a). Unlike there, one pair of models stands alone, so no difficulty of prompts is fitted.
+lengths is sigmoid(a). Unlike there, there is only one pair of models, so no difficulty of prompts is fitted.
 """
 
 import numpy as np

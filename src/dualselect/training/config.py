@@ -15,6 +15,7 @@ from dualselect.data import POLICIES
 from dualselect.devices import computes_bfloat16
 from dualselect.errors import ConfigError, nearest
 from dualselect.gradients import Parameters
+from dualselect.options import documented
 
 LOSS_AVERAGES = ("sample", "token")
 _AT_LEAST_ONE = (
@@ -28,6 +29,7 @@ _STEPS_IN_BACKWARD = [name for name in OptimizerNames if name.value.endswith(("l
 _PROCESSES = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU)
 
 
+@documented
 @dataclass
 class DualSelectConfig(SFTConfig):
     """All of `trl.SFTConfig`, whose fields keep their meaning and defaults, and what a method needs besides.
@@ -38,7 +40,7 @@ class DualSelectConfig(SFTConfig):
 
     method: str = field(default="dualselect", metadata={"help": "Fine-tuning method; `dualselect methods` lists them."})
     method_options: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "Options of the method, by name; in YAML and flags they stand alone."}
+        default_factory=dict, metadata={"help": "Options of the method, by name; plain settings in YAML and flags."}
     )
     loss_average: str = field(
         default="sample",

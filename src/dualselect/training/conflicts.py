@@ -28,11 +28,11 @@ def record_conflicts(trainer: "DualSelectTrainer", limit: int = DROPPED_SHOWN) -
     """Measure which references the samples dropped most conflict with, and write it into the selection log.
 
     Takes one forward and backward pass of each of these samples and of each reference that the last refresh chose.
-    Does nothing where the log holds no refresh or no sample was dropped. Every process of a run must call it.
+    Does nothing where the log contains no refresh or no sample was dropped. Every process of a run must call it.
 
     Args:
-        trainer: after `train`.
-        limit: most samples to look at; fewer where their gradients would take more than 1 GiB.
+        trainer: Trainer, after `train`.
+        limit: Most samples to look at; fewer where their gradients would take more than 1 GiB.
     """
     subject = [_subject(trainer, limit) if trainer.is_world_process_zero() else None]
     samples, references = broadcast_object_list(subject)[0]

@@ -1,4 +1,4 @@
-"""References without an answer: the starting model's own greedy answer stands in, generated once."""
+"""References without an answer: the starting model's own greedy answer is taken, generated once."""
 
 import json
 from collections.abc import Callable

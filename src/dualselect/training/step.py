@@ -109,7 +109,7 @@ class SelectiveStep(Step):
         """Score a micro-batch; with the last one of an optimizer step, set the update's gradient.
 
         Args:
-            batch: With the index column, on the run's device.
+            batch: Batch with the index column, on the run's device.
 
         Returns:
             The optimizer step's mean loss over all its finite candidates with its last micro-batch, else 0; shape
@@ -243,7 +243,7 @@ class PlainStep(Step):
         """Differentiate a micro-batch; with the last one of an optimizer step, set the update's gradient.
 
         Args:
-            batch: With the index column, on the run's device.
+            batch: Batch with the index column, on the run's device.
 
         Returns:
             The optimizer step's mean loss with its last micro-batch, else 0; shape `()`. Over all processes.

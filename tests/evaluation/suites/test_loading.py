@@ -149,7 +149,7 @@ def test_labels_are_named_in_the_prompt_even_those_not_drawn(write):
         ("mmlu", {"question": Q, "answer": 0}, r"field 'choices' is missing \(found question, answer\)"),
         ("ag-news", {"text": "t", "label": "Wrld"}, r"data.jsonl:1: field 'label' is 'Wrld'; give one of World"),
         ("ag-news", {"text": "t", "label": 4}, r"field 'label' is 4"),
-        ("classification", {"text": "t", "label": "a"}, r"holds one label only, 'a'"),
+        ("classification", {"text": "t", "label": "a"}, r"has one label only, 'a'"),
         (
             "slimorca",
             {"conversations": [{"from": "bot", "value": "x"}]},

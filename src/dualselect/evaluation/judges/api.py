@@ -32,8 +32,8 @@ class ApiJudge(Judge):
         """Make a judge without a request.
 
         Args:
-            endpoint: the model to ask.
-            rubric: what it is told to look for; None takes the package's own.
+            endpoint: Model to ask.
+            rubric: Text that says what to look for; None takes the package's own.
         """
         self.endpoint = endpoint
         self.rubric = rubric or Rubric.packaged("dualselect.evaluation.judges", "harmfulness")
@@ -53,7 +53,7 @@ class ApiJudge(Judge):
         """Return a verdict for every answer, in order; none where the request failed or the reply can't be read.
 
         Raises:
-            ConfigError: the endpoint can't be used at all.
+            ConfigError: The endpoint cannot be used at all.
         """
         pairs = zip(prompts, answers, strict=True)
         requests = [self.rubric.request(request=prompt, answer=answer) for prompt, answer in pairs]

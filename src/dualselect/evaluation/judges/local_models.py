@@ -25,12 +25,12 @@ class LocalJudge(Judge):
         """Make a judge without loading its model.
 
         Args:
-            name: of the kind of judge.
-            method: how the model is asked, with its version.
-            model_id: hub id or folder of the model.
-            auto_class: class of transformers that loads it.
-            batch_size: answers at once; halved where memory does not suffice.
-            show_progress: whether to show a bar.
+            name: Name of the kind of judge.
+            method: Way in which the model is asked, with its version.
+            model_id: Hub id or folder of the model.
+            auto_class: Class of transformers that loads it.
+            batch_size: Answers at once; halved where memory does not suffice.
+            show_progress: Whether to show a progress bar.
         """
         self.name = f"{name}-{PurePosixPath(model_id).name}"
         self.model_id = model_id
@@ -56,7 +56,7 @@ class LocalJudge(Judge):
         """Return a verdict for every answer, in order.
 
         Raises:
-            ConfigError: the model can't be loaded, or is none of the kind that is needed.
+            ConfigError: The model could not be loaded, or is not of the kind that is needed.
         """
         pairs = list(zip(prompts, answers, strict=True))
         return self._verdicts(*self._loaded, pairs) if pairs else []

@@ -32,9 +32,9 @@ class RewardJudge(LocalJudge):
         """Make a judge without loading its model.
 
         Args:
-            model_id: hub id or folder of the reward model.
-            batch_size: answers at once; halved where memory does not suffice.
-            show_progress: whether to show a bar.
+            model_id: Hub id or folder of the reward model.
+            batch_size: Answers at once; halved where memory does not suffice.
+            show_progress: Whether to show a progress bar.
         """
         method = f"reward {VERSION}"
         super().__init__("reward", method, model_id, "AutoModelForSequenceClassification", batch_size, show_progress)

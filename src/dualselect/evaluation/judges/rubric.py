@@ -11,7 +11,7 @@ class Rubric:
     """A rubric and how texts are put below it.
 
     Attributes:
-        text: of the rubric.
+        text: Text of the rubric.
     """
 
     text: str

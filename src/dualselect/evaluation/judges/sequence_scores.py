@@ -20,11 +20,11 @@ def sequence_scores(
 ) -> list[float]:
     """Return one score per row of token ids, in order.
 
-    Rows are padded on the right, where causal classifiers look for the last token that is no padding. A batch that
+    Rows are padded on the right, where causal classifiers look for the last token that is not padding. A batch that
     does not fit into memory is halved and tried again.
 
     Raises:
-        torch.OutOfMemoryError: even a single row does not fit.
+        torch.OutOfMemoryError: Even a single row does not fit.
     """
     if model.config.pad_token_id is None:
         model.config.pad_token_id = pad_token_id(tokenizer)

@@ -38,7 +38,7 @@ def parse_judges(
         show_progress: Whether they show bars.
 
     Raises:
-        ConfigError: a spec is unknown or incomplete, or two judges have the same name.
+        ConfigError: A spec is unknown or incomplete, or two judges have the same name.
     """
     names = specs.split(",") if isinstance(specs, str) else list(specs)
     made = [parse_judge(name, settings, show_progress=show_progress) for name in names if name.strip()]
@@ -52,7 +52,7 @@ def parse_judge(spec: str, settings: JudgeSettings | None = None, *, show_progre
     """Return the judge of one spec.
 
     Raises:
-        ConfigError: the spec is unknown or incomplete.
+        ConfigError: The spec is unknown or incomplete.
     """
     kind, _, rest = spec.strip().partition(":")
     if kind not in JUDGES:

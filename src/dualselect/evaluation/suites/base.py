@@ -21,11 +21,11 @@ class Sample:
     """One prompt of a suite.
 
     Attributes:
-        prompt: messages, the last of them not by the assistant.
-        id: stable and unique in its suite; results are paired by it.
-        expected: the reference answer, the right choice or the label, if there is one.
-        choices: the completions to choose from, for multiple choice and classification.
-        category: of the prompt, if it has one.
+        prompt: Messages, the last of them not by the assistant.
+        id: Stable and unique in its suite; results are paired by it.
+        expected: The reference answer, the right choice or the label, if there is one.
+        choices: The completions to choose from, for multiple choice and classification.
+        category: Category of the prompt, if it has one.
     """
 
     prompt: Messages
@@ -53,22 +53,22 @@ class Suite:
     """A set of prompts and how the answers to them are scored.
 
     Attributes:
-        name: on the command line and in file names.
-        kind: what it measures.
-        title: for tables.
-        scoring: how.
-        reader: makes a sample of a record.
-        source: hub id as `read_records` takes it, or None where the user gives the data.
-        split: of the hub data set.
-        embedded: file of this package that holds the data, for suites that need no network.
-        advice: where to get the data of a suite without a source.
-        licence: of the prompts.
-        citation: of the prompts.
-        id_field: field with an id of the record's own, besides `id`.
-        labels: all labels of a classification; empty takes those found in the data.
-        measures: of a probe, by metric.
-        has_header: False where a CSV file of the original holds one prompt a line and no header.
-        max_new_tokens: longest answer, unless the user asks for another length.
+        name: Name on the command line and in file names.
+        kind: What it measures.
+        title: Title in tables.
+        scoring: Way in which the answers are scored.
+        reader: Function that makes a sample of a record.
+        source: Hub id as `read_records` takes it, or None where the user gives the data.
+        split: Split of the hub data set.
+        embedded: File of this package that holds the data, for suites that need no network.
+        advice: Where to get the data of a suite without a source.
+        licence: Licence of the prompts.
+        citation: Citation of the prompts.
+        id_field: Field with an id of the record's own, besides `id`.
+        labels: All labels of a classification; empty takes those found in the data.
+        measures: Metrics of a probe, by name.
+        has_header: False where a CSV file of the original has one prompt a line and no header.
+        max_new_tokens: Longest answer, unless the user asks for another length.
     """
 
     name: str
@@ -94,9 +94,9 @@ class LoadedSuite:
     """The samples of a suite, and where they come from.
 
     Attributes:
-        samples: in the order of their source.
-        source: the file, folder or hub id; `dualselect/<file>` for what comes with this package.
-        sha256: of the samples: their ids, prompts, reference answers and choices.
+        samples: Samples in the order of their source.
+        source: The file, folder or hub id; `dualselect/<file>` for what comes with this package.
+        sha256: Hash of the samples: their ids, prompts, reference answers and choices.
     """
 
     samples: list[Sample]

@@ -28,7 +28,7 @@ def load(suite: Suite, source: str | None = None, limit: int | None = None, seed
             in one of the forms of training data; None takes the suite's own source.
         limit: Samples to draw, without replacement; None takes all. Which ones are drawn depends on `seed` and their
             ids, not on their order; they keep the order of the source.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Raises:
         ConfigError: The suite has no data of its own and none are given, or `limit` is below 1.
@@ -116,5 +116,5 @@ def _completion(sample: Sample) -> list[dict[str, str]] | None:
 
 def _with_labels(suite: Suite, samples: list[Sample], labels: tuple[str, ...], source: str) -> list[Sample]:
     if len(labels) < 2:
-        raise DataError(f"suite '{suite.name}': {source}: holds one label only, '{labels[0]}'; give data with several")
+        raise DataError(f"suite '{suite.name}': {source}: has one label only, '{labels[0]}'; give data with several")
     return [replace(sample, choices=labels, prompt=ask_for_label(sample, labels)) for sample in samples]

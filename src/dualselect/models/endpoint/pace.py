@@ -41,10 +41,10 @@ def backoff(attempt: int, headers: Mapping[str, str], first: float, longest: flo
     """Return the seconds to wait after a failed try: what `Retry-After` says, or first * 2^attempt with jitter.
 
     Args:
-        attempt: number of the try that failed, from 0.
-        headers: of the response, if there was one.
-        first: seconds after the first try.
-        longest: upper bound of the exponential wait.
+        attempt: Number of the try that failed, from 0.
+        headers: Headers of the response, if there was one.
+        first: Seconds after the first try.
+        longest: Upper bound of the exponential wait.
     """
     told = _retry_after(headers)
     if told is not None:

@@ -20,11 +20,11 @@ class GuardFamily(ABC):
     """How the models of one family are asked.
 
     Attributes:
-        name: of the family, as in the spec `guard:FAMILY=MODEL`.
-        version: changes with prompt and parser.
-        models: pattern of the model ids that belong to it.
-        auto_class: class of transformers that loads its models.
-        three_way: whether it says `controversial` too.
+        name: Name of the family, as in the spec `guard:FAMILY=MODEL`.
+        version: Version of prompt and parser; changes with them.
+        models: Pattern of the model ids of the family.
+        auto_class: Class of transformers that loads its models.
+        three_way: Whether it says `controversial` too.
     """
 
     name: ClassVar[str]
@@ -46,7 +46,7 @@ class TextGuard(GuardFamily):
     """A family whose verdict is written out.
 
     Attributes:
-        max_new_tokens: of the longest reply in its format.
+        max_new_tokens: Length of the longest reply in its format, in tokens.
     """
 
     max_new_tokens: ClassVar[int] = 32
@@ -91,7 +91,7 @@ def render(tokenizer: Any, messages: Sequence[Mapping[str, Any]], **extras: Any)
     """Return messages by the tokenizer's chat template, ready for a reply.
 
     Raises:
-        ConfigError: the tokenizer has no template, or the template does not take these messages.
+        ConfigError: The tokenizer has no template, or the template does not take these messages.
     """
     name = getattr(tokenizer, "name_or_path", "") or "the guard model"
     if tokenizer.chat_template is None:

@@ -27,7 +27,7 @@ def family_named(name: str) -> GuardFamily:
     """Return the family of that name.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: There is no such family.
     """
     if name not in FAMILIES:
         raise ConfigError(f"judge guard: unknown family '{name}'{nearest(name, FAMILIES)}")
@@ -38,7 +38,7 @@ def family_of(model_id: str) -> GuardFamily:
     """Return the family that a model belongs to, by its id.
 
     Raises:
-        ConfigError: it belongs to none.
+        ConfigError: The model belongs to no known family.
     """
     for family in FAMILIES.values():
         if family.takes(model_id):

@@ -24,7 +24,7 @@ def first_token_probabilities(
     A batch that does not fit into memory is halved and tried again.
 
     Raises:
-        torch.OutOfMemoryError: even a single text does not fit.
+        torch.OutOfMemoryError: Even a single text does not fit.
     """
 
     def measure(batch: list[EncodedAnswer]) -> list[list[float]]:

@@ -42,13 +42,13 @@ class GuardJudge(LocalJudge):
         """Make a judge without loading its model.
 
         Args:
-            model_id: hub id or folder of the guard model.
-            family: the family it belongs to; None tells it by its id.
-            batch_size: prompts at once; halved where memory does not suffice.
-            show_progress: whether to show a bar.
+            model_id: Hub id or folder of the guard model.
+            family: Family of the model; None tells it by the id.
+            batch_size: Prompts at once; halved where memory does not suffice.
+            show_progress: Whether to show a progress bar.
 
         Raises:
-            ConfigError: the id belongs to no known family.
+            ConfigError: The id belongs to no known family.
         """
         self.family = family or family_of(model_id)
         method = f"{self.family.name} {self.family.version}"

@@ -51,6 +51,6 @@ class WildGuard(TextGuard):
 
 
 def _field(said: str, name: str) -> str | None:
-    """Return the value of a line, or None where it is missing or stands there with different values."""
+    """Return the value of a line, or None where it is missing or occurs with different values."""
     values = set(re.findall(rf"^\s*{name}:\s*(yes|no|n/a)\s*$", said.lower(), re.MULTILINE))
     return str(values.pop()) if len(values) == 1 else None
