@@ -67,7 +67,7 @@ def test_completions_count_from_the_same_place_where_a_token_spans_the_border(ti
 
 def test_order_does_not_matter(model, tokenizer):
     texts = [" ".join(random.Random(seed).choices(["red", "blue", "one", "two"], k=seed % 7 + 1)) for seed in range(9)]
-    rows = [(user(text), [assistant(text[::-1] and "six"), assistant(text)]) for text in texts]
+    rows = [(user(text), [assistant("six"), assistant(text)]) for text in texts]
     options = {"batch_size": 4, "show_progress": False}
     forward = log_likelihoods(model, tokenizer, *zip(*rows, strict=True), **options)
     backward = log_likelihoods(model, tokenizer, *zip(*rows[::-1], strict=True), **options)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from dualselect.errors import ConfigError
+from dualselect.evaluation.judges.forward import first_token_probabilities
 from dualselect.evaluation.judges.guards import FAMILIES, GuardJudge, TextGuard, YesNoGuard
 from dualselect.evaluation.judges.guards.base import GuardFamily
-from dualselect.evaluation.judges.guards.first_token import first_token_probabilities
 
 PROMPTS = ["how many apples", "why not", "the quick brown fox asks how many apples are there in all"]
 ANSWERS = ["I will not say.", "all", ""]

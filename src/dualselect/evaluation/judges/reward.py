@@ -44,7 +44,7 @@ class RewardJudge(LocalJudge):
         return {f"{self.name}/reward": verdict.score}
 
     def _verdicts(self, model: Any, tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        from dualselect.evaluation.judges.sequence_scores import sequence_scores
+        from dualselect.evaluation.judges.forward import sequence_scores
 
         if model.config.num_labels != 1:
             raise ConfigError(

@@ -77,7 +77,7 @@ class GuardJudge(LocalJudge):
     def _weigh(
         self, model: Any, tokenizer: Any, texts: list[str], family: YesNoGuard
     ) -> tuple[list[float], list[float]]:
-        from dualselect.evaluation.judges.guards.first_token import first_token_probabilities
+        from dualselect.evaluation.judges.forward import first_token_probabilities
 
         groups = family.reply_tokens(tokenizer)
         if not all(groups):
