@@ -241,7 +241,7 @@ def test_a_bad_line_is_named(dualselect, grid_config, line, message):
         ("limit: 3", "limit: many", "limit in evaluate is 'many'; give a whole number"),
         ("limit: 3", "limit: 0", "limit is 0"),
         ("limit: 3", "data: x.jsonl", "data in evaluate is no mapping"),
-        ("seeds: [0, 1]", "seeds: []", "seeds holds no seed"),
+        ("seeds: [0, 1]", "seeds: []", "seeds is empty"),
         ("seeds: [0, 1]", "", "there are no seeds"),
         ("methods: [sft, random, dualselect]", "", "there are no methods"),
         ("[sft, random, dualselect]", "{sft: , dualselect: {seed: 3}}", "'seed' can't differ between methods"),
@@ -268,7 +268,7 @@ def test_a_bad_part_of_the_grid_is_named(dualselect, grid_config, there, instead
         (["--baseline", "safegrad"], "the baseline 'safegrad' is none of the methods"),
         (["--cell", "sft:7"], "no cell 'sft:7'"),
         (["--cell", "sft:0", "--gather"], "not allowed with"),
-        (["--resume"], "compare always goes on where it stopped"),
+        (["--resume"], "compare always continues where it stopped"),
         (["--rho=-1"], "rho is -1"),
     ],
 )

@@ -59,6 +59,8 @@ def test_options_may_stand_in_a_mapping(config):
         ("num_train_epochs:", r"run\.yaml:\d+: 'num_train_epochs' has no value"),
         ("safe_batch_size: 3", r"'safe_batch_size': method 'dualselect' has no such option; .*choose method safegrad"),
         ("refresh: stepps", r"refresh.*'stepps'"),
+        ("resume: true", r"run\.yaml:\d+: unknown setting 'resume'"),
+        ("config: x.yaml", r"run\.yaml:\d+: unknown setting 'config'"),
         ("correction: [", r"run\.yaml:\d+: not valid YAML"),
         ("seed: [1, 2", r"run\.yaml:\d+: not valid YAML"),
     ],
@@ -185,7 +187,7 @@ def test_numbers_and_words_are_read_as_yaml_1_2_does(tmp_path):
 def test_a_file_that_is_no_mapping_is_refused(tmp_path):
     path = tmp_path / "x.yaml"
     path.write_text("- a\n- b\n")
-    with pytest.raises(ConfigError, match="holds no mapping"):
+    with pytest.raises(ConfigError, match="not a mapping"):
         read_config(str(path))
 
 

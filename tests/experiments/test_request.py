@@ -29,10 +29,10 @@ def test_a_flag_names_labels_of_the_file_before_methods():
     [
         (["sft", "dualselct"], "f:3: unknown method 'dualselct'; did you mean 'dualselect'"),
         (["sft", "sft"], "'sft' twice; to run one twice, give a mapping"),
-        ([], "holds no method"),
-        (3, "holds no method"),
+        ([], "methods is empty"),
+        (3, "methods is empty"),
         ({"strong": {"rho": 1}}, "unknown method 'strong', and 'strong' says no `method:`"),
-        ({"strong": "dualselect"}, "'strong' holds no mapping"),
+        ({"strong": "dualselect"}, "'strong' is not a mapping"),
         ({"a/b": {"method": "sft"}}, "'a/b' can't be a label"),
         ({"start": {"method": "sft"}}, "'start' can't be a label"),
     ],
@@ -44,7 +44,13 @@ def test_bad_methods_are_named(value, message):
 
 @pytest.mark.parametrize(
     ("value", "message"),
-    [([], "no seed"), ([0, 0], "'0' twice"), ([0, "one"], "'one' is no seed"), ([-1], "'-1'"), ([True], "'True'")],
+    [
+        ([], "seeds is empty"),
+        ([0, 0], "'0' twice"),
+        ([0, "one"], "'one' is not a seed"),
+        ([-1], "'-1'"),
+        ([True], "'True'"),
+    ],
 )
 def test_bad_seeds_are_named(value, message):
     with pytest.raises(ConfigError, match=message):

@@ -19,8 +19,8 @@ The YAML file takes what `dualselect train` takes, and besides:
   baseline:   the label that the others are compared with (sft if it is there)
   evaluate:   what is measured: suites, judges, data, limit, seed, max_new_tokens, batch_size
 
-Flags win over the file. Each cell lies in OUTPUT_DIR/cells/LABEL-seedN, a run folder like any other; the model that all
-of them begin with is evaluated once. Cells that are done are skipped, one that was interrupted goes on from its last
+Flags win over the file. Each cell is in OUTPUT_DIR/cells/LABEL-seedN, a run folder like any other; the model that all
+of them begin with is evaluated once. Cells that are done are skipped, one that was interrupted continues from its last
 checkpoint, one that failed is reported and tried again by the next run. OUTPUT_DIR gets table.md, table.tex,
 estimates.parquet (means and differences with 95% intervals), results.parquet (every value) and compare.json;
 `dualselect report OUTPUT_DIR` makes a page of them. The exit code is 0 if all cells are done, else 1."""

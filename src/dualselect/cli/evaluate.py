@@ -14,7 +14,7 @@ ABOUT = """Measure what a model does: safety, over-refusal and utility, with 95%
 
 A model is a run folder, an adapter, a full model, a hub id, or api:MODEL for an OpenAI-compatible endpoint. For an
 adapter the aligned start (its base without it) is measured too. Prompts that the model was trained on are left out.
-Answers are cached, so that an interrupted evaluation goes on where it stopped. Results go to the evaluation folder of
+Answers are cached, so that an interrupted evaluation continues where it stopped. Results go to the evaluation folder of
 the run, with a page that shows them; `dualselect suites` lists what can be measured."""
 
 SHIP, DO_NOT_SHIP = 0, 3

@@ -25,9 +25,9 @@ COMMANDS = (
 
 _ABOUT = """Fine-tune an aligned language model on your task without losing its safe behaviour.
 
-Fine-tuning wears away what a model was taught to decline, even where the task data are harmless. dualselect couples
-two selections to hold on to it: among safe reference answers it finds those that the task puts at risk, and in every
-batch it trains on the task samples that go along with them. It costs about as much as plain fine-tuning."""
+Fine-tuning erodes a model's safety training, even on harmless data. dualselect couples two selections to preserve it:
+among safe reference answers it finds those that the task puts at risk, and in every optimizer step it trains on the
+task samples whose gradients agree with theirs. A step costs about as much as one of plain fine-tuning."""
 
 _EXAMPLES = """examples:
   see it work on a small model, in minutes and without a GPU:

@@ -11,10 +11,10 @@ how training went, what was selected, whether the judges agree, and all answers 
 
   dualselect report runs/mine
   dualselect report runs/comparison --output comparison.html
-  dualselect report runs/mine --without-texts       # to pass on where the data can't be
+  dualselect report runs/mine --without-texts       # to pass on where the data may not be
   dualselect report runs/mine --model-card          # README.md for the hub
 
-What a folder does not hold is left out, and the page says so. Requests and answers that may harm are folded."""
+What a folder does not contain is left out, and the page says so. Requests and answers that may harm are folded."""
 
 
 def run(argv: Sequence[str]) -> int:

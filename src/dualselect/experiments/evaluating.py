@@ -21,8 +21,8 @@ def read_evaluation(value: Any, place: str) -> dict[str, Any]:
     """Return what is measured, as the fields of `EvaluationSettings`, all of them resolved.
 
     Args:
-        value: the mapping that stands under `evaluate`.
-        place: where that stands, for errors.
+        value: Mapping under `evaluate`.
+        place: Place of the mapping, for errors.
 
     Raises:
         ConfigError: A key is unknown, or a value can't be what it should.
@@ -53,11 +53,11 @@ class GridEvaluation:
     """Measures the aligned start and the cells of a grid.
 
     Args:
-        evaluation: the fields of `EvaluationSettings`.
-        start: what all cells begin with: a folder or hub id.
-        trained_on: returns the keys of all prompts that any cell may be trained on; asked once, when needed.
-        cache: folder of cached answers, so that an interrupted evaluation goes on where it stopped.
-        resolve: turns a model's name into what `from_pretrained` takes.
+        evaluation: Fields of `EvaluationSettings`.
+        start: Model that all cells begin with: a folder or hub id.
+        trained_on: Function that returns the keys of all prompts that any cell may be trained on; called once.
+        cache: Folder of cached answers, from which an interrupted evaluation continues.
+        resolve: Function that turns a model's name into what `from_pretrained` takes.
     """
 
     def __init__(

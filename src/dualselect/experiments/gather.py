@@ -61,7 +61,7 @@ def _is_done(cell: Cell, state: CellState, label: str) -> bool:
 
 
 def _state(cell: Cell, grid: Grid) -> CellState:
-    """Return how a cell stands for this grid; one that was evaluated otherwise is as good as missing."""
+    """Return the state of a cell in this grid; one that was evaluated otherwise is as good as missing."""
     state = cell_state(cell)
     if state.status == "done" and state.evaluation_hash != grid.evaluation_hash:
         return CellState("missing", error="was evaluated under other settings; run it again", seconds=state.seconds)

@@ -1,4 +1,4 @@
-"""The grid: methods by seeds, and where its files lie."""
+"""The grid: methods by seeds, and its files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +14,12 @@ class Grid:
     """All that a comparison is made from.
 
     Attributes:
-        folder: where everything goes.
-        labels: of the methods, in their order.
-        seeds: of training, in their order.
-        baseline: the label that the others are compared with.
-        cells: one for each label and seed, in the order in which they run.
-        evaluation: what is measured; part of what makes a cell's results usable beside another's.
+        folder: Folder of the grid.
+        labels: Labels of the methods, in their order.
+        seeds: Seeds of training, in their order.
+        baseline: Label that the others are compared with.
+        cells: One for each label and seed, in the order in which they run.
+        evaluation: What is measured; part of what makes a cell's results usable beside another's.
     """
 
     folder: Path
@@ -31,7 +31,7 @@ class Grid:
 
     @property
     def evaluation_hash(self) -> str:
-        """The hash of what is measured; the batch size is no part of it."""
+        """The hash of what is measured; it does not depend on the batch size."""
         return settings_hash({name: value for name, value in self.evaluation.items() if name != "batch_size"})
 
     @property
@@ -53,5 +53,5 @@ class Grid:
 
 
 def cell_folder(folder: Path, label: str, seed: int) -> Path:
-    """Return where a cell lies below the grid's folder."""
+    """Return a cell's place below the grid's folder."""
     return folder / "cells" / f"{label}-seed{seed}"

@@ -29,7 +29,7 @@ _COMMAND = "compare"
 _OF_THE_GRID = {
     "seed": "'seed' is of a single run; give seeds",
     "method": "'method' is of a single run; give methods",
-    "resume": "compare always goes on where it stopped; leave 'resume' out",
+    "resume": "compare always continues where it stopped; leave 'resume' out",
 }
 _GRID_KEYS = ("methods", "seeds", "baseline", "evaluate")
 _SAME_FOR_ALL = ("seed", "output_dir", "model_name_or_path")
@@ -58,8 +58,8 @@ def read_grid(given: argparse.Namespace, flags: Sequence[str]) -> Grid:
     """Return the grid that a command line and the file it names ask for.
 
     Args:
-        given: the command's own flags.
-        flags: the others, which are settings of `train`.
+        given: Flags of the command itself.
+        flags: The other flags, which are settings of `train`.
 
     Raises:
         ConfigError: An unknown, malformed or impossible setting, or an unreadable file.

@@ -24,12 +24,12 @@ def read_methods(value: Any, place: str) -> dict[str, MethodChoice]:
     """Return the methods of a grid by label.
 
     Args:
-        value: names, which are their own labels, or a mapping from labels to `{method: name, option: value, ...}`; a
+        value: Names, which are their own labels, or a mapping from labels to `{method: name, option: value, ...}`; a
             label that is a method's name may leave `method` out.
-        place: where that stands, for errors.
+        place: Place of the value, for errors.
 
     Raises:
-        ConfigError: A method is unknown, a label stands twice or can't name a folder.
+        ConfigError: A method is unknown, a label occurs twice or can't name a folder.
     """
     if isinstance(value, str):
         value = [value]
@@ -39,7 +39,7 @@ def read_methods(value: Any, place: str) -> dict[str, MethodChoice]:
     elif isinstance(value, dict) and value:
         chosen = {str(label): _choice(str(label), options, place) for label, options in value.items()}
     else:
-        raise ConfigError(f"{place}: methods holds no method; write a list of names, as [sft, dualselect]")
+        raise ConfigError(f"{place}: methods is empty; write a list of names, as [sft, dualselect]")
     for label, choice in chosen.items():
         if not _LABEL.fullmatch(label) or label == START:
             raise ConfigError(
@@ -54,7 +54,7 @@ def select_methods(names: Sequence[str], in_file: Mapping[str, MethodChoice], pl
     """Return the methods that a flag names: labels of the file first, else names of methods.
 
     Raises:
-        ConfigError: A name is neither, or stands twice.
+        ConfigError: A name is neither, or occurs twice.
     """
     _refuse_repeated(names, "methods", place, "name each once")
     known = {*in_file, *methods.available()}
@@ -68,14 +68,14 @@ def read_seeds(value: Any, place: str) -> list[int]:
     """Return the training seeds of a grid.
 
     Raises:
-        ConfigError: There is none, one stands twice, or one is no whole number of at least 0.
+        ConfigError: There is none, one occurs twice, or one is not a whole number of at least 0.
     """
     seeds = value if isinstance(value, list) else [value]
     if not seeds:
-        raise ConfigError(f"{place}: seeds holds no seed; write for example [0, 1, 2]")
+        raise ConfigError(f"{place}: seeds is empty; write for example [0, 1, 2]")
     for seed in seeds:
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-            raise ConfigError(f"{place}: '{seed}' is no seed; give whole numbers of at least 0")
+            raise ConfigError(f"{place}: '{seed}' is not a seed; give whole numbers of at least 0")
     _refuse_repeated([str(seed) for seed in seeds], "seeds", place, "give each once")
     return seeds
 
@@ -99,7 +99,7 @@ def _choice(label: str, options: Any, place: str) -> MethodChoice:
     if options is None:
         options = {}
     if not isinstance(options, dict):
-        raise ConfigError(f"{place}: '{label}' holds no mapping; write {{method: NAME, option: value}}")
+        raise ConfigError(f"{place}: '{label}' is not a mapping; write {{method: NAME, option: value}}")
     settings = {str(name).replace("-", "_"): value for name, value in options.items()}
     name = str(settings.pop("method", label))
     if name not in methods.available():

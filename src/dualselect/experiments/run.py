@@ -23,7 +23,7 @@ _console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class Evaluate(Protocol):
-    """How the models of a grid are measured; results lie in the `evaluation` folder of the model's folder."""
+    """How the models of a grid are measured; results go into the `evaluation` folder of the model's folder."""
 
     def start(self, grid: Grid) -> list[SuiteResult]:
         """Return the results of the aligned start, written into `grid.start_folder`."""
@@ -76,7 +76,7 @@ def run_start(grid: Grid, evaluate: Evaluate) -> None:
 
 
 def run_cell(cell: Cell, grid: Grid, train: Train, evaluate: Evaluate) -> CellState:
-    """Train and evaluate a cell, unless it is done, and return how it stands; a failure is recorded, not raised.
+    """Train and evaluate a cell, unless it is done, and return its state; a failure is recorded, not raised.
 
     Raises:
         ConfigError: The cell was made from other settings; or several processes run this.

@@ -68,7 +68,7 @@ def flattened(entries: dict[str, Entry]) -> dict[str, Entry]:
     if nested is None or nested.value is None:
         return entries
     if not isinstance(nested.value, dict):
-        raise ConfigError(f"{nested.place}: method_options is no mapping; write `option: value` lines below it")
+        raise ConfigError(f"{nested.place}: method_options is not a mapping; write `option: value` lines below it")
     return entries | {str(name): Entry(value, nested.place) for name, value in nested.value.items()}
 
 

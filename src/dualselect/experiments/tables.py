@@ -1,4 +1,4 @@
-"""The comparison as text: Markdown and LaTeX. No mean stands without n, seeds and interval."""
+"""The comparison as text: Markdown and LaTeX. Every mean comes with n, seeds and interval."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -2,7 +2,7 @@
 
 A cell's folder is a run folder of `dualselect train` with three files more. `cell-settings.json` is written first and
 says what the cell is made from; `cell.json` says how far it came: when the model is trained, and last when
-all is done or something failed; `error.txt` holds the traceback of a failure.
+all is done or something failed; `error.txt` contains the traceback of a failure.
 """
 
 import json
@@ -30,12 +30,12 @@ class Cell:
     """A method under a seed.
 
     Attributes:
-        label: of the method.
-        method: its name.
-        seed: of training.
-        folder: its run folder.
-        settings: every setting that can change its result, as plain values.
-        run: what the one who trains it needs; nothing here looks into it.
+        label: Label of the method.
+        method: Name of the method.
+        seed: Seed of training.
+        folder: Run folder of the cell.
+        settings: Every setting that can change its result, as plain values.
+        run: What the one who trains it needs; nothing here looks into it.
     """
 
     label: str
@@ -58,17 +58,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class CellState:
-    """How a cell stands.
+    """State of a cell.
 
     Attributes:
         status: `missing` where it was never run, or was interrupted before its end.
-        trained: whether the model is whole, so that only the evaluation is left to do.
-        error: what a failed cell died of, in one line.
-        seconds: wall-clock time of training and evaluation, in the attempt that ended it.
-        training_seconds: of training alone; None where it was resumed, since the rest was not timed.
-        hash: of the cell's settings.
-        evaluation_hash: of what was measured.
-        results: names of the files in its `evaluation` folder that belong to what was measured.
+        trained: Whether the model is whole, so that only the evaluation is left to do.
+        error: Cause of the failure, in one line.
+        seconds: Wall-clock time of training and evaluation, in the attempt that ended it.
+        training_seconds: Wall-clock time of training alone; None where it was resumed, since the rest was not timed.
+        hash: Hash of the cell's settings.
+        evaluation_hash: Hash of what was measured.
+        results: Names of the files in its `evaluation` folder that belong to what was measured.
     """
 
     status: Literal["done", "failed", "missing"]
@@ -87,7 +87,7 @@ def settings_hash(settings: Mapping[str, Any]) -> str:
 
 
 def cell_state(cell: Cell) -> CellState:
-    """Return how a cell stands."""
+    """Return the state of a cell."""
     try:
         return CellState(**json.loads((cell.folder / STATE_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -118,7 +118,7 @@ def check_unchanged(cell: Cell) -> None:
 
 
 def begin(cell: Cell) -> bool:
-    """Make the cell's folder ready for training and return whether there is a checkpoint to go on from.
+    """Make the cell's folder ready for training and return whether there is a checkpoint to continue from.
 
     A checkpoint that was cut off while it was written is removed.
     """
@@ -142,7 +142,7 @@ def record(cell: Cell, state: CellState) -> None:
 
 
 def fail(cell: Cell, error: Exception, state: CellState) -> CellState:
-    """Write what a cell that stood as `state` died of, with the traceback in `error.txt`, and return how it stands."""
+    """Write what a cell that stood as `state` died of, with the traceback in `error.txt`, and return its state."""
     line = one_line(f"{type(error).__name__}: {error}")
     with replacing(cell.folder / ERROR_FILE) as draft:
         draft.write_text("".join(traceback.format_exception(error)), encoding="utf-8")

@@ -65,7 +65,7 @@ class Meaning:
     unit: Unit = "share"
 
     def metric(self, kind: Kind, judge: str = "") -> Metric:
-        """Return the metric of a suite of some kind; the judge that took the measure, if any, stands in its title."""
+        """Return the metric of a suite of some kind; its title names the judge that took the measure, if any."""
         better = self.on_safety if kind == "safety" and self.on_safety else self.better
         return Metric(f"{self.title} ({judge})" if judge else self.title, better, self.unit)
 

@@ -68,7 +68,7 @@ class Record:
         baseline_answer: In a comparison, the answer that this one is compared with.
         thought: What the model thought before its answer, if it thinks; no judge sees it.
         category: Category of the sample, if it has one.
-        verdicts: Verdicts by judge; a label of None is no verdict.
+        verdicts: Verdicts by judge; a label of None means no verdict.
         values: Values by metric; None where there is no value, as after a judge without a verdict.
     """
 
@@ -137,7 +137,7 @@ class SuiteResult:
     def write(self, run_folder: Path) -> Path:
         """Write the result into `<run folder>/evaluation/` and return its path; a file of that name is replaced."""
         path = run_folder / FOLDER / self.file_name
-        # The estimates stand in the file for those who read it by eye; they are made anew when it is read.
+        # The estimates are in the file for those who read it by eye; they are made anew when it is read.
         shown = {name: asdict(found) for name in self.metrics if (found := self.estimate(name)) is not None}
         content = {"format": FORMAT, **asdict(self), "estimates": shown}
         content["records"] = content.pop("records")  # last, after what describes them
@@ -176,7 +176,7 @@ def read_results(run_folder: Path) -> list[SuiteResult]:
     """Return the results in a run's `evaluation` folder, in the order of their file names.
 
     Raises:
-        DataError: A file there is no result.
+        DataError: A file there is not a result.
     """
     return [SuiteResult.read(path) for path in sorted((run_folder / FOLDER).glob("*.json"))]
 

@@ -10,7 +10,7 @@ from dualselect.errors import ConfigError
 
 
 class Entry(NamedTuple):
-    """A value and where it stands, as `file:line`."""
+    """A value and its place, as `file:line`."""
 
     value: Any
     place: str
@@ -61,7 +61,7 @@ def _entries(loader: _Loader, path: str) -> dict[str, Entry]:
     if root is None:
         return {}
     if not isinstance(root, yaml.MappingNode):
-        raise ConfigError(f"{path}: holds no mapping; write one `setting: value` a line")
+        raise ConfigError(f"{path}: not a mapping; write one `setting: value` a line")
     loader.flatten_mapping(root)
     entries: dict[str, Entry] = {}
     for key_node, value_node in root.value:

@@ -54,7 +54,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot with its heading; its legend stands in the page, not in the drawing."""
+    """A plot with its heading; its legend is in the page, not in the drawing."""
 
     title: str
     note: str

@@ -49,7 +49,7 @@ def section(subject: Subject) -> Section:
 
 
 def fact_groups(run: RunFolder) -> list[tuple[str, Facts]]:
-    """Return headings with what stands under them; groups of which nothing is known are left out."""
+    """Return headings with their content; groups of which nothing is known are left out."""
     groups = [
         ("Method", [("method", run.method), *_picked(run.config, method_options(run))] if run.config else []),
         ("Training", _picked(run.config, _TRAINING)),
@@ -91,7 +91,7 @@ def base_model(run: RunFolder) -> str | None:
 
 
 def evaluation_sources(config: dict[str, Any]) -> dict[str, str]:
-    """Return the evaluation sets of a run and their sources, whether settings hold a mapping or `NAME=SOURCE`."""
+    """Return the evaluation sets of a run and their sources, whether settings contain a mapping or `NAME=SOURCE`."""
     value = config.get("evaluation")
     if isinstance(value, dict):
         return {str(name): str(source) for name, source in value.items()}
@@ -119,7 +119,7 @@ def _method_facts(folder: Folder) -> Facts:
 
 
 def mapping(content: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return what stands under a name, empty where it is not a mapping."""
+    """Return the mapping under a name, empty where it is not a mapping."""
     value = content.get(name)
     return value if isinstance(value, dict) else {}
 
