@@ -1,9 +1,12 @@
+import importlib
 import json
+import sys
 
 import pytest
 
 from dualselect.errors import ConfigError
 from dualselect.evaluation.comparisons import (
+    COMPARATORS,
     ApiComparator,
     JudgeComparator,
     RewardComparator,
@@ -123,3 +126,25 @@ def test_specs_become_comparators() -> None:
     assert comparator.preferred == {"safe"}
     with pytest.raises(ConfigError, match="unknown judge 'gard'"):
         parse_comparator("gard")
+
+
+def test_a_comparator_of_another_package_is_asked_for_by_its_name(tmp_path, monkeypatch) -> None:
+    (tmp_path / "brevity.py").write_text(
+        "from dualselect.evaluation.comparisons import Comparator\n"
+        "class Shorter(Comparator):\n"
+        "    name, version = 'shorter', '1'\n"
+        "    def prefer_all(self, prompts, firsts, seconds):\n"
+        "        return ['first' if len(a) < len(b) else 'second' for a, b in zip(firsts, seconds)]\n"
+    )
+    about = tmp_path / "brevity-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: brevity\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[dualselect.comparators]\nshorter = brevity:Shorter\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+    monkeypatch.setattr(COMPARATORS, "_found", dict(COMPARATORS.items()))
+    monkeypatch.setattr(COMPARATORS, "_complete", False)
+    monkeypatch.delitem(sys.modules, "brevity", raising=False)
+    assert parse_comparator("shorter").prefer_all(["p"], ["long"], ["s"]) == ["second"]
+    with pytest.raises(ConfigError, match="comparator shorter: takes nothing after its name, but got ':very'"):
+        parse_comparator("shorter:very")

@@ -2,14 +2,22 @@
 
 from collections.abc import Sequence
 from pathlib import PurePosixPath
+from typing import Self
 
-from dualselect.evaluation.comparisons.base import Comparator, Preference
+from dualselect.evaluation.comparisons.base import Comparator, Preference, comparator
 from dualselect.evaluation.judges.rubric import Rubric
+from dualselect.evaluation.judges.settings import JudgeSettings, parse_endpoint
 from dualselect.models.endpoint import Endpoint, Reply, Usage, find_objects
 
 
+@comparator("api")
 class ApiComparator(Comparator):
     """Prefers the answer that a language model prefers."""
+
+    @classmethod
+    def from_spec(cls, rest: str, settings: JudgeSettings, *, show_progress: bool) -> Self:
+        """Return the comparator of `MODEL` or `MODEL@URL`; no request is sent yet."""
+        return cls(parse_endpoint(rest, settings, show_progress))
 
     def __init__(self, endpoint: Endpoint, rubric: Rubric | None = None) -> None:
         """Make a comparator without a request.

@@ -1,8 +1,16 @@
-"""The one contract of all comparators: a comparator prefers one of two answers to a prompt."""
+"""The one contract of all comparators: a comparator prefers one of two answers to a prompt.
+
+A new comparator is one file, in this folder or in another package: a class under the decorator `comparator`, which says
+by what name users ask for it.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
+
+from dualselect.errors import ConfigError
+from dualselect.evaluation.judges.settings import JudgeSettings
+from dualselect.registry import Registry
 
 #: None where no preference could be read.
 Preference = Literal["first", "second", "tie"] | None
@@ -19,6 +27,34 @@ class Comparator(ABC):
     name: str
     version: str
 
+    @classmethod
+    def from_spec(cls, rest: str, settings: JudgeSettings, *, show_progress: bool) -> Self:
+        """Return the comparator that users ask for by its name, or by its name, a colon and `rest`.
+
+        Args:
+            rest: What follows the colon; empty without one.
+            settings: How judges and comparators work.
+            show_progress: Whether to show a bar.
+
+        Raises:
+            ConfigError: It takes nothing after its name, or not this.
+        """
+        if rest:
+            raise ConfigError(f"comparator {cls.name}: takes nothing after its name, but got ':{rest}'; leave it out")
+        return cls()
+
     @abstractmethod
     def prefer_all(self, prompts: Sequence[str], firsts: Sequence[str], seconds: Sequence[str]) -> list[Preference]:
         """Return a preference for every prompt between its first and its second answer, in order."""
+
+
+def _fault(thing: object) -> str:
+    return "" if isinstance(thing, type) and issubclass(thing, Comparator) else "is not a class of Comparator"
+
+
+#: The comparators by name: those of this package, and those of the entry-point group `dualselect.comparators`.
+COMPARATORS: Registry[type[Comparator]] = Registry(
+    "comparator", modules=[f"{__package__}.{name}" for name in ("api", "judged")], check=_fault
+)
+#: Registers a comparator: the decorator `@comparator("mine")` makes a class what `--comparator mine` asks for.
+comparator = COMPARATORS.register

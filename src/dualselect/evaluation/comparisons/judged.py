@@ -1,11 +1,13 @@
 """Comparators that judge each answer by itself and compare the verdicts: no LLM needed, no order to be swayed by."""
 
 from collections.abc import Sequence
+from typing import Self
 
 from dualselect.errors import ConfigError
-from dualselect.evaluation.comparisons.base import Comparator, Preference
+from dualselect.evaluation.comparisons.base import Comparator, Preference, comparator
 from dualselect.evaluation.judges.base import Judge
 from dualselect.evaluation.judges.reward import RewardJudge
+from dualselect.evaluation.judges.settings import JudgeSettings
 from dualselect.runs.labels import SAFE_LABELS
 from dualselect.runs.results import Verdict
 
@@ -50,8 +52,14 @@ class JudgeComparator(Comparator):
         return _higher(first.label in self.preferred, second.label in self.preferred)
 
 
+@comparator("reward")
 class RewardComparator(Comparator):
     """Prefers the answer with the higher reward; a tie where the two are within a margin."""
+
+    @classmethod
+    def from_spec(cls, rest: str, settings: JudgeSettings, *, show_progress: bool) -> Self:
+        """Return the comparator of `MODEL`; the model is loaded when the first answers come."""
+        return cls(RewardJudge.from_spec(rest, settings, show_progress=show_progress))
 
     def __init__(self, judge: RewardJudge, margin: float = 0.0) -> None:
         """Make a comparator of a reward model.

@@ -1,10 +1,8 @@
-"""Comparators by name: `api:model@url`, `reward:model`, or any judge that labels answers one by one."""
+"""Comparators by name: those registered, such as `api:model@url` or `reward:model`, and every judge that has a name."""
 
-from dualselect.evaluation.comparisons.api import ApiComparator
-from dualselect.evaluation.comparisons.base import Comparator
-from dualselect.evaluation.comparisons.judged import JudgeComparator, RewardComparator
-from dualselect.evaluation.judges.reward import RewardJudge
-from dualselect.evaluation.judges.settings import JudgeSettings, parse_endpoint
+from dualselect.evaluation.comparisons.base import COMPARATORS, Comparator
+from dualselect.evaluation.comparisons.judged import JudgeComparator
+from dualselect.evaluation.judges.settings import JudgeSettings
 from dualselect.evaluation.judges.specs import parse_judge
 
 
@@ -19,7 +17,6 @@ def parse_comparator(spec: str, settings: JudgeSettings | None = None, *, show_p
     """
     settings = settings or JudgeSettings()
     kind, _, rest = spec.strip().partition(":")
-    if kind == "api":
-        return ApiComparator(parse_endpoint(rest.strip(), settings, show_progress))
-    judge = parse_judge(spec, settings, show_progress=show_progress)
-    return RewardComparator(judge) if isinstance(judge, RewardJudge) else JudgeComparator(judge)
+    if kind in COMPARATORS:
+        return COMPARATORS[kind].from_spec(rest.strip(), settings, show_progress=show_progress)
+    return JudgeComparator(parse_judge(spec, settings, show_progress=show_progress))

@@ -1,10 +1,10 @@
 """What the values of a judge mean on a kind of suite."""
 
+from dataclasses import replace
+
 from dualselect.evaluation.judges.base import Judge
 from dualselect.runs.labels import MEASURES, Meaning
 from dualselect.runs.results import Kind, Metric, Verdict
-
-MEASURED = MEASURES
 
 
 def judge_metrics(judge: Judge, kind: Kind) -> dict[str, Metric]:
@@ -18,6 +18,7 @@ def judge_metrics(judge: Judge, kind: Kind) -> dict[str, Metric]:
 
 
 def _meaning(judge: Judge, measure: str) -> Meaning:
-    known = {**MEASURES, **judge.meanings}
-    unit = "share" if measure in judge.measures else "score"
-    return known.get(measure) or Meaning(measure.replace("_", " "), "neither", unit=unit)
+    if measure in judge.meanings:
+        return judge.meanings[measure]
+    shared = MEASURES.get(measure, Meaning(measure.replace("_", " "), "neither"))
+    return replace(shared, unit="share" if measure in judge.measures else "score")
