@@ -10,7 +10,7 @@ from dualselect.lazy import lazy_names
 if TYPE_CHECKING:
     from dualselect.data import arithmetic_task, load_samples, safe_references
     from dualselect.evaluation.evaluate import Models, evaluate
-    from dualselect.evaluation.judges import Judge, Verdict
+    from dualselect.evaluation.judges import Judge, Verdict, judge
     from dualselect.evaluation.run import EvaluationSettings
     from dualselect.experiments import run_grid
     from dualselect.gradients import Dense, Direction, Outer, Rows, capture, register_rule
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dualselect.models import resolve_model
     from dualselect.options import option
     from dualselect.reports import write_model_card, write_report
+    from dualselect.runs.selection_log import SelectionLog
     from dualselect.selection import TRIGGERS, RefreshTrigger
     from dualselect.training import DualSelectConfig, DualSelectTrainer, record_conflicts
 
@@ -42,11 +43,13 @@ __all__ = [
     "Run",
     "Scores",
     "Selection",
+    "SelectionLog",
     "Verdict",
     "__version__",
     "arithmetic_task",
     "capture",
     "evaluate",
+    "judge",
     "load_samples",
     "method",
     "option",
@@ -80,11 +83,13 @@ __getattr__ = lazy_names(
         "SFT": "dualselect.methods",
         "Scores": "dualselect.methods",
         "Selection": "dualselect.methods",
+        "SelectionLog": "dualselect.runs.selection_log",
         "TRIGGERS": "dualselect.selection",
         "Verdict": "dualselect.evaluation.judges",
         "arithmetic_task": "dualselect.data",
         "capture": "dualselect.gradients",
         "evaluate": "dualselect.evaluation.evaluate",
+        "judge": "dualselect.evaluation.judges",
         "load_samples": "dualselect.data",
         "method": "dualselect.methods",
         "option": "dualselect.options",

@@ -39,7 +39,8 @@ def documented(owner: Owner) -> Owner:
     if not options or "\nArgs:\n" in about:
         return owner
     lines = [
-        f"    {option.name}: {option.metadata.get('help', '')} ({_type_name(option)}, default: {default_of(option)})"
+        f"    {option.name}: {' '.join(option.metadata.get('help', '').split())} "
+        f"({_type_name(option)}, default: {default_of(option)})"
         for option in options
     ]
     about, *rest = re.split(r"\n\n(?=Raises:\n)", about)

@@ -60,6 +60,10 @@ def model_with(tiny_model, tiny_tokenizer, tmp_path):
         (["--lora_target_modules", "Wqkv"], "Wqkv"),
         (["--lora_target_modules", "q_proj", "lm_head"], "lm_head"),
         (["--padding_free", "true", "--loss_average", "token", "--max_length", "64"], "padding_free"),
+        (
+            ["--model_init_kwargs", '{"no_such": 1}'],
+            "model_init_kwargs: the model takes no 'no_such'; correct its name",
+        ),
         (["--report_to", "no_such_logger"], "no_such_logger"),
         (["--optim", "galore_adamw"], "optim: the optimizer cannot be made: "),
         (["--seed", "-1"], "seed"),

@@ -9,8 +9,10 @@ from trl import ModelConfig
 from dualselect.devices import computes_bfloat16
 from dualselect.errors import ConfigError
 from dualselect.models.default_model import DEFAULT_MODEL
+from dualselect.options import documented
 
 
+@documented
 @dataclass
 class DataArguments:
     """Where the data come from. A source is a hub id, a file (JSONL, JSON, CSV, Parquet) or a folder of such files.
@@ -90,6 +92,7 @@ def _sources(items: list[str]) -> dict[str, str]:
     return {name: source for name, _, source in (item.partition("=") for item in items)}
 
 
+@documented
 @dataclass
 class ModelArguments(ModelConfig):
     """TRL's ModelConfig, with LoRA on unless it is turned off."""

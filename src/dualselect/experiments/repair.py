@@ -19,10 +19,7 @@ class RepairSettings:
 
     model: str = field(metadata={"help": "Run folder, adapter, model folder or hub id."})
     output_dir: str = field(metadata={"help": "New folder for the repaired model."})
-    pools: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Data sets that the method needs, say harmful=FILE.", "metavar": "NAME=SOURCE"},
-    )
+    pools: list[str] = option([], "Data sets that the method needs, say harmful=FILE.", metavar="NAME=SOURCE")
     references: str | None = option(None, "Source of safe references, where the method needs them.")
     split: str = option("train", "Split of the data sets, for hub ids.")
     limit: int | None = option(None, "Samples of each data set to use. Unset: all.")

@@ -88,13 +88,16 @@ class CommandParser(argparse.ArgumentParser):
         if value == [] or isinstance(value, dict) or (isinstance(value, list) and action.nargs != "+"):
             return {action.dest: value}
         words = [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={value}"]
-        required, action.required = action.required, False
+        required = [other for other in self._actions if other.required]
+        for other in required:
+            other.required = False
         try:
             return vars(self.parse_known_args(words)[0])
         except ConfigError as error:
             raise ConfigError(f"{entry.place}: {error}") from error
         finally:
-            action.required = required
+            for other in required:
+                other.required = True
 
     def print_settings(self, *, full: bool) -> None:
         """Print the help page, with the rarely needed settings only if `full`."""

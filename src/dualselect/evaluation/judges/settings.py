@@ -5,8 +5,10 @@ from pathlib import Path
 
 from dualselect.files import cache_folder
 from dualselect.models.endpoint import Endpoint, EndpointSettings, parse_address
+from dualselect.options import documented
 
 
+@documented
 @dataclass(frozen=True)
 class JudgeSettings:
     """How judges work; none of it changes a verdict."""
@@ -40,7 +42,7 @@ def parse_endpoint(rest: str, settings: JudgeSettings, show_progress: bool) -> E
     """Return the endpoint of `MODEL` or `MODEL@URL`.
 
     Raises:
-        ConfigError: there is no model, the URL is none, or the client package is missing.
+        ConfigError: No model is given, the URL is not valid, or the client package is missing.
     """
     model, url = parse_address(rest)
     return Endpoint(model, url, settings.endpoint, cache_folder=settings.cache_folder, show_progress=show_progress)
