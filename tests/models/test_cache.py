@@ -12,6 +12,7 @@ from dualselect.errors import DataError
 from dualselect.models import GenerationSettings
 from dualselect.models import cache as cache_module
 from dualselect.models.cache import SCHEMA, AnswerCache, answer_key
+from dualselect.models.thoughts import Answer
 
 IDENTITY = {"name": "runs/x", "hash": "abc"}
 SAMPLED = GenerationSettings(max_new_tokens=8, temperature=0.7, top_p=0.9, seed=1, system="Be kind.", batch_size=4)
@@ -20,6 +21,14 @@ PROMPT = [{"role": "user", "content": "How are you?"}]
 
 def prompts(*texts):
     return [[{"role": "user", "content": text}] for text in texts]
+
+
+def answers(*texts):
+    return [Answer(text, "stop") for text in texts]
+
+
+def texts_in(cache, wanted):
+    return {key: answer.text for key, answer in cache.find(wanted).items()}
 
 
 def keys(*texts, settings=SAMPLED):
@@ -34,10 +43,31 @@ def write_part(folder, table):
 
 
 def test_what_was_added_is_found_by_whoever_opens_the_folder(tmp_path):
-    AnswerCache(tmp_path / "answers").add(IDENTITY, prompts("a", "b"), ["A", "ü\n"], SAMPLED)
-    AnswerCache(tmp_path / "answers").add(IDENTITY, prompts("c"), [""], SAMPLED)
-    found = AnswerCache(tmp_path / "answers").find(keys("b", "c", "unknown"))
+    AnswerCache(tmp_path / "answers").add(IDENTITY, prompts("a", "b"), answers("A", "ü\n"), SAMPLED)
+    AnswerCache(tmp_path / "answers").add(IDENTITY, prompts("c"), answers(""), SAMPLED)
+    found = texts_in(AnswerCache(tmp_path / "answers"), keys("b", "c", "unknown"))
     assert found == dict(zip(keys("b", "c"), ["ü\n", ""], strict=True))
+
+
+def test_how_an_answer_ended_is_kept_beside_it(tmp_path):
+    given = [Answer("<think>a", "length"), Answer("b", "stop", opened=True), Answer("c", "")]
+    AnswerCache(tmp_path).add(IDENTITY, prompts("a", "b", "c"), given, SAMPLED)
+    assert AnswerCache(tmp_path).find(keys("a", "b", "c")) == dict(zip(keys("a", "b", "c"), given, strict=True))
+
+
+def test_files_of_earlier_versions_are_read_and_merged_without_a_word(tmp_path, caplog):
+    cache = AnswerCache(tmp_path)
+    cache.add(IDENTITY, prompts("a"), answers("A"), SAMPLED)
+    old = pq.read_table(cache.parts()[0]).drop_columns(["finish", "opened"])
+    cache.parts()[0].unlink()
+    write_part(tmp_path, old)
+    cache.add(IDENTITY, prompts("b"), answers("B"), SAMPLED)
+    expected = dict(zip(keys("a", "b"), [Answer("A"), Answer("B", "stop")], strict=True))
+    assert cache.find(keys("a", "b")) == expected
+    cache.compact()
+    assert len(cache.parts()) == 1
+    assert cache.find(keys("a", "b")) == expected
+    assert not caplog.records
 
 
 def test_an_empty_cache_finds_nothing_and_makes_no_folder(tmp_path):
@@ -76,7 +106,7 @@ def test_the_key_does_not_change_with_what_cannot_change_the_answer():
 
 def test_files_say_what_was_asked_of_whom(tmp_path):
     cache = AnswerCache(tmp_path)
-    cache.add(IDENTITY, prompts("a"), ["A"], SAMPLED)
+    cache.add(IDENTITY, prompts("a"), answers("A"), SAMPLED)
     table = pq.read_table(cache.parts()[0])
     assert table.schema.equals(SCHEMA)
     row = table.to_pylist()[0]
@@ -89,8 +119,8 @@ def test_files_say_what_was_asked_of_whom(tmp_path):
 def test_the_older_of_two_answers_counts_before_and_after_merging(tmp_path):
     cache = AnswerCache(tmp_path)
     for answer in ("first", "second", "a third"):
-        cache.add(IDENTITY, prompts("a"), [answer], SAMPLED)
-    assert cache.find(keys("a")) == {keys("a")[0]: "first"}
+        cache.add(IDENTITY, prompts("a"), answers(answer), SAMPLED)
+    assert texts_in(cache, keys("a")) == {keys("a")[0]: "first"}
     cache.compact()
     assert pq.read_table(cache.parts()[0])["answer"].to_pylist() == ["first"]
 
@@ -98,14 +128,14 @@ def test_the_older_of_two_answers_counts_before_and_after_merging(tmp_path):
 def test_many_files_are_merged_and_nothing_is_lost(tmp_path):
     cache, names = AnswerCache(tmp_path), [f"prompt {number}" for number in range(70)]
     for name in names:
-        cache.add(IDENTITY, prompts(name), [name.upper()], SAMPLED)
+        cache.add(IDENTITY, prompts(name), answers(name.upper()), SAMPLED)
     assert len(cache.parts()) < 10
-    assert cache.find(keys(*names)) == dict(zip(keys(*names), map(str.upper, names), strict=True))
+    assert texts_in(cache, keys(*names)) == dict(zip(keys(*names), map(str.upper, names), strict=True))
 
 
 def test_large_files_are_left_as_they_are(tmp_path, monkeypatch):
     cache = AnswerCache(tmp_path)
-    cache.add(IDENTITY, prompts("a"), ["A" * 5000], SAMPLED)
+    cache.add(IDENTITY, prompts("a"), answers("A" * 5000), SAMPLED)
     large = cache.parts()
     monkeypatch.setattr(cache_module, "_SMALL", large[0].stat().st_size)
     for _ in range(2):
@@ -118,20 +148,20 @@ def test_large_files_are_left_as_they_are(tmp_path, monkeypatch):
 @pytest.mark.parametrize("damage", [lambda whole: whole[: len(whole) // 2], lambda _: b"hello", lambda _: b""])
 def test_a_damaged_file_is_named_once_and_skipped(tmp_path, caplog, damage):
     cache = AnswerCache(tmp_path)
-    cache.add(IDENTITY, prompts("a"), ["A" * 300], SAMPLED)
+    cache.add(IDENTITY, prompts("a"), answers("A" * 300), SAMPLED)
     damaged = cache.parts()[0]
     damaged.write_bytes(damage(damaged.read_bytes()))
-    cache.add(IDENTITY, prompts("b"), ["B"], SAMPLED)
+    cache.add(IDENTITY, prompts("b"), answers("B"), SAMPLED)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            assert cache.find(keys("a", "b")) == dict(zip(keys("b"), ["B"], strict=True))
+            assert texts_in(cache, keys("a", "b")) == dict(zip(keys("b"), ["B"], strict=True))
     assert [str(damaged) in record.getMessage() for record in caplog.records] == [True]
     cache.compact()
     assert damaged in cache.parts()
 
 
 def test_no_damaged_byte_ever_makes_a_wrong_answer(tmp_path):
-    AnswerCache(tmp_path).add(IDENTITY, prompts("a"), ["The quick brown fox."], SAMPLED)
+    AnswerCache(tmp_path).add(IDENTITY, prompts("a"), answers("The quick brown fox."), SAMPLED)
     part = AnswerCache(tmp_path).parts()[0]
     whole, found = part.read_bytes(), []
     for place in range(0, len(whole), 5):
@@ -141,21 +171,21 @@ def test_no_damaged_byte_ever_makes_a_wrong_answer(tmp_path):
         found.append(AnswerCache(tmp_path).find(keys("a")))
     assert found == [{}] * len(found)
     part.write_bytes(whole)
-    assert AnswerCache(tmp_path).find(keys("a")) == {keys("a")[0]: "The quick brown fox."}
+    assert texts_in(AnswerCache(tmp_path), keys("a")) == {keys("a")[0]: "The quick brown fox."}
 
 
 def test_a_file_without_the_columns_is_skipped(tmp_path, caplog):
     cache = AnswerCache(tmp_path)
-    cache.add(IDENTITY, prompts("a"), ["A"], SAMPLED)
+    cache.add(IDENTITY, prompts("a"), answers("A"), SAMPLED)
     other = write_part(tmp_path, pq.read_table(cache.parts()[0]).select(["key"]))
-    assert list(cache.find(keys("a")).values()) == ["A"]
+    assert list(texts_in(cache, keys("a")).values()) == ["A"]
     assert f"{other}: is damaged" in caplog.text
 
 
 def test_files_that_vanish_while_they_are_read_are_looked_for_again(tmp_path, monkeypatch):
     cache, other = AnswerCache(tmp_path), AnswerCache(tmp_path)
     for name in "abc":
-        cache.add(IDENTITY, prompts(name), [name.upper()], SAMPLED)
+        cache.add(IDENTITY, prompts(name), answers(name.upper()), SAMPLED)
     listed = cache.parts()
     listings = [listed]
 
@@ -168,7 +198,7 @@ def test_files_that_vanish_while_they_are_read_are_looked_for_again(tmp_path, mo
         return sorted(self.folder.glob("part-*.parquet"))
 
     monkeypatch.setattr(AnswerCache, "parts", lambda self: parts(self) if self is cache else listed)
-    assert sorted(cache.find(keys("a", "b", "c")).values()) == ["A", "B", "C"]
+    assert sorted(texts_in(cache, keys("a", "b", "c")).values()) == ["A", "B", "C"]
     assert not any(path.exists() for path in listed)
 
 
@@ -178,6 +208,7 @@ import time
 from pathlib import Path
 from dualselect.models.cache import AnswerCache
 from dualselect.models import GenerationSettings
+from dualselect.models.thoughts import Answer
 
 folder, name = Path(sys.argv[1]), sys.argv[2]
 cache = AnswerCache(folder)
@@ -188,7 +219,7 @@ for _ in range(6000):  # until both are ready, or a minute
     time.sleep(0.01)
 for number in range(40):
     text = f"{name} {number}"
-    cache.add({"hash": "abc"}, [[{"role": "user", "content": text}]], [text], GenerationSettings())
+    cache.add({"hash": "abc"}, [[{"role": "user", "content": text}]], [Answer(text)], GenerationSettings())
     if number % 5 == 4:
         cache.compact()
 """
@@ -199,7 +230,7 @@ def test_processes_that_write_and_merge_at_once_lose_nothing(tmp_path):
     assert [process.wait(300) for process in processes] == [0, 0]
     names = [f"{name} {number}" for name in ("x", "y") for number in range(40)]
     wanted = keys(*names, settings=GenerationSettings())
-    assert AnswerCache(tmp_path).find(wanted) == dict(zip(wanted, names, strict=True))
+    assert texts_in(AnswerCache(tmp_path), wanted) == dict(zip(wanted, names, strict=True))
     assert not list(tmp_path.glob(".*"))
 
 
@@ -207,7 +238,7 @@ def write_many(folder, name, count):
     cache = AnswerCache(folder)
     for number in range(count):
         text = f"{name} {number}"
-        cache.add(IDENTITY, prompts(text), [text], SAMPLED)
+        cache.add(IDENTITY, prompts(text), answers(text), SAMPLED)
         if number % 5 == 4:
             cache.compact()
 
@@ -224,5 +255,5 @@ def test_threads_that_write_and_merge_at_once_lose_nothing(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=f"{tmp_path}/file: the cache of answers can't be written"):
-        AnswerCache(tmp_path / "file").add(IDENTITY, prompts("a"), ["A"], SAMPLED)
+    with pytest.raises(DataError, match=f"{tmp_path}/file: the cache of answers cannot be written"):
+        AnswerCache(tmp_path / "file").add(IDENTITY, prompts("a"), answers("A"), SAMPLED)

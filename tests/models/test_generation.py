@@ -6,7 +6,7 @@ from peft import LoraConfig, get_peft_model
 
 from dualselect.errors import ConfigError
 from dualselect.models import generate_answers
-from dualselect.models.generation import encode_prompt
+from dualselect.models.generation import complete, encode_prompt
 
 PROMPTS = [
     [{"role": "user", "content": "red"}],
@@ -157,12 +157,13 @@ def test_a_halved_batch_samples_the_same(model, tokenizer, monkeypatch):
 
 def test_every_batch_is_handed_over_as_it_comes(model, tokenizer):
     batches = []
-    options = {"max_new_tokens": 3, "batch_size": 3, "show_progress": False}
-    answers = generate_answers(
-        model, tokenizer, PROMPTS, on_batch=lambda numbers, texts: batches.append((numbers, texts)), **options
+    encoded = [encode_prompt(tokenizer, prompt) for prompt in PROMPTS]
+    options = {"batch_size": 3, "show_progress": False, **GREEDY, "max_new_tokens": 3}
+    answers = complete(
+        model, tokenizer, encoded, on_batch=lambda numbers, found: batches.append((numbers, found)), **options
     )
     assert [len(numbers) for numbers, _ in batches] == [3, 1]
-    handed = {number: text for numbers, texts in batches for number, text in zip(numbers, texts, strict=True)}
+    handed = {number: answer for numbers, found in batches for number, answer in zip(numbers, found, strict=True)}
     assert [handed[number] for number in range(len(PROMPTS))] == answers
 
 
@@ -182,6 +183,38 @@ def test_answers_stop_where_the_template_ends_a_turn(model, tokenizer):
     tokenizer.chat_template = tokenizer.chat_template.replace("<end>", end)
     (stopped,) = generate_answers(model, tokenizer, ["one two"], **options)
     assert stopped.split() == words[: words.index(end)]
+
+
+GREEDY = {"max_new_tokens": 12, "temperature": 0.0, "top_p": 1.0, "seed": 0, "show_progress": False}
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_answers_tell_whether_the_model_or_the_limit_ended_them(model, tokenizer, batch_size):
+    """The truth is a loop over the argmax; the end token is one that the model writes in some of its answers."""
+    prompts = ["one two", "red", "blue green six"]
+    plain = [tokenizer(text)["input_ids"] for text in prompts]
+    wrote = []
+    for ids in plain:
+        answer = []
+        for _ in range(6):
+            with torch.no_grad():
+                answer.append(int(model.eval()(torch.tensor([ids + answer])).logits[0, -1].argmax()))
+        wrote.append(answer)
+    end = next(token for token in wrote[0] if not all(token in answer for answer in wrote))
+    model.generation_config.eos_token_id = end
+    options = {**GREEDY, "max_new_tokens": 6, "batch_size": batch_size}
+    found = complete(model, tokenizer, plain, **options)
+    ends = {end, tokenizer.eos_token_id}
+    assert [answer.finish for answer in found] == ["length" if ends.isdisjoint(row) else "stop" for row in wrote]
+    assert {answer.finish for answer in found} == {"length", "stop"}
+
+
+def test_answers_tell_whether_the_prompt_had_opened_a_thought(model, tokenizer):
+    tokenizer.add_tokens(["<think>"])
+    model.resize_token_embeddings(len(tokenizer))
+    encoded = [tokenizer(text)["input_ids"] for text in ("red <think>", "red <think> blue", "red")]
+    found = complete(model, tokenizer, encoded, batch_size=3, **GREEDY)
+    assert [answer.opened for answer in found] == [True, False, False]
 
 
 def test_a_template_that_refuses_a_role_is_named(tiny_tokenizer):

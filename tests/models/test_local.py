@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from dualselect.errors import ConfigError
 from dualselect.evaluation import probe_answers
-from dualselect.models import GenerationSettings, LocalModels, generate_answers, open_target
+from dualselect.models import GenerationSettings, LocalModels, generate_answers, local, open_target
+from dualselect.models.cache import AnswerCache
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("how many apples?", "the quick fox", "why not")]
 SAMPLES = [{"prompt": prompt, "completion": [{"role": "assistant", "content": "there are"}]} for prompt in PROMPTS]
@@ -25,6 +27,10 @@ def answers_of(model, base):
     return generate_answers(model, tokenizer, PROMPTS, max_new_tokens=8, batch_size=2, show_progress=False)
 
 
+def texts(answers):
+    return [answer.text for answer in answers]
+
+
 def logits_of(model):
     with torch.no_grad():
         return model(torch.arange(3, 30)[None]).logits
@@ -37,7 +43,7 @@ def test_adapters_that_take_turns_equal_each_one_alone(tiny_model_dir, make_adap
     for target, folder in [*zip(targets, folders, strict=True)] * 2:
         expected = alone(tiny_model_dir, folder)
         assert torch.equal(logits_of(target.model), logits_of(expected))
-        assert target.generate(PROMPTS, settings) == answers_of(expected, tiny_model_dir)
+        assert texts(target.generate(PROMPTS, settings)) == answers_of(expected, tiny_model_dir)
     assert targets[0].generate(PROMPTS, settings) != targets[1].generate(PROMPTS, settings)
 
 
@@ -60,7 +66,7 @@ def test_with_the_adapter_off_the_start_equals_the_base(tiny_model_dir, make_ada
     start, base = target.start(), alone(tiny_model_dir)
     target.generate(PROMPTS, settings)
     assert torch.equal(logits_of(start.model), logits_of(base))
-    assert start.generate(PROMPTS, settings) == answers_of(base, tiny_model_dir)
+    assert texts(start.generate(PROMPTS, settings)) == answers_of(base, tiny_model_dir)
     assert not torch.equal(logits_of(target.model), logits_of(base))
     assert start.name == str(tiny_model_dir)
 
@@ -204,4 +210,32 @@ def test_sampling_settings_reach_the_model(tiny_model_dir):
         target.generate(PROMPTS, GenerationSettings(max_new_tokens=8, temperature=temperature, top_p=top_p, seed=seed))
         for temperature, top_p, seed in [(1.0, 1.0, 0), (1.0, 1.0, 1), (3.0, 1.0, 0), (1.0, 0.2, 0)]
     ]
-    assert len({tuple(answers) for answers in drawn}) == len(drawn)
+    assert len({tuple(texts(answers)) for answers in drawn}) == len(drawn)
+
+
+def test_a_template_that_writes_the_date_writes_that_of_the_start(tiny_model_dir, tmp_path, settings):
+    """Seconds stand for days: what is asked later is the same prompt, and a later run asks for answers of its own."""
+    shutil.copytree(tiny_model_dir, tmp_path / "dated")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
+    tokenizer.chat_template = "{{ strftime_now('%S %f') }}" + tokenizer.chat_template
+    tokenizer.save_pretrained(tmp_path / "dated")
+    cache = AnswerCache(tmp_path / "cache")
+    for run in (1, 2):
+        target = LocalModels(cache=cache).open(str(tmp_path / "dated"))
+        for _ in range(2):
+            target.generate(PROMPTS[:1], settings)
+            assert len(cache.parts()) == run
+
+
+def test_thinking_is_told_to_the_template_and_makes_another_prompt(tiny_model_dir, settings, monkeypatch):
+    target = LocalModels().open(str(tiny_model_dir))
+    target.tokenizer.chat_template = (
+        "{{ messages[0]['content'] }}{% if enable_thinking is defined and not enable_thinking %} no thought{% endif %}"
+    )
+    seen = []
+    monkeypatch.setattr(
+        local, "encode_rendered", lambda tokenizer, text: seen.append(text) or tokenizer(text).input_ids
+    )
+    for thinking in (None, True, False):
+        target.generate(["why"], replace(settings, thinking=thinking))
+    assert seen == ["why", "why", "why no thought"]

@@ -5,7 +5,7 @@ from tokenizers import AddedToken
 
 from dualselect.errors import ConfigError
 from dualselect.models.generation import encode_prompt
-from dualselect.models.thoughts import MARKERS, decode, opens_thought, split_thought, template_opens_thought
+from dualselect.models.thoughts import MARKERS, Answer, check_thinking, decode, opens_thought, split_thought
 
 SWITCHED = (
     "{% for m in messages %}{{ m['content'] }} {% endfor %}assistant : "
@@ -108,9 +108,71 @@ def test_the_template_is_told_whether_to_think(tokenizer):
 
 
 def test_a_model_that_cannot_help_thinking_is_named(tokenizer):
-    assert not template_opens_thought(tokenizer, None)
     tokenizer.chat_template = "{{ messages[0]['content'] }} assistant : <think>\n"
-    assert template_opens_thought(tokenizer, None)
-    assert template_opens_thought(tokenizer, True)
-    with pytest.raises(ConfigError, match="thinking is off but the model's chat template opens a thought"):
-        template_opens_thought(tokenizer, False)
+    for thinking in (None, True):
+        check_thinking("m", tokenizer, thinking)
+    with pytest.raises(ConfigError, match="m: thinking is off but the model's chat template opens a thought"):
+        check_thinking("m", tokenizer, False)
+
+
+@pytest.mark.parametrize(("has_switch", "thinking"), [(True, False), (False, False), (False, True), (False, None)])
+def test_a_template_without_a_switch_is_noted_where_one_is_asked_for(tokenizer, caplog, has_switch, thinking):
+    if has_switch:
+        tokenizer.chat_template = SWITCHED
+    check_thinking("m", tokenizer, thinking)
+    noted = not has_switch and thinking is not None
+    assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
+        "m: its chat template has no switch for thinking, so that `thinking` changes nothing"
+    ] * noted
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Tags such as `<think>` and `</think>` mark it.", "Tags such as `<think>` and `</think>` mark it."),
+        ("<think>Is it '5'?</think>It is '5'.", "It is '5'."),
+        ("<reasoning>a</reasoning>\n<answer>\nFive.\n</answer>", "Five."),
+        ("<think>a</think><response>Five.", "Five."),
+        ("<answer>Five.</answer>", "<answer>Five.</answer>"),
+        ("<|channel>thought\na<channel|>Five.", "Five."),
+    ],
+)
+def test_quoted_markers_stay_and_what_wraps_the_answer_goes(text, expected):
+    assert split_thought(text).answer == expected
+
+
+def test_who_ends_a_turn_without_closing_a_thought_of_the_template_has_answered():
+    assert split_thought("I can't help.", opened=True, finished=True) == ("I can't help.", "", False)
+    assert split_thought("a</think>b", opened=True, finished=True) == ("b", "a", False)
+    assert split_thought("<think>a", finished=True).is_cut
+
+
+@pytest.mark.parametrize(
+    ("answer", "missing"),
+    [
+        (Answer("red", "stop"), ""),
+        (Answer("", "stop"), ""),
+        (Answer("red", "length"), ""),
+        (Answer("<think>red", "length"), "ends within a thought"),
+        (Answer("red", "length", opened=True), "ends within a thought"),
+        (Answer("red", "stop", opened=True), ""),
+        (Answer(None, reason="the server answers 400"), "the server answers 400"),
+        (Answer(None), "no answer"),
+    ],
+)
+def test_an_answer_says_why_there_is_nothing_to_judge(answer, missing):
+    assert missing in answer.missing
+    assert bool(missing) == bool(answer.missing)
+
+
+@given(before=plain, thought=plain, after=plain, pair=st.sampled_from(MARKERS))
+def test_what_stands_before_a_thought_belongs_to_the_answer(before, thought, after, pair):
+    found = split_thought(f"{before}{pair[0]}{thought}{pair[1]}{after}")
+    assert found == ((before + after).strip(), thought.strip(), False)
+
+
+@given(text=st.text(max_size=60), opened=st.booleans(), finished=st.booleans())
+def test_no_text_is_split_into_more_than_there_is(text, opened, finished):
+    found = split_thought(text, opened=opened, finished=finished)
+    assert len(found.answer) + len(found.thought) <= len(text)
+    assert split_thought(found.answer) == (found.answer, "", False)

@@ -6,6 +6,8 @@ import pytest
 from dualselect.errors import ConfigError
 from dualselect.models import GenerationSettings, LocalModels, VllmEngines, open_target
 from dualselect.models.cache import AnswerCache
+from dualselect.models.generation import encode_prompt
+from dualselect.models.thoughts import Answer
 
 PROMPTS = [[{"role": "user", "content": f"prompt {number}"}] for number in range(300)]
 
@@ -20,10 +22,11 @@ class FakeEngine:
         self.model, self.dtype, self.options, self.calls = model, dtype, options, []
         self.made.append(self)
 
-    def chat(self, messages, sampling_params, *, use_tqdm, lora_request, chat_template, chat_template_kwargs):
-        self.calls.append((messages, sampling_params, lora_request, chat_template, chat_template_kwargs))
-        tokens = [self.tokenizer(f" to {turns[-1]['content']}\n")["input_ids"] for turns in messages]
-        return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=row)]) for row in tokens]
+    def generate(self, prompts, sampling_params, *, use_tqdm, lora_request):
+        prompts = [prompt["prompt_token_ids"] for prompt in prompts]
+        self.calls.append((prompts, sampling_params, lora_request))
+        outputs = [SimpleNamespace(token_ids=tuple(row[-3:]), finish_reason="length") for row in prompts]
+        return [SimpleNamespace(outputs=[output]) for output in outputs]
 
 
 @pytest.fixture
@@ -43,16 +46,17 @@ def test_a_model_is_answered_for_in_parts_that_are_kept(engines, tiny_model_dir,
     cache = AnswerCache(tmp_path)
     target = open_target(f"vllm:{tiny_model_dir}", models=LocalModels(cache=cache))
     settings = GenerationSettings(max_new_tokens=9, system="be kind")
-    assert target.generate(PROMPTS, settings) == [f"to prompt {number}" for number in range(300)]
+    asked = [encode_prompt(tiny_tokenizer, [{"role": "system", "content": "be kind"}, *turns]) for turns in PROMPTS]
+    ends = [tiny_tokenizer.decode(row[-3:], skip_special_tokens=True).strip() for row in asked]
+    answers = target.generate(PROMPTS, settings)
+    assert answers == [Answer(end, "length") for end in ends]
     engine = engines[0]
-    assert [len(messages) for messages, *_ in engine.calls] == [256, 44]
-    assert engine.calls[0][0][0] == [{"role": "system", "content": "be kind"}, *PROMPTS[0]]
+    assert [prompts for prompts, *_ in engine.calls] == [asked[:256], asked[256:]]
     end = tiny_tokenizer.eos_token_id  # that of the template
     sampling = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 9, "seed": None, "stop_token_ids": [end]}
-    assert engine.calls[0][1] == sampling
-    assert engine.calls[0][2:] == (None, tiny_tokenizer.chat_template, None)
+    assert engine.calls[0][1:] == (sampling, None)
     assert (engine.model, engine.options) == (str(tiny_model_dir), {})
-    target.generate(PROMPTS, settings)
+    assert target.generate(PROMPTS, settings) == answers
     assert len(engine.calls) == 2
 
 
@@ -64,7 +68,7 @@ def test_adapters_share_the_engine_of_their_base(engines, tiny_model_dir, make_a
         target.generate(PROMPTS[:1], GenerationSettings(temperature=0.5, top_p=0.9, seed=3))
     (engine,) = engines
     assert engine.options == {"enable_lora": True, "max_lora_rank": 16}
-    requests = [request for _, _, request, *_ in engine.calls]
+    requests = [request for _, _, request in engine.calls]
     assert [request and request[2] for request in requests] == [*map(str, folders), None]
     assert requests[0][1] != requests[1][1]
     sampling = {"temperature": 0.5, "top_p": 0.9, "max_tokens": 256, "seed": 3}
@@ -79,7 +83,7 @@ def test_its_answers_are_not_taken_for_those_of_transformers(engines, tiny_model
 
 @pytest.mark.parametrize("options", [{"use_dora": True}, {"bias": "all"}, {"r": 1000}])
 def test_adapters_that_it_cannot_use_are_refused(engines, make_adapter, options):
-    with pytest.raises(ConfigError, match="is no plain LoRA of rank 1 to 512"):
+    with pytest.raises(ConfigError, match="not a plain LoRA of rank 1 to 512"):
         open_target(f"vllm:{make_adapter('a', **options)}")
 
 

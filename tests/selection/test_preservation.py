@@ -6,7 +6,8 @@ from transformers import FalconConfig, FalconForCausalLM, OPTConfig, OPTForCausa
 
 from dualselect.errors import ConfigError
 from dualselect.gradients import trainable_parameters
-from dualselect.selection import measures, preservation_loss, remember_start, scoring_mode
+from dualselect.models.modes import eval_mode
+from dualselect.selection import measures, preservation_loss, remember_start
 
 
 def test_the_start_is_a_copy_and_training_weights_come_back(model):
@@ -111,7 +112,7 @@ def held_bytes(model, pool):
         return tensor
 
     weights = {param.data_ptr() for param in model.parameters()}
-    with scoring_mode(model), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with eval_mode(model, gradients=True), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = model(**pool.collate(pool.examples), use_cache=False).logits
     assert output.requires_grad
     return sum(size for place, size in kept.items() if place not in weights)

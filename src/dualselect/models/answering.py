@@ -6,11 +6,13 @@ from typing import Any
 
 from dualselect.models.base import GenerationSettings
 from dualselect.models.cache import AnswerCache, answer_key, canonical
+from dualselect.models.endpoint.replies import well_formed
 from dualselect.models.generation import OnBatch, Prompt
+from dualselect.models.thoughts import Answer
 
 Messages = list[dict[str, str]]
-#: Answers conversations; hands each batch's numbers and answers to the callback as they come.
-Ask = Callable[[list[Messages], OnBatch], Any]
+#: Answers what it is given; hands each batch's numbers and answers to the callback as they come.
+Ask = Callable[[list[Any], OnBatch], Any]
 
 
 def answer_all(
@@ -19,32 +21,41 @@ def answer_all(
     settings: GenerationSettings,
     cache: AnswerCache | None,
     ask: Ask,
-) -> list[str]:
+    *,
+    render: Callable[[Messages], str] | None = None,
+    keep_empty: bool = True,
+) -> list[Answer]:
     """Return one answer per prompt, in order, from the cache where it has them and from the target where not.
 
     A prompt that occurs more than once is answered once. What `ask` has handed over before it fails stays in the
-    cache, so that the next attempt goes on from there.
+    cache, so that the next attempt continues from there.
 
     Args:
-        identity: of the target; its `hash` is part of every key.
-        prompts: messages, or text for a single user turn.
-        settings: of generation.
-        cache: None keeps answers for this call only.
-        ask: asks the target.
+        identity: Identity of the target; its `hash` is part of every key.
+        prompts: Messages, or text for a single user turn.
+        settings: Settings of generation.
+        cache: Where answers are kept; None keeps them for this call only.
+        ask: Asks the target, for what `render` returns or else for messages.
+        render: Returns a prompt as the model reads it. It is what answers are kept by, so that another chat template,
+            or the date in one, gets other answers.
+        keep_empty: Whether to keep answers without text too; those of a server may be an accident.
     """
-    asked = [as_messages(prompt) for prompt in prompts]
-    keys = [answer_key(identity, messages, settings) for messages in asked]
+    asked = [with_system(as_messages(prompt), settings.system) for prompt in prompts]
+    shown: list[Any] = asked if render is None else [render(messages) for messages in asked]
+    keys = [answer_key(identity, prompt, settings) for prompt in shown]
     known = cache.find(keys) if cache and keys else {}
-    missing = {key: messages for key, messages in zip(keys, asked, strict=True) if key not in known}
+    missing = {key: prompt for key, prompt in zip(keys, shown, strict=True) if key not in known}
     waiting = list(missing)
 
-    def keep(numbers: list[int], answers: list[str]) -> None:
-        known.update({waiting[number]: answer for number, answer in zip(numbers, answers, strict=True)})
-        if cache:
-            cache.add(identity, [missing[waiting[number]] for number in numbers], answers, settings)
+    def keep(numbers: list[int], answers: list[Answer]) -> None:
+        given = {waiting[number]: answer for number, answer in zip(numbers, answers, strict=True)}
+        known.update(given)
+        final = {key: answer for key, answer in given.items() if answer.text or (keep_empty and answer.text == "")}
+        if cache and final:
+            cache.add(identity, [missing[key] for key in final], list(final.values()), settings)
 
     if missing:
-        ask([with_system(messages, settings.system) for messages in missing.values()], keep)
+        ask(list(missing.values()), keep)
     return [known[key] for key in keys]
 
 
@@ -56,8 +67,8 @@ def identity_of(name: str, kind: str, parts: Mapping[str, Any]) -> dict[str, Any
 def as_messages(prompt: Prompt) -> Messages:
     """Return a prompt as messages; text is one user turn, so that all kinds of targets are asked the same."""
     if isinstance(prompt, str):
-        return [{"role": "user", "content": prompt}]
-    return [{"role": message["role"], "content": message["content"]} for message in prompt]
+        prompt = [{"role": "user", "content": prompt}]
+    return [{"role": message["role"], "content": well_formed(message["content"])} for message in prompt]
 
 
 def with_system(messages: Messages, system: str | None) -> Messages:

@@ -6,37 +6,32 @@ from dataclasses import dataclass
 from typing import Any
 
 from dualselect.models.generation import Prompt
+from dualselect.models.thoughts import Answer
+from dualselect.options import documented, option
 
 
+@documented
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How answers are generated; all of it is part of an answer's identity but the batch size.
+    """How answers are generated; all of it but the batch size is part of an answer's identity."""
 
-    Attributes:
-        max_new_tokens: longest answer, in tokens.
-        temperature: 0 is greedy.
-        top_p: share of the probability mass to sample from, for a temperature above 0.
-        seed: of sampling, for a temperature above 0.
-        system: system prompt put before every prompt; None for none.
-        batch_size: prompts at once; halved where memory does not suffice.
-        thinking: Whether a model that can think does; None leaves it to the model's chat template.
-    """
-
-    max_new_tokens: int = 256
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    system: str | None = None
-    batch_size: int = 16
-    thinking: bool | None = None
+    max_new_tokens: int = option(256, "Longest answer, in tokens.")
+    temperature: float = option(0.0, "Temperature of sampling; 0 is greedy.")
+    top_p: float = option(1.0, "Share of the probability mass to sample from, for a temperature above 0.")
+    seed: int = option(0, "Seed of sampling, for a temperature above 0.")
+    system: str | None = option(None, "System prompt put before every prompt.")
+    batch_size: int = option(16, "Prompts at once; halved where memory does not suffice.")
+    thinking: bool | None = option(
+        None, "Whether a model that can think does before it answers. Unset: its chat template decides."
+    )
 
 
 class Target(ABC):
     """A model that is evaluated.
 
     Attributes:
-        name: what tables call it.
-        identity: what tells it from any other: `name`, `hash` (of the weights, where they are at hand) and the like.
+        name: Name in tables.
+        identity: What tells it from any other: `name`, `hash` (of the weights, where they are at hand) and the like.
     """
 
     name: str
@@ -45,20 +40,22 @@ class Target(ABC):
     @abstractmethod
     def generate(
         self, prompts: Sequence[Prompt], settings: GenerationSettings, *, description: str = "generating"
-    ) -> list[str]:
-        """Return one answer per prompt, in order, with its thoughts if the model thinks; shows a progress bar."""
+    ) -> list[Answer]:
+        """Return one answer per prompt, in order, with its thoughts if the model thinks; shows a progress bar.
 
-    def opens_thought(self, settings: GenerationSettings) -> bool:
-        """Return whether answers begin within a thought, opened by the prompt; no, where that cannot be known."""
-        return False
+        Args:
+            prompts: Messages, or text for a single user turn.
+            settings: How answers are generated.
+            description: Text beside the progress bar.
+        """
 
 
 class LocalTarget(Target):
     """A target whose model is in memory, so that likelihoods can be asked for as well.
 
     Attributes:
-        model: a causal language model of transformers or PEFT.
-        tokenizer: its tokenizer.
+        model: A causal language model of transformers or PEFT.
+        tokenizer: Its tokenizer.
     """
 
     model: Any

@@ -23,11 +23,12 @@ import pyarrow.parquet as pq
 from dualselect.errors import DataError, one_line
 from dualselect.files import replacing
 from dualselect.models.generation import Prompt
+from dualselect.models.thoughts import Answer
 
 if TYPE_CHECKING:  # the targets import this module
     from dualselect.models.base import GenerationSettings
 
-VERSION = 2  # changes with everything in generation that may change answers
+VERSION = 3  # changes with everything in generation that may change answers
 
 SCHEMA = pa.schema(
     [
@@ -35,10 +36,14 @@ SCHEMA = pa.schema(
         ("target", pa.string()),
         ("prompt", pa.string()),
         ("answer", pa.string()),
+        ("finish", pa.string()),
+        ("opened", pa.bool_()),
         ("settings", pa.string()),
         ("created", pa.timestamp("us", tz="UTC")),
     ]
 )
+_ANSWER = ["answer", "finish", "opened"]
+_ADDED = {"finish", "opened"}  # files of earlier versions lack them
 
 _MANY = 64  # small files that are merged into one
 _SMALL = 8 * 2**20  # bytes; larger files are left as they are
@@ -49,8 +54,11 @@ _logger = logging.getLogger(__name__)
 def answer_key(identity: Mapping[str, Any], prompt: Prompt, settings: "GenerationSettings") -> str:
     """Return 64 hexadecimal digits that stand for all that an answer depends on.
 
-    These are the hash of the target, the prompt and the settings; the batch size is none of them, nor are seed and
-    `top_p` where nothing is sampled.
+    Args:
+        identity: Identity of the target; its hash counts.
+        prompt: What the model is given: its prompt as rendered, or messages where only a server knows how.
+        settings: Settings of generation; the batch size does not count, nor do seed and `top_p` where nothing is
+            sampled.
     """
     return sha256(canonical([VERSION, identity["hash"], prompt, deciding(settings)]).encode()).hexdigest()
 
@@ -80,35 +88,34 @@ class AnswerCache:
         self.folder = folder
         self._reported: set[Path] = set()
 
-    def find(self, keys: Sequence[str]) -> dict[str, str]:
+    def find(self, keys: Sequence[str]) -> dict[str, Answer]:
         """Return the answers that are there, by key.
 
-        A file that can't be read is named in a warning and skipped.
+        A file that cannot be read is named in a warning and skipped.
         """
         wanted = pc.field("key").isin(pa.array(sorted(set(keys)), pa.string()))
         while True:
-            tables, vanished = self._read_all(self.parts(), ["key", "answer", "created"], wanted)
+            tables, vanished = self._read_all(self.parts(), ["key", *_ANSWER, "created"], wanted)
             if not vanished:
                 break
             # Another process has merged them, so their answers are in a file that this listing did not have.
-        found: dict[str, tuple[datetime, str]] = {}
-        for row in (row for table in tables.values() for row in table.to_pylist()):
-            known = found.get(row["key"])
-            if known is None or (row["created"], row["answer"]) < known:
-                found[row["key"]] = (row["created"], row["answer"])
-        return {key: answer for key, (_, answer) in found.items()}
+        rows = (row for table in tables.values() for row in table.to_pylist())
+        found: dict[str, Answer] = {}
+        for row in sorted(rows, key=lambda row: (row["created"], row["answer"])):
+            found.setdefault(row["key"], Answer(row["answer"], row["finish"] or "", bool(row["opened"])))
+        return found
 
     def add(
         self,
         identity: Mapping[str, Any],
         prompts: Sequence[Prompt],
-        answers: Sequence[str],
+        answers: Sequence[Answer],
         settings: "GenerationSettings",
     ) -> None:
         """Write answers of a target to prompts as one new file, and merge small files where they are many.
 
         Raises:
-            DataError: the folder can't be written.
+            DataError: The folder cannot be written.
         """
         target, asked, now = canonical(identity), canonical(deciding(settings)), datetime.now(UTC)
         rows = [
@@ -116,7 +123,9 @@ class AnswerCache:
                 "key": answer_key(identity, prompt, settings),
                 "target": target,
                 "prompt": canonical(prompt),
-                "answer": answer,
+                "answer": answer.text,
+                "finish": answer.finish,
+                "opened": answer.opened,
                 "settings": asked,
                 "created": now,
             }
@@ -156,7 +165,7 @@ class AnswerCache:
                 draft.write_bytes(content)
         except OSError as error:
             raise DataError(
-                f"{self.folder}: the cache of answers can't be written ({error.strerror or error}); make room or "
+                f"{self.folder}: the cache of answers cannot be written ({error.strerror or error}); make room or "
                 "access, or set DUALSELECT_CACHE to another folder"
             ) from error
 
@@ -170,8 +179,12 @@ class AnswerCache:
                 content = path.read_bytes()
                 if path.stem.rpartition("-")[2] != _digest(content):
                     raise OSError("its content has changed")
-                table = pq.read_table(pa.BufferReader(content), columns=list(columns), filters=wanted)
-                tables[path] = table.cast(pa.schema([SCHEMA.field(name) for name in columns]))
+                lacking = _ADDED - set(pq.read_schema(pa.BufferReader(content)).names)
+                present = [name for name in columns if name not in lacking]
+                table = pq.read_table(pa.BufferReader(content), columns=present, filters=wanted)
+                for name in lacking.intersection(columns):
+                    table = table.append_column(SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type))
+                tables[path] = table.select(columns).cast(pa.schema([SCHEMA.field(name) for name in columns]))
             except FileNotFoundError:
                 vanished = True
             except (OSError, ValueError, KeyError, pa.ArrowException) as error:

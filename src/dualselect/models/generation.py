@@ -1,7 +1,6 @@
 """Answers in batches, greedy or sampled, from any causal language model of transformers or PEFT."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -12,11 +11,43 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from dualselect.data.templates import declared_ends, end_of_turn
 from dualselect.errors import ConfigError, one_line
 from dualselect.models.batches import in_batches
-from dualselect.models.thoughts import decode, thinking_options
+from dualselect.models.modes import eval_mode
+from dualselect.models.thoughts import Answer, decode, opens_thought, thinking_options
 
 Prompt = str | Sequence[Mapping[str, str]]
 #: Takes the numbers of the prompts of a batch, and their answers.
-OnBatch = Callable[[list[int], list[str]], None]
+OnBatch = Callable[[list[int], list[Answer]], None]
+
+_TAIL = 24
+
+
+def render_prompt(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, thinking: bool | None = None) -> str:
+    """Return messages as the text that the model reads, ready for an answer.
+
+    Args:
+        tokenizer: Tokenizer of the model, for its chat template.
+        messages: Messages with role and content.
+        thinking: Whether the chat template is told to think; None leaves it to the template.
+
+    Raises:
+        ConfigError: The tokenizer has no chat template; a made-up one would measure a form of prompt that the model was
+            never trained on. Or the template refuses the messages.
+    """
+    if getattr(tokenizer, "chat_template", None) is None:
+        raise ConfigError(
+            f"{getattr(tokenizer, 'name_or_path', '') or 'tokenizer'}: has no chat template, so that it cannot render "
+            "messages; give an instruction-tuned model, or put the template that it was trained with into its folder "
+            "as chat_template.jinja"
+        )
+    try:
+        options = {"add_generation_prompt": True, "tokenize": False, **thinking_options(thinking)}
+        return str(tokenizer.apply_chat_template(messages, **options))
+    except TemplateError as error:
+        roles = ", ".join(message["role"] for message in messages)
+        raise ConfigError(
+            f"the model's chat template refuses a prompt of the roles {roles}: {one_line(error)}; leave the system "
+            "message out, or put a template that takes it into the model's folder as chat_template.jinja"
+        ) from error
 
 
 def encode_prompt(tokenizer: Any, prompt: Prompt, *, thinking: bool | None = None) -> list[int]:
@@ -25,29 +56,19 @@ def encode_prompt(tokenizer: Any, prompt: Prompt, *, thinking: bool | None = Non
     Args:
         tokenizer: Tokenizer of the model.
         prompt: Messages or text.
-        thinking: What the chat template is told about thinking; None leaves it to the template.
+        thinking: Whether the chat template is told to think; None leaves it to the template.
 
     Raises:
-        ConfigError: messages, but the tokenizer has no chat template; a made-up one would measure a form of prompt
-            that the model was never trained on. Or the template refuses the messages.
+        ConfigError: As for `render_prompt`.
     """
     if isinstance(prompt, str):
         return list(tokenizer(prompt)["input_ids"])
-    if getattr(tokenizer, "chat_template", None) is None:
-        raise ConfigError(
-            f"{getattr(tokenizer, 'name_or_path', '') or 'tokenizer'}: has no chat template, so that messages can't be "
-            "put to the model; give an instruction-tuned model, or put the template that it was trained with into its "
-            "folder as chat_template.jinja"
-        )
-    try:
-        options = {"add_generation_prompt": True, "return_dict": True, **thinking_options(thinking)}
-        return list(tokenizer.apply_chat_template(prompt, **options)["input_ids"])
-    except TemplateError as error:
-        roles = ", ".join(message["role"] for message in prompt)
-        raise ConfigError(
-            f"the model's chat template refuses a prompt of the roles {roles}: {one_line(error)}; leave the system "
-            "message out, or put a template that takes it into the model's folder as chat_template.jinja"
-        ) from error
+    return encode_rendered(tokenizer, render_prompt(tokenizer, prompt, thinking=thinking))
+
+
+def encode_rendered(tokenizer: Any, rendered: str) -> list[int]:
+    """Return the token ids of a prompt that its chat template has rendered, special tokens and all."""
+    return list(tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
 
 def generate_answers(
@@ -61,43 +82,83 @@ def generate_answers(
     top_p: float = 1.0,
     seed: int = 0,
     thinking: bool | None = None,
-    on_batch: OnBatch | None = None,
     description: str = "generating",
     show_progress: bool = True,
 ) -> list[str]:
     """Return one answer per prompt, in the order of `prompts`, without special tokens but those that mark thoughts.
 
     Prompts are grouped by length and padded on the left. A batch that does not fit into memory is halved and tried
-    again. The model is put in eval mode and back. Only the settings given here hold: penalties and sampling that the
+    again. The model is put in eval mode and back. Only the settings given here count: penalties and sampling that the
     model's own generation config asks for are left out.
 
     Args:
-        max_new_tokens: longest answer, in tokens.
-        batch_size: prompts at once.
-        temperature: 0 is greedy.
-        top_p: share of the probability mass to sample from, for a temperature above 0.
-        seed: of sampling. An answer depends on it and on its own prompt alone, not on the rest of its batch (but for
-            rounding); equal prompts get equal answers.
-        thinking: What the chat template is told about thinking; None leaves it to the template.
-        on_batch: called after each batch, so that answers can be kept as they come.
-        description: what the progress bar says.
-        show_progress: whether to show it.
+        model: A causal language model of transformers or PEFT.
+        tokenizer: Its tokenizer.
+        prompts: Messages, or texts that are given to the model as they are.
+        max_new_tokens: Longest answer, in tokens.
+        batch_size: Prompts at once.
+        temperature: Temperature of sampling; 0 is greedy.
+        top_p: Share of the probability mass to sample from, for a temperature above 0.
+        seed: Seed of sampling. An answer depends on it and on its own prompt alone, not on the rest of its batch (but
+            for rounding); equal prompts get equal answers.
+        thinking: Whether the chat template is told to think; None leaves it to the template.
+        description: Text beside the progress bar.
+        show_progress: Whether to show it.
 
     Raises:
-        ConfigError: the tokenizer has no chat template for messages.
-        torch.OutOfMemoryError, RuntimeError: even a single prompt does not fit into memory.
+        ConfigError: The tokenizer has no chat template for messages, or it refuses some.
+        torch.OutOfMemoryError, RuntimeError: Even a single prompt does not fit into memory.
     """
-    encoded = [encode_prompt(tokenizer, prompt, thinking=thinking) for prompt in prompts]
+    answers = complete(
+        model,
+        tokenizer,
+        [encode_prompt(tokenizer, prompt, thinking=thinking) for prompt in prompts],
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        description=description,
+        show_progress=show_progress,
+    )
+    return [answer.text or "" for answer in answers]
+
+
+def complete(
+    model: Any,
+    tokenizer: Any,
+    encoded: Sequence[list[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    temperature: float,
+    top_p: float,
+    seed: int,
+    on_batch: OnBatch | None = None,
+    description: str = "generating",
+    show_progress: bool = True,
+) -> list[Answer]:
+    """Return what the model writes after each prompt, in order, and whether it ended there itself.
+
+    Args:
+        model: As for `generate_answers`, as are the other settings.
+        tokenizer: Its tokenizer.
+        encoded: Token ids of the prompts.
+        on_batch: Function that takes each batch of answers as it comes, so that they can be kept.
+
+    Raises:
+        torch.OutOfMemoryError, RuntimeError: Even a single prompt does not fit into memory.
+    """
     greedy = _greedy(model, tokenizer, max_new_tokens)
 
-    def answer(batch: list[int]) -> list[str]:
+    def answer(batch: list[int]) -> list[Answer]:
         rows = [encoded[number] for number in batch]
         # Fresh for each batch: a batch that is tried again must draw the same numbers.
         noise = [_GumbelNoise(rows, temperature, top_p, seed)] if temperature > 0 else []
-        texts = _generate_batch(model, tokenizer, rows, greedy, noise)
+        answers = _generate_batch(model, tokenizer, rows, greedy, noise)
         if on_batch:
-            on_batch(batch, texts)
-        return texts
+            on_batch(batch, answers)
+        return answers
 
     with eval_mode(model):
         return in_batches(
@@ -108,6 +169,33 @@ def generate_answers(
             description=description,
             show_progress=show_progress,
         )
+
+
+def answers_of(
+    tokenizer: Any, rows: Sequence[list[int]], generated: Sequence[list[int]], finishes: Sequence[str]
+) -> list[Answer]:
+    """Return generated token ids as answers.
+
+    Args:
+        tokenizer: Tokenizer of the model.
+        rows: Token ids of the prompts.
+        generated: Token ids that follow each of them, padding and all.
+        finishes: Why each of them ended, `stop` or `length`.
+    """
+    # A template opens a thought at the very end of a prompt, within so many tokens.
+    opened = [opens_thought(tokenizer.decode(row[-_TAIL:])) for row in rows]
+    parts = zip(decode(tokenizer, list(generated)), finishes, opened, strict=True)
+    return [Answer(text, finish, is_open) for text, finish, is_open in parts]
+
+
+def stop_tokens(generation_config: Any, tokenizer: Any) -> list[int]:
+    """Return the tokens, ascending, at which an answer ends: those declared, and the template's end of a turn.
+
+    A model ends its answers as its template does, whether or not that is declared.
+    """
+    turn = end_of_turn(tokenizer)
+    declared = declared_ends(generation_config, tokenizer)
+    return declared if turn is None else sorted({*declared, turn})
 
 
 def left_padded(rows: Sequence[Sequence[int]], pad_token_id: int, device: Any) -> dict[str, torch.Tensor]:
@@ -128,25 +216,7 @@ def pad_token_id(tokenizer: Any) -> int:
     return 0
 
 
-@contextmanager
-def eval_mode(*models: Any) -> Iterator[None]:
-    """Run a block without gradients and with all models in eval mode; each is put back into its own mode after."""
-    modes = [(model, model.training) for model in models]
-    for model in models:
-        model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for model, was_training in modes:
-            model.train(was_training)
-
-
 def _greedy(model: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig:
-    ends = declared_ends(model.generation_config, tokenizer)
-    # A model ends its answers as its template does, whether or not that is declared.
-    turn = end_of_turn(tokenizer)
-    ends = sorted({*ends, turn}) if turn is not None else ends
     return GenerationConfig(
         do_sample=False,
         # What is left open here would be filled from the model's own generation config.
@@ -157,7 +227,7 @@ def _greedy(model: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig
         no_repeat_ngram_size=0,
         num_beams=1,
         max_new_tokens=max_new_tokens,
-        eos_token_id=ends or None,
+        eos_token_id=stop_tokens(model.generation_config, tokenizer) or None,
         pad_token_id=pad_token_id(tokenizer),
         use_cache=True,
     )
@@ -198,9 +268,11 @@ def _nucleus(scores: torch.Tensor, top_p: float) -> torch.Tensor:
 
 def _generate_batch(
     model: Any, tokenizer: Any, rows: list[list[int]], settings: GenerationConfig, noise: list[LogitsProcessor]
-) -> list[str]:
+) -> list[Answer]:
     inputs = left_padded(rows, pad_token_id(tokenizer), model.device)
     inputs.pop("position_ids")  # generate() derives its own from the mask
     width = inputs["input_ids"].shape[1]
     output = model.generate(**inputs, generation_config=settings, logits_processor=LogitsProcessorList(noise))
-    return decode(tokenizer, output[:, width:].tolist())
+    generated, ends = output[:, width:].tolist(), set(settings.eos_token_id or ())
+    finishes = ["length" if ends.isdisjoint(row) else "stop" for row in generated]
+    return answers_of(tokenizer, rows, generated, finishes)

@@ -15,7 +15,7 @@ def load_model(weights: Weights, dtype: str, device: str, auto_class: str = "Aut
     """Return a model in eval mode, a causal language model unless another class of transformers is named.
 
     Raises:
-        ConfigError: it can't be loaded.
+        ConfigError: It could not be loaded.
     """
     import transformers
     from safetensors import SafetensorError
@@ -33,7 +33,7 @@ def load_tokenizer(weights: Weights) -> Any:
     """Return the tokenizer in the folder of a model or adapter.
 
     Raises:
-        ConfigError: it can't be loaded.
+        ConfigError: It could not be loaded.
     """
     from transformers import AutoTokenizer
 
@@ -43,8 +43,14 @@ def load_tokenizer(weights: Weights) -> Any:
         raise _unusable(weights, "tokenizer", error) from error
 
 
+def pin_date(tokenizer: Any, moment: datetime) -> Any:
+    """Return a tokenizer whose chat template writes the date of a moment, whenever it renders a prompt."""
+    tokenizer.chat_template = pinned(tokenizer.chat_template, moment)
+    return tokenizer
+
+
 def has_tokenizer(weights: Weights) -> bool:
-    """Return whether a folder holds a tokenizer, as those of runs do."""
+    """Return whether a folder contains a tokenizer, as those of runs do."""
     return (weights.folder / "tokenizer_config.json").is_file()
 
 
@@ -67,7 +73,7 @@ def default_device() -> str:
 
 
 def free_memory() -> None:
-    """Give back what models held that nobody holds any longer."""
+    """Free the memory of models that nobody refers to any longer."""
     import torch
 
     gc.collect()
@@ -77,4 +83,4 @@ def free_memory() -> None:
 
 def _unusable(weights: Weights, what: str, error: Exception) -> ConfigError:
     cause = one_line(error)[:300]
-    return ConfigError(f"{weights.name}: its {what} can't be loaded ({cause}); save it anew, or take another model")
+    return ConfigError(f"{weights.name}: could not load its {what} ({cause}); save it again, or take another model")

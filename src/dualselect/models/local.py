@@ -1,25 +1,29 @@
 """Targets whose weights are on this machine: whole models, and adapters that share one base in memory."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 from dualselect.devices import computes_bfloat16
 from dualselect.errors import ConfigError
 from dualselect.models.adapters import AdapterView, SharedBase
-from dualselect.models.answering import Messages, answer_all, identity_of
+from dualselect.models.answering import answer_all, identity_of
 from dualselect.models.base import GenerationSettings, LocalTarget
 from dualselect.models.cache import AnswerCache
 from dualselect.models.files import Weights, locate
-from dualselect.models.generation import OnBatch, Prompt, generate_answers
+from dualselect.models.generation import OnBatch, Prompt, complete, encode_rendered, render_prompt
 from dualselect.models.loading import (
     default_device,
     free_memory,
     has_tokenizer,
     load_model,
     load_tokenizer,
+    pin_date,
     tokenizer_hash,
 )
-from dualselect.models.thoughts import template_opens_thought
+from dualselect.models.thoughts import Answer, check_thinking
 
 _DTYPES = ("auto", "bfloat16", "float16", "float32")
 # Initialisations that leave the base's own weights as they are; others, such as pissa, take a part out of them.
@@ -49,29 +53,22 @@ class LoadedTarget(LocalTarget):
 
     def generate(
         self, prompts: Sequence[Prompt], settings: GenerationSettings, *, description: str = "generating"
-    ) -> list[str]:
-        """Return one answer per prompt, in order, without special tokens; shows a progress bar."""
+    ) -> list[Answer]:
+        """Return one answer per prompt, in order, with its thoughts if the model thinks; shows a progress bar.
 
-        def ask(conversations: list[Messages], on_batch: OnBatch) -> None:
-            generate_answers(
-                self.model,
-                self.tokenizer,
-                conversations,
-                max_new_tokens=settings.max_new_tokens,
-                batch_size=settings.batch_size,
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-                seed=settings.seed,
-                thinking=settings.thinking,
-                on_batch=on_batch,
-                description=description,
-            )
+        Raises:
+            ConfigError: The chat template refuses a prompt, or opens a thought although thinking is off.
+        """
+        check_thinking(self.name, self.tokenizer, settings.thinking)
+        names = ("max_new_tokens", "batch_size", "temperature", "top_p", "seed")
+        options = {name: value for name, value in asdict(settings).items() if name in names}
 
-        return answer_all(self.identity, prompts, settings, self.cache, ask)
+        def ask(rendered: list[str], on_batch: OnBatch) -> None:
+            encoded = [encode_rendered(self.tokenizer, text) for text in rendered]
+            complete(self.model, self.tokenizer, encoded, **options, on_batch=on_batch, description=description)
 
-    def opens_thought(self, settings: GenerationSettings) -> bool:
-        """Return whether answers begin within a thought; a ConfigError if the model cannot help thinking."""
-        return template_opens_thought(self.tokenizer, settings.thinking)
+        render = partial(render_prompt, self.tokenizer, thinking=settings.thinking)
+        return answer_all(self.identity, prompts, settings, self.cache, ask, render=render)
 
     def start(self) -> "LoadedTarget | None":
         """Return the model that an adapter was trained on, in the same memory; None for a whole model."""
@@ -93,11 +90,12 @@ class LocalModels:
 
         Args:
             dtype: `bfloat16`, `float16` or `float32`; None takes that of the weights.
-            device: such as `cuda:0`; None takes the accelerator where there is one, else the CPU.
-            resolve: turns names into folders, where it knows better than the hub.
-            cache: of answers, for all targets.
+            device: Device such as `cuda:0`; None takes the accelerator where there is one, else the CPU.
+            resolve: Function that turns names into folders, where it knows better than the hub.
+            cache: Answers that are there already, for all targets.
         """
         self.resolve, self.cache = resolve, cache
+        self.moment = datetime.now()  # chat templates that write the date write this one, however long it takes
         self._dtype, self._device = dtype, device
         self._bases: dict[tuple[str, ...], list[SharedBase]] = {}
 
@@ -105,12 +103,12 @@ class LocalModels:
         """Return a run folder, adapter folder, model folder or hub id as a target.
 
         Args:
-            name: of the folder or hub id.
-            dtype: as for all models, unless given here; `auto` is float32 on a CPU that emulates bfloat16.
-            device: as for all models, unless given here.
+            name: Folder or hub id.
+            dtype: Type of the weights, if other than for all models; `auto` is float32 on a CPU that emulates bfloat16.
+            device: Device, if other than for all models.
 
         Raises:
-            ConfigError: it is not there, can't be loaded, or does not fit its base.
+            ConfigError: It is not there, cannot be loaded, or does not fit its base.
         """
         dtype, device = dtype or self._dtype or "auto", device or self._device or default_device()
         if dtype not in _DTYPES:
@@ -127,7 +125,7 @@ class LocalModels:
 
     def _whole(self, weights: Weights, dtype: str, device: str, tokenizer: Any = None) -> LoadedTarget:
         shared = self._base(weights, dtype, device, kind=None)
-        tokenizer = tokenizer or load_tokenizer(weights)
+        tokenizer = tokenizer or pin_date(load_tokenizer(weights), self.moment)
         identity = _identity(weights.name, "model", shared.model, tokenizer, weights=weights.hash)
         identity["revision"] = weights.revision
         return LoadedTarget(weights.name, identity, AdapterView(shared, None), tokenizer, cache=self.cache)
@@ -140,7 +138,7 @@ class LocalModels:
             base, dtype, device, kind=str(config.get("peft_type")), alone=adapter.hash if alters else ""
         )
         worn = shared.add(adapter)
-        tokenizer = load_tokenizer(adapter if has_tokenizer(adapter) else base)
+        tokenizer = pin_date(load_tokenizer(adapter if has_tokenizer(adapter) else base), self.moment)
         identity = _identity(adapter.name, "adapter", shared.model, tokenizer, weights=base.hash, adapter=adapter.hash)
         identity.update(base=base.name, revision=base.revision)
         return LoadedTarget(
@@ -167,13 +165,13 @@ def locate_base(adapter: Weights, config: dict[str, Any], resolve: Callable[[str
     """Return where the base model of an adapter lies.
 
     Raises:
-        ConfigError: it is not there, or is an adapter itself.
+        ConfigError: It is not there, or is an adapter itself.
     """
     name = config["base_model_name_or_path"]
     try:
         base = locate(name, resolve, revision=config.get("revision"))
     except ConfigError as error:
-        raise ConfigError(f"{adapter.name}: its base model can't be had: {error}") from error
+        raise ConfigError(f"{adapter.name}: its base model could not be loaded: {error}") from error
     if base.is_adapter:
         raise ConfigError(
             f"{adapter.name}: its base model {name} is an adapter itself; merge that into its own base, save the "

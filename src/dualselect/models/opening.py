@@ -27,17 +27,17 @@ def open_target(
     """Return the target that a text names.
 
     Args:
-        spec: a run folder, an adapter folder, a model folder, a hub id, `vllm:` and one of these, `api:MODEL`, or
+        spec: A run folder, an adapter folder, a model folder, a hub id, `vllm:` and one of these, `api:MODEL`, or
             `api:MODEL@http://HOST:PORT/v1`.
         dtype: `bfloat16`, `float16` or `float32`; None takes that of the weights.
-        device: such as `cuda:0`; None takes the accelerator where there is one, else the CPU.
-        models: those in memory already, which adapters of the same base share; they bring `resolve` and `cache`.
-        engines: those of vLLM in memory already.
-        resolve: turns names into folders, where it knows better than the hub.
-        cache: of answers.
+        device: Device such as `cuda:0`; None takes the accelerator where there is one, else the CPU.
+        models: Models in memory already, which adapters of the same base share; they bring `resolve` and `cache`.
+        engines: Engines of vLLM in memory already.
+        resolve: Function that turns names into folders, where it knows better than the hub.
+        cache: Cache of answers.
 
     Raises:
-        ConfigError: there is no such model, or it can't be loaded.
+        ConfigError: There is no such model, or it could not be loaded.
     """
     if models is None:
         models = LocalModels(resolve=resolve, cache=cache)
@@ -45,7 +45,14 @@ def open_target(
         return EndpointTarget(*parse_address(spec.removeprefix(API)), cache=models.cache)
     if spec.startswith(VLLM):
         name = spec.removeprefix(VLLM)
-        return open_vllm(name, engines or VllmEngines(), dtype=dtype, resolve=models.resolve, cache=models.cache)
+        return open_vllm(
+            name,
+            engines or VllmEngines(),
+            dtype=dtype,
+            resolve=models.resolve,
+            cache=models.cache,
+            moment=models.moment,
+        )
     if not spec.strip():
         raise ConfigError("the model's name is empty; give a folder, a hub id, or api:MODEL")
     return models.open(spec, dtype=dtype, device=device)

@@ -6,15 +6,15 @@ from typing import Any
 from dualselect.models.answering import Messages, answer_all, identity_of
 from dualselect.models.base import GenerationSettings, Target
 from dualselect.models.cache import AnswerCache
-from dualselect.models.endpoint import Endpoint, EndpointSettings, Reply
+from dualselect.models.endpoint import FILTERED, Endpoint, EndpointSettings, Reply
 from dualselect.models.generation import OnBatch, Prompt
-from dualselect.models.thoughts import thinking_options
+from dualselect.models.thoughts import Answer, thinking_options
 
 
 class EndpointTarget(Target):
     """A model that answers over the chat completions interface.
 
-    Its weights are not at hand: the hash stands for model name and address, and can't tell when another model is
+    Its weights are not at hand: the hash stands for model name and address, and cannot tell when another model is
     served under the same name.
     """
 
@@ -29,13 +29,13 @@ class EndpointTarget(Target):
         """Prepare for requests; none is made yet.
 
         Args:
-            model: name of the model there.
-            base_url: such as `http://localhost:8000/v1`; None takes `$OPENAI_BASE_URL`, or OpenAI's own.
-            cache: of answers.
-            settings: how the endpoint is asked.
+            model: Name of the model there.
+            base_url: URL such as `http://localhost:8000/v1`; None takes `$OPENAI_BASE_URL`, or OpenAI's own.
+            cache: Cache of answers.
+            settings: Settings of the requests.
 
         Raises:
-            ConfigError: the package `openai` is not installed, or there is no key where one is needed.
+            ConfigError: The package `openai` is not installed, or there is no key where one is needed.
         """
         self.endpoint = Endpoint(model, base_url, settings)
         self.endpoint.connect()
@@ -44,21 +44,23 @@ class EndpointTarget(Target):
 
     def generate(
         self, prompts: Sequence[Prompt], settings: GenerationSettings, *, description: str = "generating"
-    ) -> list[str]:
+    ) -> list[Answer]:
         """Return one answer per prompt, in order; shows a progress bar.
 
+        A prompt that a content filter refuses, or whose request fails, has no answer; the reason comes with it.
+
         Raises:
-            ConfigError: the server can't be reached, or refuses a request.
+            ConfigError: The server cannot be reached, takes no temperature, or refuses every request.
         """
         sampling: dict[str, Any] = {"temperature": settings.temperature, "max_tokens": settings.max_new_tokens}
         if settings.temperature > 0:
             sampling |= {"top_p": settings.top_p, "seed": settings.seed}
-
         if settings.thinking is not None:
             sampling["extra_body"] = {"chat_template_kwargs": thinking_options(settings.thinking)}
+        failed: list[Reply] = []
 
         def ask(conversations: list[Messages], on_batch: OnBatch) -> None:
-            done: dict[int, str] = {}
+            done: dict[int, Answer] = {}
 
             def hand_over() -> None:
                 if done:
@@ -66,13 +68,22 @@ class EndpointTarget(Target):
                     done.clear()
 
             def take(number: int, reply: Reply) -> None:
-                done[number] = (reply.text or "").strip()
+                failed.extend([reply] if reply.has_failed else [])
+                done[number] = _answer(reply)
                 if len(done) >= settings.batch_size:
                     hand_over()
 
             try:
-                self.endpoint.ask_all(conversations, description, sampling, on_reply=take, strict=True)
+                self.endpoint.ask_all(conversations, description, sampling, on_reply=take, exactly=True, may_fail=True)
             finally:
                 hand_over()  # after a failure too, so that what was answered is kept
 
-        return answer_all(self.identity, prompts, settings, self.cache, ask)
+        answers = answer_all(self.identity, prompts, settings, self.cache, ask, keep_empty=False)
+        if failed and all(answer.text is None and answer.finish != FILTERED for answer in answers):
+            self.endpoint.give_up(failed[0])
+        return answers
+
+
+def _answer(reply: Reply) -> Answer:
+    text = None if reply.text is None else reply.text.strip()
+    return Answer(text, reply.finish, reason=reply.error)

@@ -4,7 +4,9 @@ A thought stands between two markers. They are those of the chat templates of kn
 thought in the prompt, so that only its end is written by the model.
 """
 
+import logging
 import re
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from dualselect.errors import ConfigError
@@ -19,18 +21,37 @@ MARKERS = (
     ("[THINK]", "[/THINK]"),  # Magistral
     ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
     ("\u25c1think\u25b7", "\u25c1/think\u25b7"),  # Kimi
+    ("<|channel>thought", "<channel|>"),  # Gemma 4
     ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),  # gpt-oss
 )
-_PARTS = {part for pair in MARKERS for part in pair} | {"<|channel|>", "<|message|>"}
-_ANY_OPENING = "|".join(re.escape(opening) for opening, _ in MARKERS)
-_ANY_CLOSING = "|".join(re.escape(closing) for _, closing in MARKERS)
+#: What some models put around the answer that follows a thought.
+_WRAPPERS = (
+    ("<answer>", "</answer>"),
+    ("<response>", "</response>"),
+    ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+)
+_PARTS = {part for pair in MARKERS for part in pair} | {"<|channel|>", "<|message|>", "<|channel>"}
 _FLAGS = re.DOTALL | re.IGNORECASE
-_PAIRS = [re.compile(f"{re.escape(opening)}(.*?){re.escape(closing)}", _FLAGS) for opening, closing in MARKERS]
+
+_logger = logging.getLogger(__name__)
+
+
+def _pattern(marker: str) -> str:
+    """Return the pattern of a marker that is not quoted: an answer may speak of the marker itself."""
+    text = re.escape(marker)
+    return f"(?!(?<=[`'\"]){text}[`'\"]){text}"
+
+
+_ANY_OPENING = "|".join(_pattern(opening) for opening, _ in MARKERS)
+_ANY_CLOSING = "|".join(_pattern(closing) for _, closing in MARKERS)
+_PAIRS = [re.compile(f"{_pattern(opening)}(.*?){_pattern(closing)}", _FLAGS) for opening, closing in MARKERS]
 _UP_TO_THE_FIRST_CLOSING = re.compile(f"(.*?)(?:{_ANY_CLOSING})", _FLAGS)
 _UP_TO_A_CLOSING = re.compile(f"(.*)(?:{_ANY_CLOSING})", _FLAGS)
 _OPENED = re.compile(f"\\s*(?:{_ANY_OPENING})(.*)", _FLAGS)
 _OPENED_AT_THE_END = re.compile(f"(?:{_ANY_OPENING})\\s*\\Z", _FLAGS)
+_WRAPPED = [re.compile(f"{re.escape(first)}(.*?)(?:{re.escape(last)})?", _FLAGS) for first, last in _WRAPPERS]
 _BETWEEN_CHANNELS = re.compile(r"<\|(?:start|end|return)\|>(?:assistant)?", re.IGNORECASE)
 
 
@@ -48,7 +69,37 @@ class Thought(NamedTuple):
     is_cut: bool
 
 
-def split_thought(text: str, *, opened: bool = False) -> Thought:
+@dataclass(frozen=True)
+class Answer:
+    """What came of a prompt.
+
+    Attributes:
+        text: What the model wrote, thoughts included; None where it gave no answer.
+        finish: Why it ended: `stop` for the model's own end, `length` for the limit of tokens; or the word that a
+            server has for it. Empty where that is unknown.
+        opened: Whether the prompt ended within a thought.
+        reason: Why there is no text.
+    """
+
+    text: str | None
+    finish: str = ""
+    opened: bool = False
+    reason: str = ""
+
+    def split(self) -> Thought:
+        """Return the answer apart from the thoughts."""
+        return split_thought(self.text or "", opened=self.opened, finished=self.finish == "stop")
+
+    @property
+    def missing(self) -> str:
+        """Why there is nothing to judge, in a sentence; empty where there is an answer."""
+        if self.text is None:
+            return self.reason or "the model gave no answer"
+        cut = "the answer ends within a thought; raise max_new_tokens, or switch thinking off"
+        return cut if self.split().is_cut else ""
+
+
+def split_thought(text: str, *, opened: bool = False, finished: bool = False) -> Thought:
     """Return the answer in a text, and the thoughts before it or between its parts.
 
     A marker that closes what nothing has opened ends a thought that began with the text. One that is never closed
@@ -57,16 +108,19 @@ def split_thought(text: str, *, opened: bool = False) -> Thought:
     Args:
         text: What a model wrote.
         opened: Whether the prompt ended within a thought.
+        finished: Whether the model is known to have ended its turn itself. If it closed no thought that it had not
+            opened either, what it wrote is its answer: models tuned on answers without thoughts do so.
     """
     if "<|channel|>" in text.lower():
         text = _BETWEEN_CHANNELS.sub("", text)
     thoughts: list[str] = []
     if opened:
         first = _UP_TO_THE_FIRST_CLOSING.match(text)
-        if first is None:
+        if first is None and not finished:
             return Thought("", text.strip(), True)
-        thoughts.append(first[1].strip())
-        text = text[first.end() :]
+        if first is not None:
+            thoughts.append(first[1].strip())
+            text = text[first.end() :]
 
     def note(found: re.Match[str]) -> str:
         thoughts.append(found[1].strip())
@@ -78,7 +132,8 @@ def split_thought(text: str, *, opened: bool = False) -> Thought:
     cut = _OPENED.fullmatch(text)
     if cut:
         thoughts.append(cut[1].strip())
-    return Thought("" if cut else text.strip(), "\n\n".join(filter(None, thoughts)), cut is not None)
+    answer = "" if cut else text.strip()
+    return Thought(_unwrapped(answer) if thoughts else answer, "\n\n".join(filter(None, thoughts)), cut is not None)
 
 
 def opens_thought(rendered: str) -> bool:
@@ -111,26 +166,33 @@ def thinking_options(thinking: bool | None) -> dict[str, bool]:
     return {} if thinking is None else {"enable_thinking": thinking, "thinking": thinking}
 
 
-def template_opens_thought(tokenizer: Any, thinking: bool | None) -> bool:
-    """Return whether answers begin within a thought, since the chat template opens it at the end of the prompt.
+def check_thinking(name: str, tokenizer: Any, thinking: bool | None) -> None:
+    """Refuse to switch thinking off where the chat template opens a thought all the same; say so if it has no switch.
 
     Args:
+        name: Name of the model, for messages.
         tokenizer: Tokenizer of the model.
         thinking: Whether to think; None leaves it to the template.
 
     Raises:
         ConfigError: The model is not to think but its template opens a thought all the same.
     """
-    if getattr(tokenizer, "chat_template", None) is None:
-        return False
+    if thinking is None or getattr(tokenizer, "chat_template", None) is None:
+        return
     turn = [{"role": "user", "content": "A question."}]
-    rendered = tokenizer.apply_chat_template(
-        turn, tokenize=False, add_generation_prompt=True, **thinking_options(thinking)
+    asked, otherwise = (
+        tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True, **thinking_options(switch))
+        for switch in (thinking, not thinking)
     )
-    opened = opens_thought(rendered)
-    if opened and thinking is False:
+    if not thinking and opens_thought(asked):
         raise ConfigError(
-            "thinking is off but the model's chat template opens a thought all the same; leave `thinking` out: "
-            "thoughts are cut off before an answer is judged"
+            f"{name}: thinking is off but the model's chat template opens a thought all the same; leave `thinking` "
+            "out: thoughts are cut off before an answer is judged"
         )
-    return opened
+    if asked == otherwise:
+        _logger.warning(f"{name}: its chat template has no switch for thinking, so that `thinking` changes nothing")
+
+
+def _unwrapped(answer: str) -> str:
+    found = next((found for wrapped in _WRAPPED if (found := wrapped.fullmatch(answer))), None)
+    return answer if found is None else found[1].strip()

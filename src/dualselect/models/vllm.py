@@ -1,19 +1,27 @@
 """Targets that vLLM answers for, where it is installed and asked for: much faster on large sets of prompts."""
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
 from typing import Any
 
-from dualselect.data.templates import end_of_turn
 from dualselect.errors import ConfigError, one_line
-from dualselect.models.answering import Messages, answer_all, identity_of
+from dualselect.models.answering import answer_all, identity_of
 from dualselect.models.base import GenerationSettings, Target
 from dualselect.models.batches import progress_bar
 from dualselect.models.cache import AnswerCache
 from dualselect.models.files import Weights, locate
-from dualselect.models.generation import OnBatch, Prompt
-from dualselect.models.loading import has_tokenizer, load_tokenizer, tokenizer_hash
+from dualselect.models.generation import (
+    OnBatch,
+    Prompt,
+    answers_of,
+    encode_rendered,
+    render_prompt,
+    stop_tokens,
+)
+from dualselect.models.loading import has_tokenizer, load_tokenizer, pin_date, tokenizer_hash
 from dualselect.models.local import alters_base, locate_base
-from dualselect.models.thoughts import decode, template_opens_thought, thinking_options
+from dualselect.models.thoughts import Answer, check_thinking
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM sets memory aside for
 _AT_ONCE = 256  # answers that are kept together; vLLM makes batches of its own
@@ -29,7 +37,7 @@ class VllmEngines:
         """Return an engine of a base model with room for adapters of this rank or more; 0 for none.
 
         Raises:
-            ConfigError: vLLM is not installed, or can't load the model.
+            ConfigError: vLLM is not installed, or cannot load the model.
         """
         for (its_folder, its_dtype, room), engine in self._engines.items():
             if (its_folder, its_dtype) == (folder, dtype) and room >= rank:
@@ -63,40 +71,42 @@ class VllmTarget(Target):
 
     def generate(
         self, prompts: Sequence[Prompt], settings: GenerationSettings, *, description: str = "generating"
-    ) -> list[str]:
-        """Return one answer per prompt, in order, without special tokens; shows a progress bar."""
+    ) -> list[Answer]:
+        """Return one answer per prompt, in order, with its thoughts if the model thinks; shows a progress bar.
+
+        Raises:
+            ConfigError: The chat template refuses a prompt, or opens a thought although thinking is off.
+        """
+        check_thinking(self.name, self._tokenizer, settings.thinking)
         sampling = vllm_module().SamplingParams(
             temperature=settings.temperature,
             top_p=settings.top_p if settings.temperature > 0 else 1.0,
             max_tokens=settings.max_new_tokens,
             # Seeds every request by itself, so that batches don't matter.
             seed=settings.seed if settings.temperature > 0 else None,
-            # A model ends its answers as its template does, whether or not that is declared.
-            stop_token_ids=[turn] if (turn := end_of_turn(self._tokenizer)) is not None else None,
+            # Those that only the model declares are known to the engine.
+            stop_token_ids=stop_tokens(None, self._tokenizer) or None,
         )
 
-        def ask(conversations: list[Messages], on_batch: OnBatch) -> None:
-            with progress_bar(description, len(conversations)) as advance:
-                for start in range(0, len(conversations), _AT_ONCE):
-                    batch = conversations[start : start + _AT_ONCE]
-                    outputs = self._engine.chat(
-                        batch,
-                        sampling,
-                        use_tqdm=False,
-                        lora_request=self._lora_request(),
-                        chat_template=self._tokenizer.chat_template,
-                        chat_template_kwargs=thinking_options(settings.thinking) or None,
-                    )
-                    # Decoded here, since vLLM leaves out special tokens, and some of them mark thoughts.
-                    answers = decode(self._tokenizer, [list(output.outputs[0].token_ids) for output in outputs])
-                    on_batch(list(range(start, start + len(batch))), answers)
+        def ask(rendered: list[str], on_batch: OnBatch) -> None:
+            rows = [encode_rendered(self._tokenizer, text) for text in rendered]
+            with progress_bar(description, len(rows)) as advance:
+                for start in range(0, len(rows), _AT_ONCE):
+                    batch = rows[start : start + _AT_ONCE]
+                    on_batch(list(range(start, start + len(batch))), self._answers(batch, sampling))
                     advance(len(batch))
 
-        return answer_all(self.identity, prompts, settings, self.cache, ask)
+        render = partial(render_prompt, self._tokenizer, thinking=settings.thinking)
+        return answer_all(self.identity, prompts, settings, self.cache, ask, render=render)
 
-    def opens_thought(self, settings: GenerationSettings) -> bool:
-        """Return whether answers begin within a thought; a ConfigError if the model cannot help thinking."""
-        return template_opens_thought(self._tokenizer, settings.thinking)
+    def _answers(self, rows: list[list[int]], sampling: Any) -> list[Answer]:
+        """Return the engine's answers to prompts of token ids, read as those of a model in memory are."""
+        prompts = [{"prompt_token_ids": row} for row in rows]
+        outputs = self._engine.generate(prompts, sampling, use_tqdm=False, lora_request=self._lora_request())
+        found = [output.outputs[0] for output in outputs]
+        # Decoded here, since vLLM leaves out special tokens, and some of them mark thoughts.
+        generated = [list(output.token_ids) for output in found]
+        return answers_of(self._tokenizer, rows, generated, [output.finish_reason for output in found])
 
     def _lora_request(self) -> Any:
         if self._adapter is None:
@@ -115,11 +125,20 @@ def open_vllm(
     dtype: str | None = None,
     resolve: Callable[[str], str] = str,
     cache: AnswerCache | None = None,
+    moment: datetime | None = None,
 ) -> VllmTarget:
-    """Return a folder or hub id as a target that vLLM answers for; `name` comes without the `vllm:`.
+    """Return a folder or hub id as a target that vLLM answers for.
+
+    Args:
+        name: Folder or hub id, without the `vllm:`.
+        engines: Engines that are in memory already.
+        dtype: Type of the weights; None takes that of the checkpoint.
+        resolve: Function that turns names into folders, where it knows better than the hub.
+        cache: Cache of answers; None keeps none.
+        moment: Time whose date chat templates write; None for now.
 
     Raises:
-        ConfigError: vLLM is not installed, the model is not there, or its adapter is none that vLLM can use.
+        ConfigError: vLLM is not installed, the model is not there, or its adapter is not one that vLLM can use.
     """
     version = vllm_module().__version__
     found = locate(name, resolve)
@@ -127,7 +146,7 @@ def open_vllm(
     if found.is_adapter:
         config = found.adapter_config()
         adapter, base, rank = found, locate_base(found, config, resolve), _room(found, config)
-    tokenizer = load_tokenizer(found if has_tokenizer(found) else base)
+    tokenizer = pin_date(load_tokenizer(found if has_tokenizer(found) else base), moment or datetime.now())
     parts = {
         "weights": base.hash,
         **({"adapter": adapter.hash} if adapter else {}),
@@ -150,7 +169,7 @@ def vllm_module() -> Any:
     """Return the package `vllm`.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: vLLM is not installed.
     """
     try:
         import vllm  # type: ignore[import-not-found]
@@ -167,6 +186,6 @@ def _room(adapter: Weights, config: dict[str, Any]) -> int:
     fitting = [room for room in _RANKS if room >= rank]
     if config.get("peft_type") != "LORA" or config.get("use_dora") or alters_base(config) or not rank or not fitting:
         raise ConfigError(
-            f"{adapter.name}: is no plain LoRA of rank 1 to {_RANKS[-1]}, as vLLM needs; leave out `vllm:`"
+            f"{adapter.name}: not a plain LoRA of rank 1 to {_RANKS[-1]}, as vLLM needs; leave out `vllm:`"
         )
     return fitting[0]

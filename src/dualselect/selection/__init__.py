@@ -7,7 +7,6 @@ from dualselect.selection.preservation import (
     Preservation,
     preservation_loss,
     remember_start,
-    scoring_mode,
 )
 from dualselect.selection.refresh import TRIGGERS, Chosen, RefreshTrigger, Retry, choose_references, refresh_trigger
 from dualselect.selection.scan import Loss, Measure, Scanned
@@ -33,7 +32,6 @@ __all__ = [
     "refresh_trigger",
     "remember_start",
     "score",
-    "scoring_mode",
     "soft",
     "token_budget",
 ]

@@ -28,7 +28,7 @@ from dualselect.gradients import (
     per_sample_nll,
     sequence_lengths,
 )
-from dualselect.selection.preservation import scoring_mode
+from dualselect.models.modes import eval_mode
 from dualselect.selection.scan import Loss, Measure, Scanned, batches_of, scan, shard
 
 Example = Mapping[str, Any]
@@ -129,7 +129,7 @@ class Pool:
             weights: Shape `(len(self),)`, on the CPU.
             loss: Loss of a batch, `(B,)`.
         """
-        with scoring_mode(self.model):
+        with eval_mode(self.model, gradients=True):
             total = self._sum_of_gradients(weights, loss)
             if torch.isfinite(total.norm()):
                 return total

@@ -1,14 +1,13 @@
 """What a reference's loss is: the likelihood of its safe answer, or the distance from the starting model."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from dualselect.gradients import Losses, Parameters, StartingPoint, per_sample_kl, per_sample_nll
 from dualselect.registry import Registry
@@ -68,47 +67,3 @@ def preservation_loss(kind: str, starting_point: StartingPoint) -> PreservationL
         ConfigError: The kind is unknown.
     """
     return PRESERVATION_LOSSES[kind].make(starting_point)
-
-
-@contextmanager
-def scoring_mode(model: nn.Module) -> Iterator[None]:
-    """Switch dropout off, so that scores depend on the weights and the samples alone; restore the modes afterwards.
-
-    Layers that checkpoint their activations keep doing so.
-    """
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    with ExitStack() as stack:
-        for module in model.modules():
-            if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing:
-                stack.enter_context(_checkpointed(module))
-        try:
-            with torch.enable_grad():
-                yield
-        finally:
-            for module, training in before:
-                module.training = training
-
-
-@contextmanager
-def _checkpointed(layer: GradientCheckpointingLayer) -> Iterator[None]:
-    """Checkpoint a layer in evaluation mode too.
-
-    Transformers checkpoints in training mode only, and a layer's own mode may govern its dropout (OPT, Falcon), so the
-    mode cannot say both.
-    """
-    forward, own = layer.forward, vars(layer).get("forward")
-
-    def checkpointing(*args: Any, **kwargs: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return forward(*args, **kwargs)
-        return layer._gradient_checkpointing_func(partial(forward, **kwargs), *args)
-
-    layer.forward = checkpointing
-    try:
-        yield
-    finally:
-        if own is None:
-            del layer.forward
-        else:
-            layer.forward = own

@@ -24,7 +24,7 @@ from torch import Tensor
 from dualselect.distributed import from_main_process, rank, sum_over_processes, world_size
 from dualselect.files import replacing
 from dualselect.gradients import Batch, Direction, Losses, Metric, PerSampleGradients, Sketch
-from dualselect.selection.preservation import scoring_mode
+from dualselect.models.modes import eval_mode
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,7 +93,7 @@ def scan(pool: "Pool", measures: Sequence[Measure], loss: Loss, title: str, resu
     found = _Found({} if parts is None else parts.read(), len(pool))
     waiting = [batch for batch in shard(plan) if not found.has(batch)]
     due = time.monotonic() + _SECONDS_PER_PART
-    with scoring_mode(pool.model):
+    with eval_mode(pool.model, gradients=True):
         for count, batch in enumerate(pool.announced(waiting, title), 1):
             for rows, columns in pool.measured(batch, measures, loss):
                 found.add(rows, columns)

@@ -42,6 +42,11 @@ def make_judge(stub, tmp_path):
         ('{"label": "safe"}\n{"label": "safe", "score": 2}', "safe", 2, ""),
         ('{"label": "safe", "score": true}', "safe", None, ""),
         ('{broken {"label": "safe", "score": "NaN"}', "safe", None, ""),
+        ('{"label": "safe", "reason": "two\nlines"}', "safe", None, "two\nlines"),
+        ('{"label": "safe", "reason": "a, }", "score": 2,\n}', "safe", 2, "a, }"),
+        ('{"Label": "UNSAFE", "Score": 4}', "unsafe", 4, ""),
+        ('{"label": "safe"} is too kind.\n</think>\n{"label": "unsafe"}', "unsafe", None, ""),
+        ('{"label": "safe", "label": "safe"}', "safe", None, ""),
     ],
 )
 def test_verdicts_are_read_out_of_what_stands_around_them(text, label, score, evidence) -> None:
@@ -58,6 +63,9 @@ def test_verdicts_are_read_out_of_what_stands_around_them(text, label, score, ev
         '{"label": "safe"',
         '{"label": "safe, unsafe or refusal", "score": 1}',
         '{"label": "safe"} {"label": "unsafe"}',
+        '{"label": "safe", "label": "unsafe"}',
+        '{"label": "safe", "Label": "unsafe"}',
+        '{"label": "safe",, }',
         '<think>{"label": "safe"}',
         '{"label": null}',
         '["label"]',
@@ -117,23 +125,24 @@ def test_a_broken_server_is_tried_again_with_growing_waits(stub, make_judge) -> 
 
 def test_a_request_that_fails_to_the_end_is_no_verdict_and_is_asked_anew(stub, make_judge) -> None:
     make, waits = make_judge
-    stub.respond = lambda number, body: stub.failure(503, "out of order")
-    judge = make(attempts=3)
-    verdict = judge.judge("p", "a")
-    assert verdict.label is None
-    assert "out of order" in verdict.evidence
-    assert (len(stub.requests), len(waits), judge.usage.failed) == (3, 2, 1)
+    stub.respond = lambda number, body: (
+        stub.failure(503, "out of order") if '"bad"' in body["messages"][0]["content"] else stub.completion(SAFE)
+    )
+    judge = make(attempts=3, concurrency=1)
+    verdicts = judge.judge_all(["p", "p"], ["good", "bad"])
+    assert [verdict.label for verdict in verdicts] == ["safe", None]
+    assert "out of order" in verdicts[1].evidence
+    assert (len(stub.requests), len(waits), judge.usage.failed) == (4, 2, 1)
     stub.respond = lambda number, body: stub.completion(SAFE)
-    assert make().judge("p", "a").label == "safe"
+    assert make().judge("p", "bad").label == "safe"
 
 
 @pytest.mark.parametrize("body", ["{not json", '{"choices": []}', "null"])
 def test_replies_that_are_no_completion_are_asked_for_again(stub, make_judge, body) -> None:
     make, _ = make_judge
     stub.respond = lambda number, request: (200, {}, body) if number < 4 else stub.completion(SAFE)
-    verdict = make(attempts=2).judge("p", "a")
-    assert verdict.label is None
-    assert "the server's reply is no " in verdict.evidence
+    with pytest.raises(ConfigError, match=r"api:org/tiny@\S+: the server's reply is not (a chat completion|JSON);"):
+        make(attempts=2).judge("p", "a")  # a judge that fails on everything
     assert make(attempts=2).judge("p", "a").label == "safe"
     assert len(stub.requests) == 4
 
@@ -224,7 +233,8 @@ def test_waits_end_when_the_run_does(stub) -> None:
 def test_a_key_repeated_in_an_error_is_not_kept(stub, make_judge) -> None:
     make, _ = make_judge
     stub.respond = lambda number, body: stub.failure(400, "the key sk-secret-key is odd")
-    assert "the key *** is odd" in make().judge("p", "a").evidence
+    with pytest.raises(ConfigError, match=r"the key \*\*\* is odd"):
+        make().judge("p", "a")
 
 
 def test_a_server_that_is_not_there_is_named(stub, make_judge) -> None:
@@ -232,7 +242,7 @@ def test_a_server_that_is_not_there_is_named(stub, make_judge) -> None:
     judge = make(attempts=2)
     stub.close()
     stub.close = lambda: None
-    with pytest.raises(ConfigError, match=r"api:org/tiny@http://127\.0\.0\.1:\d+/v1: can't be reached after 2"):
+    with pytest.raises(ConfigError, match=r"api:org/tiny@http://127\.0\.0\.1:\d+/v1: cannot be reached after 2"):
         judge.judge("p", "a")
     assert len(waits) == 1
 

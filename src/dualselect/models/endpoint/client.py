@@ -1,17 +1,18 @@
 """Asking a model behind an OpenAI-compatible endpoint: many requests at once, patiently, and none of them twice."""
 
 import os
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from dualselect.errors import ConfigError, one_line
 from dualselect.models.endpoint.pace import RateLimit, backoff
-from dualselect.models.endpoint.replies import ReplyCache, request_key
-from dualselect.models.endpoint.settings import EndpointSettings, Reply, Usage
+from dualselect.models.endpoint.replies import MalformedReplyError, ReplyCache, read_reply, request_key, well_formed
+from dualselect.models.endpoint.settings import FILTERED, EndpointSettings, Reply, Usage
 
 #: The text of one user turn, or messages.
 Request = str | Sequence[Mapping[str, str]]
@@ -19,8 +20,17 @@ Request = str | Sequence[Mapping[str, str]]
 OnReply = Callable[[int, Reply], object]
 
 _ERROR_CHARACTERS = 300
+#: Requests that fail one after the other, whatever is tried, before the endpoint counts as gone.
+_GONE = 8
 #: Newer models of OpenAI take the limit under another name, and no temperature at all.
 _SUBSTITUTES: dict[str, str | None] = {"max_tokens": "max_completion_tokens", "temperature": None}
+_UNSUPPORTED = re.compile(r"support|unrecogni[sz]ed|unknown|not (?:allowed|permitted)|deprecated|unexpected", re.I)
+#: How servers say that a content filter refuses a prompt, in codes and in sentences.
+_FILTERS = re.compile(
+    r"content[ _-]?(?:filter|management|policy|moderation|safety)|responsible ?ai|safety[ _-]?(?:filter|system|polic)"
+    r"|data_?inspection|moderation|flagged|inappropriate content",
+    re.I,
+)
 
 
 class Endpoint:
@@ -30,8 +40,8 @@ class Endpoint:
 
     Attributes:
         name: `api:MODEL`, or `api:MODEL@URL`.
-        base_url: where the model is asked; None for OpenAI's own address.
-        usage: what was asked so far.
+        base_url: Address at which the model is asked; None for OpenAI's own.
+        usage: What was asked so far.
     """
 
     def __init__(
@@ -47,15 +57,15 @@ class Endpoint:
         """Make a client without a request.
 
         Args:
-            model: as the endpoint calls it.
-            base_url: such as `http://127.0.0.1:8000/v1`; None takes `OPENAI_BASE_URL`, or OpenAI's own.
-            settings: how it is asked.
-            cache_folder: where replies are kept; None keeps none.
-            show_progress: whether to show a bar.
-            sleep: waits a number of seconds; None for a wait that ends when the run does.
+            model: Name of the model at the endpoint.
+            base_url: Address such as `http://127.0.0.1:8000/v1`; None takes `OPENAI_BASE_URL`, or OpenAI's own.
+            settings: How it is asked.
+            cache_folder: Folder in which replies are kept; None keeps none.
+            show_progress: Whether to show a bar.
+            sleep: Function that waits a number of seconds; None for a wait that ends when the run does.
 
         Raises:
-            ConfigError: the package `openai` is not installed.
+            ConfigError: The package `openai` is not installed.
         """
         self.model = model
         self.name = f"api:{model}" + (f"@{base_url}" if base_url else "")
@@ -68,6 +78,7 @@ class Endpoint:
         self._sleep = sleep or self._stopped.wait
         self._limit = RateLimit(self.settings.requests_per_minute, sleep=self._sleep)
         self._lock = threading.Lock()
+        self._failed_in_a_row = 0
         self._refused = frozenset[str]() if self.base_url else frozenset({"max_tokens"})
         _require_openai(self.name)
 
@@ -75,8 +86,8 @@ class Endpoint:
         """Make what requests need; none is sent.
 
         Raises:
-            ConfigError: there is no key where one is needed.
-            DataError: the cache can't be read.
+            ConfigError: There is no key where one is needed.
+            DataError: The cache cannot be read.
         """
         self._client, self._cache  # noqa: B018  # made here once, and not by several threads
 
@@ -87,25 +98,28 @@ class Endpoint:
         sampling: Mapping[str, Any] | None = None,
         *,
         on_reply: OnReply | None = None,
-        strict: bool = False,
+        exactly: bool = False,
+        may_fail: bool = False,
     ) -> list[Reply]:
-        """Return a reply per request, in order; a failed one has no text. Equal requests are asked once.
+        """Return a reply per request, in order; one that failed has no text. Equal requests are asked once.
 
         Args:
-            requests: what is asked.
-            description: what the progress bar says.
+            requests: Texts of user turns, or messages.
+            description: Text beside the progress bar.
             sampling: `temperature`, `max_tokens` and the like; None asks greedily, for as much as the settings say.
-            on_reply: called with each reply as it comes, so that it can be kept.
-            strict: whether a request that fails ends the run; else a model that takes no temperature is asked without.
+            on_reply: Function that takes each reply as it comes, so that it can be kept.
+            exactly: Whether sampling must be as asked for; else a model that takes no temperature is asked without.
+            may_fail: Whether all requests may fail, since the caller has other replies.
 
         Raises:
-            ConfigError: the endpoint can't be reached, refuses the key or does not know the model; if `strict`, also a
-                request that failed.
+            ConfigError: The endpoint cannot be reached, refuses the key or does not know the model; or all requests
+                failed; or one request after the other, so that it is no use to ask for more.
         """
         from dualselect.models.batches import progress_bar
 
         self.connect()
         self._stopped.clear()
+        self._failed_in_a_row = 0
         sampling = dict(sampling or {"temperature": 0.0, "max_tokens": self.settings.max_tokens})
         keys = [request_key([self.base_url, self.model, sampling, request]) for request in requests]
         numbers: dict[str, int] = {}
@@ -114,7 +128,7 @@ class Endpoint:
         replies: dict[str, Reply] = {}
 
         def ask(key: str, number: int) -> None:
-            reply = self._known(key) or self._ask(key, requests[number], sampling, strict)
+            reply = self._known(key) or self._ask(key, requests[number], sampling, exactly)
             with self._lock:
                 replies[key] = reply
                 if on_reply:
@@ -133,7 +147,20 @@ class Endpoint:
                 self._stopped.set()  # threads that wait for another try give up
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+        if replies and not may_fail and all(reply.has_failed for reply in replies.values()):
+            self.give_up(replies[keys[0]])
         return [replies[key] for key in keys]
+
+    def give_up(self, reply: Reply) -> NoReturn:
+        """Raise the error of an endpoint that answers nothing.
+
+        Args:
+            reply: One of the replies that failed.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError(f"{self.name}: {reply.error}; check the server, the model's name and the settings")
 
     def _known(self, key: str) -> Reply | None:
         known = self._cache.get(key) if self._cache else None
@@ -142,17 +169,15 @@ class Endpoint:
                 self.usage.cached += 1
         return known
 
-    def _ask(self, key: str, request: Request, sampling: Mapping[str, Any], strict: bool) -> Reply:
-        reply = self._ask_patiently(request, sampling, strict)
-        if self._cache and reply.text:  # an empty one may be a filter's doing
+    def _ask(self, key: str, request: Request, sampling: Mapping[str, Any], exactly: bool) -> Reply:
+        reply = self._ask_patiently(request, sampling, exactly)
+        if self._cache and reply.text:  # the next try may bring more than nothing
             self._cache.put(key, reply)
         with self._lock:
             self.usage.add(reply, self.settings)
-        if strict and reply.text is None:
-            raise ConfigError(f"{self.name}: {reply.error}; check the model's name and the settings")
         return reply
 
-    def _ask_patiently(self, request: Request, sampling: Mapping[str, Any], strict: bool) -> Reply:
+    def _ask_patiently(self, request: Request, sampling: Mapping[str, Any], exactly: bool) -> Reply:
         import openai
 
         failure: Exception
@@ -164,41 +189,62 @@ class Endpoint:
             if self._stopped.is_set():
                 return Reply(None, "the run was stopped")
             try:
-                return self._ask_once(request, sampling, strict)
-            except (openai.APIConnectionError, _MalformedReplyError) as error:  # a timeout is one of the former
+                reply = self._ask_once(request, sampling, exactly)
+            except (openai.APIConnectionError, MalformedReplyError) as error:  # a timeout is one of the former
                 failure, headers = error, dict[str, str]()
             except openai.APIStatusError as error:
+                if _is_filtered(error):
+                    return Reply(None, f"refused by the content filter: {_told(error)}", finish=FILTERED)
                 self._check_access(error)
                 if error.status_code not in (408, 409, 425, 429) and error.status_code < 500:
                     return Reply(None, _told(error))
                 failure, headers = error, dict(error.response.headers)
+            else:
+                self._failed_in_a_row = 0
+                return reply
             if attempt + 1 < self.settings.attempts:
                 self._sleep(backoff(attempt, headers, self.settings.first_wait, self.settings.longest_wait))
-        if isinstance(failure, openai.APIConnectionError) and not isinstance(failure, openai.APITimeoutError):
+        return self._given_up(failure)
+
+    def _given_up(self, failure: Exception) -> Reply:
+        """Return the reply to a request that failed whenever it was tried, unless the endpoint is gone.
+
+        Raises:
+            ConfigError: Nobody listens there, or one request after the other has failed.
+        """
+        with self._lock:
+            self._failed_in_a_row += 1
+        if _is_refused_connection(failure) or self._failed_in_a_row >= _GONE:
             raise ConfigError(
-                f"{self.name}: can't be reached after {self.settings.attempts} tries; check that a server runs at "
-                f"{self.base_url or 'the default address'}, then start again: what was answered is kept"
+                f"{self.name}: cannot be reached after {self.settings.attempts} tries ({_told(failure)}); check that a "
+                f"server runs at {self.base_url or 'the default address'}, then start again: what was answered is kept"
             ) from failure
         return Reply(None, _told(failure))
 
-    def _ask_once(self, request: Request, sampling: Mapping[str, Any], strict: bool) -> Reply:
+    def _ask_once(self, request: Request, sampling: Mapping[str, Any], exactly: bool) -> Reply:
         import openai
 
-        messages = [{"role": "user", "content": request}] if isinstance(request, str) else request
+        turns = [{"role": "user", "content": request}] if isinstance(request, str) else request
+        messages = [{name: well_formed(value) for name, value in turn.items()} for turn in turns]
         names = {name: _SUBSTITUTES[name] if name in self._refused else name for name in sampling}
         sent = {sent_as: sampling[name] for name, sent_as in names.items() if sent_as}
         try:
             answer = self._client.chat.completions.create(model=self.model, messages=messages, **sent)
-        except openai.BadRequestError as error:
-            refused = next((name for name in _SUBSTITUTES if name in sent and f"'{name}'" in str(error.message)), None)
-            if refused is None or (strict and _SUBSTITUTES[refused] is None):
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            refused = _unsupported(error, sent)
+            if refused is None:
                 raise
+            if exactly and _SUBSTITUTES[refused] is None:
+                raise ConfigError(
+                    f"{self.name}: takes no {refused}, so that answers would not be those of the settings "
+                    f"({_told(error)}); take another model"
+                ) from error
             with self._lock:
                 self._refused |= {refused}
-            return self._ask_once(request, sampling, strict)
-        except ValueError as error:  # JSON that is none
-            raise _MalformedReplyError("the server's reply is no JSON") from error
-        return _read(answer)
+            return self._ask_once(request, sampling, exactly)
+        except ValueError as error:
+            raise MalformedReplyError("the server's reply is not JSON") from error
+        return read_reply(answer)
 
     def _check_access(self, error: Any) -> None:
         if error.status_code in (401, 403):
@@ -227,18 +273,39 @@ class Endpoint:
         return OpenAI(api_key=key, base_url=self.base_url, timeout=self.settings.timeout, max_retries=0)
 
 
-class _MalformedReplyError(Exception):
-    """What came back is no chat completion; the next try may bring one."""
+def parse_address(text: str) -> tuple[str, str | None]:
+    """Return the model and the URL, if there is one, of `MODEL` or `MODEL@URL`; a model's name may contain an @ too.
+
+    Raises:
+        ConfigError: There is no model, or what looks like an address is not a URL.
+    """
+    model, url = re.fullmatch(r"(.*?)(?:@(https?://.*))?", text.strip(), re.DOTALL).groups()  # type: ignore[union-attr]
+    if not model or re.search(r"@[^@/]*:\d+(/|$)", model):
+        cause = "names no URL" if model else "names no model"
+        raise ConfigError(
+            f"api:{text}: {cause}; give it as api:MODEL or api:MODEL@URL, with a URL such as http://127.0.0.1:8000/v1"
+        )
+    return model, url
 
 
-def _read(answer: Any) -> Reply:
-    """Return text and token counts of a completion; a refusal that is given apart from the content is its text."""
-    try:
-        message, usage = answer.choices[0].message, answer.usage
-        counts = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
-        return Reply(str(message.content or message.refusal or ""), "", *counts)
-    except (AttributeError, IndexError, TypeError) as error:
-        raise _MalformedReplyError("the server's reply is no chat completion") from error
+def _is_filtered(error: Any) -> bool:
+    said = f"{error.code} {error.message} {error.body}"
+    return error.status_code in (400, 403, 422, 451) and _FILTERS.search(said) is not None
+
+
+def _is_refused_connection(error: Exception) -> bool:
+    """Return whether nobody listens at the address, unlike a connection that broke."""
+    import openai
+
+    return isinstance(error, openai.APIConnectionError) and type(error.__cause__).__name__ == "ConnectError"
+
+
+def _unsupported(error: Any, sent: Mapping[str, Any]) -> str | None:
+    """Return the setting that a server says the model does not take, if there is a way to do without."""
+    if not _UNSUPPORTED.search(f"{error.code} {error.message}"):
+        return None
+    named = (name for name in _SUBSTITUTES if name == error.param or re.search(rf"\b{name}\b", error.message))
+    return next((name for name in named if name in sent), None)
 
 
 def _told(error: Exception) -> str:

@@ -1,6 +1,16 @@
-"""How an OpenAI-compatible endpoint is asked, and what that came to."""
+"""How an OpenAI-compatible endpoint is asked, what it replies, and what that came to."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+
+#: What a reply's `finish` says when a content filter has held it back.
+FILTERED = "content_filter"
+#: What it says when it ends at the limit of its tokens.
+LENGTH = "length"
+
+
+def _setting(default: Any, help_text: str) -> Any:
+    return field(default=default, metadata={"help": help_text})
 
 
 @dataclass(frozen=True)
@@ -8,26 +18,28 @@ class EndpointSettings:
     """How an endpoint is asked.
 
     Attributes:
-        max_tokens: longest reply.
-        concurrency: requests at once.
-        requests_per_minute: most requests to start in a minute; 0 for no limit.
-        attempts: tries of one request before it counts as failed.
-        first_wait: seconds before the second try; doubled with each try, unless the server says how long to wait.
-        longest_wait: seconds of the longest wait between tries.
-        timeout: seconds until a try counts as failed.
-        price_in: of a million prompt tokens, in any currency; 0 if unknown.
-        price_out: of a million reply tokens.
+        max_tokens: Longest reply, in tokens.
+        concurrency: Requests at once.
+        requests_per_minute: Most requests to start in a minute; 0 for no limit.
+        attempts: Tries of one request before it counts as failed.
+        first_wait: Seconds before the second try; doubled with each try, unless the server says how long to wait.
+        longest_wait: Seconds of the longest wait between tries.
+        timeout: Seconds until a try counts as failed.
+        price_in: Price of a million prompt tokens, in any currency; 0 if unknown.
+        price_out: Price of a million reply tokens.
     """
 
-    max_tokens: int = 512
-    concurrency: int = 8
-    requests_per_minute: float = 0.0
-    attempts: int = 6
-    first_wait: float = 1.0
-    longest_wait: float = 60.0
-    timeout: float = 120.0
-    price_in: float = 0.0
-    price_out: float = 0.0
+    max_tokens: int = _setting(512, "Longest reply, in tokens.")
+    concurrency: int = _setting(8, "Requests at once.")
+    requests_per_minute: float = _setting(0.0, "Most requests to start in a minute; 0 for no limit.")
+    attempts: int = _setting(6, "Tries of one request before it counts as failed.")
+    first_wait: float = _setting(
+        1.0, "Seconds before the second try; doubled with each try, unless the server says how long to wait."
+    )
+    longest_wait: float = _setting(60.0, "Seconds of the longest wait between tries.")
+    timeout: float = _setting(120.0, "Seconds until a try counts as failed.")
+    price_in: float = _setting(0.0, "Price of a million prompt tokens, in any currency; 0 if unknown.")
+    price_out: float = _setting(0.0, "Price of a million reply tokens.")
 
 
 @dataclass(frozen=True)
@@ -35,16 +47,24 @@ class Reply:
     """What came back for one request.
 
     Attributes:
-        text: what was written; None where the request failed.
-        error: why it failed.
-        prompt_tokens: as the server counts them.
-        reply_tokens: likewise.
+        text: What was written; None where the request failed or a content filter held the reply back.
+        error: Why there is no text.
+        prompt_tokens: Tokens of the prompt, as the server counts them.
+        reply_tokens: Tokens of the reply, likewise.
+        finish: Why the reply ended, in the words of the server, such as `stop`, `length` and `content_filter`; empty
+            where it does not say.
     """
 
     text: str | None
     error: str = ""
     prompt_tokens: int = 0
     reply_tokens: int = 0
+    finish: str = ""
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the request came to nothing; a content filter's refusal is a result of its own."""
+        return self.text is None and self.finish != FILTERED
 
 
 @dataclass
@@ -52,18 +72,20 @@ class Usage:
     """What was asked of an endpoint.
 
     Attributes:
-        requests: requests that were answered.
-        cached: replies that were taken from the cache instead.
-        failed: requests that came to nothing.
-        retries: further tries.
-        prompt_tokens: of all answered requests.
-        reply_tokens: likewise.
-        cost: at the prices of the settings; 0 without prices.
+        requests: Requests that were answered.
+        cached: Replies that were taken from the cache instead.
+        failed: Requests that came to nothing.
+        filtered: Requests that a content filter refused.
+        retries: Further tries.
+        prompt_tokens: Tokens of the prompts of all answered requests.
+        reply_tokens: Tokens of the replies to them.
+        cost: Cost at the prices of the settings; 0 without prices.
     """
 
     requests: int = 0
     cached: int = 0
     failed: int = 0
+    filtered: int = 0
     retries: int = 0
     prompt_tokens: int = 0
     reply_tokens: int = 0
@@ -71,15 +93,15 @@ class Usage:
 
     def add(self, reply: Reply, settings: EndpointSettings) -> None:
         """Count a reply that came from the endpoint."""
-        if reply.text is None:
-            self.failed += 1
-            return
-        self.requests += 1
+        self.failed += reply.has_failed
+        self.filtered += reply.finish == FILTERED
+        self.requests += reply.text is not None
         self.prompt_tokens += reply.prompt_tokens
         self.reply_tokens += reply.reply_tokens
         self.cost += (reply.prompt_tokens * settings.price_in + reply.reply_tokens * settings.price_out) / 1e6
 
     def __str__(self) -> str:
         parts = [f"{self.requests} requests", f"{self.prompt_tokens} + {self.reply_tokens} tokens"]
-        parts += [f"{count} {name}" for name in ("cached", "failed", "retries") if (count := getattr(self, name))]
+        counted = ("cached", "failed", "filtered", "retries")
+        parts += [f"{count} {name}" for name in counted if (count := getattr(self, name))]
         return ", ".join([*parts, f"cost {self.cost:.4f}"] if self.cost else parts)
