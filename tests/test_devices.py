@@ -5,8 +5,8 @@ import torch
 
 from dualselect import DualSelectConfig
 from dualselect.devices import computes_bfloat16
-from dualselect.quickstart.align import _base_dtype
 from dualselect.experiments.arguments import ModelArguments
+from dualselect.quickstart.align import _base_dtype
 
 
 @pytest.fixture(params=[("AVX2", False), ("DEFAULT", False), ("AVX512", True)], ids=lambda pair: pair[0])

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Callable
 from fractions import Fraction
 
 _LONGEST = 200  # characters of a number; a model that repeats a digit for ever gives none
@@ -34,7 +35,7 @@ NUMBER = re.compile(
 
 _NO_DIGIT_BEFORE = r"(?<!\d)(?<!\d[.,])"
 # Each line relies on those before it.
-_FORMS = [
+_FORMS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     # Signs.
     (r"[\u2212\u2013]", "-"),
     (r"\\left(?![a-z])|\\right(?![a-z])|\\!", ""),
