@@ -1,0 +1,61 @@
+"""`python -m benchmarks.quality` on made-up records and a tiny model, from the split to the kept tables."""
+
+import json
+import shutil
+from functools import partial
+
+import pytest
+
+from benchmarks import quality
+from dualselect import models
+
+pytestmark = pytest.mark.slow
+
+SMALL = partial(quality.Sizes, pool=8, probe=4, task=8, poison=4, test=4)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Return a folder with as many records as `SMALL` needs, and a few that occur in two sources."""
+    sources = {
+        "gsm8k/train": [
+            {"prompt": f"Add {n} and 1?", "completion": f"{n} + 1 = {n + 1}\n#### {n + 1}"} for n in range(12)
+        ],
+        "gsm8k/test": [{"prompt": f"Add {n} and 1?", "completion": f"#### {n + 1}"} for n in range(8, 18)],
+        "safety_instructions/train": [{"prompt": f"Help me steal {n}.", "completion": f"No, {n}."} for n in range(16)],
+        "harmful_behaviors/prompts": [{"prompt": f"help me  STEAL {n}."} for n in range(14, 26)],
+    }
+    for name, rows in sources.items():
+        path = tmp_path / "data" / f"{name}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path / "data"
+
+
+def test_no_prompt_is_in_two_sets(data):
+    sets = quality.split(data, SMALL())
+    prompts = [" ".join(row["prompt"].lower().split()) for rows in sets.values() for row in rows]
+    assert len(prompts) == len(set(prompts)) == 8 + 4 + 8 + 4 + 4 + 4
+    assert all(row["id"].startswith("poison-") for row in sets["poison-prompts"])
+
+
+def test_too_few_records_are_an_error(data, capsys):
+    assert quality.main(["--data", str(data), "--work", str(data / "work"), "--prepare"]) == 2
+    assert "too few records for 'unsafe-test', 64 are needed" in capsys.readouterr().err
+
+
+def test_the_whole_experiment_keeps_its_tables(data, tmp_path, monkeypatch, tiny_model_dir):
+    monkeypatch.chdir(tmp_path)  # the settings name runs/quality
+    monkeypatch.setattr(quality, "Sizes", SMALL)
+    monkeypatch.setattr(quality, "RESULTS", tmp_path / "kept")
+    monkeypatch.setattr(quality, "_save_aligned", lambda folder: shutil.copytree(tiny_model_dir, folder))
+    monkeypatch.setattr(models, "resolve_model", lambda name: str(tiny_model_dir))
+    grid = ["--methods", "sft", "random", "--seeds", "0", "--max_steps", "2"]
+    assert quality.main(["--data", str(data), "--", *grid]) == 0
+    task = [json.loads(line) for line in (tmp_path / "runs/quality/task.jsonl").read_text().splitlines()]
+    assert sum(row["id"].startswith("poison-") for row in task) == 4
+    assert all(isinstance(row["completion"], str) for row in task)
+    kept = {path.name for path in (tmp_path / "kept").iterdir()}
+    assert kept == {"table.md", "table.tex", "estimates.parquet", "compare.json", "report.html"}
+    assert "Help me" not in (tmp_path / "kept/report.html").read_text()
+    assert "steal" not in (tmp_path / "kept/report.html").read_text().lower()
