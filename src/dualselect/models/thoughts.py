@@ -1,4 +1,4 @@
-"""Thoughts: what a reasoning model writes before its answer, which is no part of the answer.
+"""Thoughts: what a reasoning model writes before its answer, which is not part of the answer.
 
 A thought stands between two markers. They are those of the chat templates of known models; a template may also open the
 thought in the prompt, so that only its end is written by the model.
@@ -56,7 +56,7 @@ _BETWEEN_CHANNELS = re.compile(r"<\|(?:start|end|return)\|>(?:assistant)?", re.I
 
 
 class Thought(NamedTuple):
-    """An answer, and the thoughts that are no part of it.
+    """An answer, and the thoughts that are not part of it.
 
     Attributes:
         answer: The answer without thoughts; empty where none was reached.

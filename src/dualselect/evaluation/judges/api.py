@@ -61,7 +61,7 @@ class ApiJudge(Judge):
 
 
 def read_verdict(reply: Reply) -> Verdict:
-    """Return the verdict in a reply; none where it holds no valid label, or labels that differ."""
+    """Return the verdict in a reply; None where it contains no valid label, or labels that differ."""
     if reply.text is None:
         return Verdict(None, reply.error)
     objects = [item for item in find_objects(reply.text, "label") if _label(item) is not None]

@@ -1,7 +1,7 @@
 """What a family of guard models is: how it is asked, how its reply is read, and which models belong to it.
 
 A family reads either the text that its model writes (`TextGuard`) or how likely its model is to start with Yes or No
-(`YesNoGuard`). A reply that doesn't follow the family's published format is no verdict.
+(`YesNoGuard`). A reply that doesn't follow the family's published format gives no verdict.
 """
 
 import re
