@@ -1,15 +1,12 @@
 """The data sets of a run, loaded from the sources that its settings name."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from datasets import Dataset
 
 from dualselect.data import REFERENCES, TASK, LoadedSamples, evaluation_role, load_with_form
 from dualselect.errors import ConfigError
-
-if TYPE_CHECKING:
-    from dualselect.experiments.settings import Settings
+from dualselect.experiments.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class SetSource:
         return load_with_form(self.source, split=self.split, limit=self.limit, seed=self.seed, role=self.role)
 
 
-def set_sources(settings: "Settings") -> dict[str, SetSource]:
+def set_sources(settings: Settings) -> dict[str, SetSource]:
     """Return where every set of a run comes from: the task, references and pools if given, then the evaluation sets.
 
     Raises:
@@ -60,7 +57,7 @@ def set_sources(settings: "Settings") -> dict[str, SetSource]:
     return sources
 
 
-def _check_pools(settings: "Settings") -> None:
+def _check_pools(settings: Settings) -> None:
     data, method = settings.data, settings.method
     given = {*data.pool_sources, *([REFERENCES] if data.references is not None else [])}
     for name in method.pools:
@@ -71,7 +68,7 @@ def _check_pools(settings: "Settings") -> None:
             raise ConfigError(f"method '{method.name}' needs {name}: give {flag}, or {key} in the configuration")
 
 
-def load_run_data(settings: "Settings") -> RunData:
+def load_run_data(settings: Settings) -> RunData:
     """Return the data of a run; the trainer keeps the sets apart.
 
     Raises:

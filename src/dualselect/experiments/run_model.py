@@ -4,24 +4,22 @@ import json
 from copy import copy
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from transformers import AutoConfig
+from trl import get_quantization_config
 
 from dualselect.errors import ConfigError, library_errors
+from dualselect.experiments.settings import Settings
+from dualselect.models import resolve_model
 
-if TYPE_CHECKING:
-    from dualselect.experiments.settings import Settings
 
-
-def find_model(settings: "Settings") -> str:
+def find_model(settings: Settings) -> str:
     """Return the hub id or folder of the model to fine-tune, which exists and is a model.
 
     Raises:
         ConfigError: There is no such model, it may not be read, or it is an adapter.
     """
-    from transformers import AutoConfig
-
-    from dualselect.models import resolve_model
-
     name = settings.model.model_name_or_path
     place = resolve_model(name)
     _refuse_adapter(name, Path(place))
@@ -52,14 +50,12 @@ def _refuse_adapter(name: str, folder: Path) -> None:
     )
 
 
-def quantization_config(settings: "Settings") -> Any:
+def quantization_config(settings: Settings) -> Any:
     """Return how the model's weights are quantised, or None.
 
     Raises:
         ConfigError: bitsandbytes is not installed, or there is nothing to train.
     """
-    from trl import get_quantization_config
-
     model = settings.model
     option = "load_in_4bit" if model.load_in_4bit else "load_in_8bit" if model.load_in_8bit else None
     if option is None:
