@@ -45,7 +45,7 @@ def test_a_missing_base_names_adapter_and_base(make_adapter):
     config = json.loads((folder / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = "/gone/base"
     (folder / "adapter_config.json").write_text(json.dumps(config))
-    with pytest.raises(ConfigError, match=f"{folder}: its base model can't be had: /gone/base: there is no such"):
+    with pytest.raises(ConfigError, match=f"{folder}: its base model could not be loaded: /gone/base: there is no such"):
         open_target(str(folder))
 
 
@@ -62,7 +62,7 @@ def test_damaged_weights_are_named(tiny_model_dir, make_adapter, tmp_path):
     for path in tiny_model_dir.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"12345678" * 9)
-    with pytest.raises(ConfigError, match=f"{tmp_path}: its model can't be loaded"):
+    with pytest.raises(ConfigError, match=f"{tmp_path}: could not load its model"):
         open_target(str(tmp_path))
     adapter = make_adapter("adapter")
     (adapter / "adapter_model.safetensors").write_bytes(b"12345678" * 9)
