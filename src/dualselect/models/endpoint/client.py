@@ -215,6 +215,7 @@ class Endpoint:
         with self._lock:
             self._failed_in_a_row += 1
         if _is_refused_connection(failure) or self._failed_in_a_row >= _GONE:
+            self._stopped.set()  # no other thread begins another request
             raise ConfigError(
                 f"{self.name}: cannot be reached after {self.settings.attempts} tries ({_told(failure)}); check that a "
                 f"server runs at {self.base_url or 'the default address'}, then start again: what was answered is kept"

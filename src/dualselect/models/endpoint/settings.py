@@ -1,45 +1,29 @@
 """How an OpenAI-compatible endpoint is asked, what it replies, and what that came to."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+
+from dualselect.options import documented, option
 
 #: What a reply's `finish` says when a content filter has held it back.
 FILTERED = "content_filter"
-#: What it says when it ends at the limit of its tokens.
-LENGTH = "length"
 
 
-def _setting(default: Any, help_text: str) -> Any:
-    return field(default=default, metadata={"help": help_text})
-
-
+@documented
 @dataclass(frozen=True)
 class EndpointSettings:
-    """How an endpoint is asked.
+    """How an endpoint is asked."""
 
-    Attributes:
-        max_tokens: Longest reply, in tokens.
-        concurrency: Requests at once.
-        requests_per_minute: Most requests to start in a minute; 0 for no limit.
-        attempts: Tries of one request before it counts as failed.
-        first_wait: Seconds before the second try; doubled with each try, unless the server says how long to wait.
-        longest_wait: Seconds of the longest wait between tries.
-        timeout: Seconds until a try counts as failed.
-        price_in: Price of a million prompt tokens, in any currency; 0 if unknown.
-        price_out: Price of a million reply tokens.
-    """
-
-    max_tokens: int = _setting(512, "Longest reply, in tokens.")
-    concurrency: int = _setting(8, "Requests at once.")
-    requests_per_minute: float = _setting(0.0, "Most requests to start in a minute; 0 for no limit.")
-    attempts: int = _setting(6, "Tries of one request before it counts as failed.")
-    first_wait: float = _setting(
+    max_tokens: int = option(512, "Longest reply, in tokens.")
+    concurrency: int = option(8, "Requests at once.")
+    requests_per_minute: float = option(0.0, "Most requests to start in a minute; 0 for no limit.")
+    attempts: int = option(6, "Tries of one request before it counts as failed.")
+    first_wait: float = option(
         1.0, "Seconds before the second try; doubled with each try, unless the server says how long to wait."
     )
-    longest_wait: float = _setting(60.0, "Seconds of the longest wait between tries.")
-    timeout: float = _setting(120.0, "Seconds until a try counts as failed.")
-    price_in: float = _setting(0.0, "Price of a million prompt tokens, in any currency; 0 if unknown.")
-    price_out: float = _setting(0.0, "Price of a million reply tokens.")
+    longest_wait: float = option(60.0, "Seconds of the longest wait between tries.")
+    timeout: float = option(120.0, "Seconds until a try counts as failed.")
+    price_in: float = option(0.0, "Price of a million prompt tokens, in any currency; 0 if unknown.")
+    price_out: float = option(0.0, "Price of a million reply tokens.")
 
 
 @dataclass(frozen=True)
