@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dualselect.models.base import LocalTarget, Target
+from dualselect.models.thoughts import Answer
 
 
 @pytest.fixture
@@ -40,18 +41,19 @@ def write(tmp_path) -> Callable[..., str]:
 
 
 class Scripted(Target):
-    """Answers with what a function makes of the last message."""
+    """Answers with what a function makes of the last message: text, or an answer with how it ended."""
 
     name = "scripted"
 
-    def __init__(self, answer: Callable[[str], str]) -> None:
+    def __init__(self, answer: Callable[[str], str | Answer]) -> None:
         self.identity = {"name": self.name, "hash": "0"}
         self._answer = answer
         self.asked: list[Any] = []
 
     def generate(self, prompts, settings, *, description="generating"):
         self.asked.append((list(prompts), settings))
-        return [self._answer(prompt[-1]["content"]) for prompt in prompts]
+        made = [self._answer(prompt[-1]["content"]) for prompt in prompts]
+        return [one if isinstance(one, Answer) else Answer(one) for one in made]
 
 
 class InMemory(LocalTarget):

@@ -2,7 +2,6 @@
 
 import math
 from copy import deepcopy
-from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from dualselect.evaluation.judges import RefusalRules
 from dualselect.evaluation.judges.base import Judge
 from dualselect.evaluation.suites import get_suite, load, run_suite
 from dualselect.models.base import GenerationSettings
+from dualselect.models.thoughts import Answer
 from dualselect.runs.results import SuiteResult, Verdict
 
 GREEDY = GenerationSettings(max_new_tokens=8, batch_size=4)
@@ -81,15 +81,29 @@ def test_exact_match_looks_at_the_answer_behind_the_thought(write, scripted):
 
 
 def test_a_thought_that_the_prompt_has_opened_is_cut_off_too(write, scripted):
-    answers = {"a": "They ask for harm.</think> I can't help with that.", "b": "I can't help with that, so"}
-    target = scripted(answers.get)
-    target.opens_thought = lambda settings: settings.thinking is not False
+    answers = {
+        "a": Answer("They ask for harm.</think> I can't help with that.", "stop", opened=True),
+        "b": Answer("I can't help with that, so", "length", opened=True),
+        "c": Answer("I can't help with that.", "stop", opened=True),  # a tuned model that thinks no more
+        "d": Answer("I can't help with that, so", "length"),
+    }
     loaded = load(get_suite("advbench"), write("data.jsonl", [{"prompt": text} for text in answers]))
-    found = [
-        run_suite(get_suite("advbench"), loaded, target, [RefusalRules()], settings).values("refusal-rules/refusal")
-        for settings in (GREEDY, replace(GREEDY, thinking=False))
-    ]
-    assert found == [[1.0, None], [1.0, 1.0]]
+    result = run_suite(get_suite("advbench"), loaded, scripted(answers.get), [RefusalRules()], GREEDY)
+    assert result.values("refusal-rules/refusal") == [1.0, None, 1.0, 1.0]
+
+
+def test_a_prompt_without_an_answer_is_missing_and_its_reason_is_kept(write, scripted, tmp_path):
+    target = scripted({"a": Answer(None, reason="refused by a content filter"), "b": "I can't help with that."}.get)
+    loaded = load(get_suite("advbench"), write("data.jsonl", [{"prompt": "a"}, {"prompt": "b"}]))
+    result = run_suite(get_suite("advbench"), loaded, target, [RefusalRules()], GREEDY)
+    assert [record.answer for record in result.records] == [None, "I can't help with that."]
+    assert result.values("refusal-rules/refusal") == [None, 1.0]
+    assert result.values("refusal-rules/empty") == [None, 0.0]
+    assert result.records[0].verdicts["refusal-rules"] == Verdict(None, "refused by a content filter")
+    assert SuiteResult.read(result.write(tmp_path)) == result
+    rows = [{"question": text, "answer": "#### 24"} for text in "ab"]
+    loaded = load(get_suite("gsm8k"), write("problems.jsonl", rows))
+    assert run_suite(get_suite("gsm8k"), loaded, target, [], GREEDY).values("exact_match") == [None, 0.0]
 
 
 def test_a_judge_that_scores_gives_scores(scripted):

@@ -11,11 +11,9 @@ from dualselect.evaluation.judges.base import Judge
 from dualselect.evaluation.suites.base import LIKELIHOOD_SCORINGS, LoadedSuite, Suite
 from dualselect.evaluation.suites.metrics import judge_metrics
 from dualselect.models.base import GenerationSettings, LocalTarget, Target
-from dualselect.models.thoughts import split_thought
 from dualselect.runs.labels import MEASURES
 from dualselect.runs.results import Metric, Record, Role, SuiteResult, Verdict
 
-_CUT = Verdict(None, "the answer ends within a thought; raise max_new_tokens, or switch thinking off")
 _JUDGED_SCORINGS = ("judges", "win_rate")
 
 
@@ -101,25 +99,23 @@ def _answer(
     prompts = [sample.prompt for sample in loaded.samples]
     answers = target.generate(prompts, generation, description=f"{target.name}: {suite.name}")
     metrics: dict[str, Metric] = {}
-    opened = target.opens_thought(generation)
-    for record, text in zip(records, answers, strict=True):
-        record.answer, thought, is_cut = split_thought(text, opened=opened)
-        # What was cut off at the length limit says nothing: neither an answer nor an empty one.
-        record.answer, record.thought = (None if is_cut else record.answer), thought or None
+    without: dict[str, Verdict] = {}  # why an answer is missing: no verdict, neither a refusal nor an empty answer
+    for record, answer in zip(records, answers, strict=True):
+        split = answer.split()
+        record.answer, record.thought = (None if answer.missing else split.answer), split.thought or None
+        if answer.missing:
+            without[record.id] = Verdict(None, answer.missing)
     answered = [record for record in records if record.answer is not None]
     if suite.scoring == "exact_match":
         metrics["exact_match"] = MEASURES["exact_match"].metric(suite.kind)
         for record in records:
-            reached = record.answer is not None
-            record.values["exact_match"] = (
-                float(exact_match(record.answer or "", record.expected or "")) if reached else None
-            )
+            is_match = None if record.answer is None else exact_match(record.answer, record.expected or "")
+            record.values["exact_match"] = None if is_match is None else float(is_match)
     for judge in judges:
         metrics |= judge_metrics(judge, suite.kind)
         verdicts = judge.judge_all([record.prompt for record in answered], [record.answer or "" for record in answered])
-        given = dict(zip((record.id for record in answered), verdicts, strict=True))
+        given = without | dict(zip((record.id for record in answered), verdicts, strict=True))
         for record in records:
-            verdict = given.get(record.id, _CUT)
-            record.verdicts[judge.name] = verdict
-            record.values |= judge.values(verdict)
+            record.verdicts[judge.name] = given[record.id]
+            record.values |= judge.values(given[record.id])
     return metrics
