@@ -6,6 +6,7 @@ import random
 import pytest
 import torch
 
+from dualselect.gradients import per_sample_nll
 from dualselect.models.likelihood import Likelihood, likeliest, log_likelihoods
 
 QUESTIONS = ["red", "one two three four five", "blue green"]
@@ -92,6 +93,19 @@ def test_a_batch_too_large_for_memory_is_halved(model, tokenizer, monkeypatch):
     assert sizes == [4, 2, 2, 2]
     for items, others in zip(found, expected, strict=True):
         assert [item.total for item in items] == pytest.approx([item.total for item in others], rel=1e-4)
+
+
+def test_likelihoods_are_those_that_training_maximises(tiny_model, tiny_tokenizer):
+    """The product's two ways to a loss, by the model's own logits and by hidden states, agree to fp32 rounding."""
+    prompts, choices = ["why not ask", "the quick fox"], [" how many", " asks"]
+    found = log_likelihoods(tiny_model, tiny_tokenizer, prompts, [[choice] for choice in choices], show_progress=False)
+    for prompt, choice, (likelihood,) in zip(prompts, choices, found, strict=True):
+        ids = torch.tensor([tiny_tokenizer(prompt + choice)["input_ids"]])
+        labels = ids.clone()
+        labels[:, : -likelihood.tokens] = -100
+        losses = per_sample_nll(tiny_model.eval(), {"input_ids": ids, "labels": labels})
+        assert likelihood.mean == pytest.approx(-losses.loss.item(), rel=1e-5)
+        assert likelihood.tokens == int(losses.tokens)
 
 
 def test_an_empty_completion_is_an_error(model, tokenizer):

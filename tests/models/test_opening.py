@@ -45,7 +45,9 @@ def test_a_missing_base_names_adapter_and_base(make_adapter):
     config = json.loads((folder / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = "/gone/base"
     (folder / "adapter_config.json").write_text(json.dumps(config))
-    with pytest.raises(ConfigError, match=f"{folder}: its base model could not be loaded: /gone/base: there is no such"):
+    with pytest.raises(
+        ConfigError, match=f"{folder}: its base model could not be loaded: /gone/base: there is no such"
+    ):
         open_target(str(folder))
 
 

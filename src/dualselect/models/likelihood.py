@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from dualselect.models.batches import in_batches
-from dualselect.models.generation import Prompt, encode_prompt, eval_mode, left_padded, pad_token_id
+from dualselect.models.generation import Prompt, encode_prompt, left_padded, pad_token_id
+from dualselect.models.modes import eval_mode
 
 Measured = TypeVar("Measured")
 
@@ -135,7 +136,11 @@ def answer_batch(rows: Sequence[EncodedAnswer], tokenizer: Any, device: Any) -> 
 
 
 def answer_log_probs(model: Any, batch: AnswerBatch) -> torch.Tensor:
-    """Return the fp32 log-probabilities (B, L, V) that predict the `targets` of a batch; nothing else is projected."""
+    """Return the fp32 log-probabilities (B, L, V) that predict the `targets` of a batch; nothing else is projected.
+
+    They come from the model's own forward pass, unlike those of `gradients.per_sample_nll`, which takes architectures
+    apart and refuses some: whatever transformers can load can be measured.
+    """
     longest = batch.targets.shape[1]
     logits = model(**batch.inputs, use_cache=False, logits_to_keep=longest + 1).logits[:, -longest - 1 : -1]
     return F.log_softmax(logits.float(), dim=-1)
