@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from benchmarks import quality
-from dualselect import models
+from dualselect.models.default_model import default_model_folder
 
 pytestmark = pytest.mark.slow
 
@@ -49,7 +49,9 @@ def test_the_whole_experiment_keeps_its_tables(data, tmp_path, monkeypatch, tiny
     monkeypatch.setattr(quality, "Sizes", SMALL)
     monkeypatch.setattr(quality, "RESULTS", tmp_path / "kept")
     monkeypatch.setattr(quality, "_save_aligned", lambda folder: shutil.copytree(tiny_model_dir, folder))
-    monkeypatch.setattr(models, "resolve_model", lambda name: str(tiny_model_dir))
+    # Not a replaced `resolve_model`: modules that are first imported meanwhile would keep it for all tests to come.
+    monkeypatch.setenv("DUALSELECT_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(tiny_model_dir, default_model_folder())
     grid = ["--methods", "sft", "random", "--seeds", "0", "--max_steps", "2"]
     assert quality.main(["--data", str(data), "--", *grid]) == 0
     task = [json.loads(line) for line in (tmp_path / "runs/quality/task.jsonl").read_text().splitlines()]
