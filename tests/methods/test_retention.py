@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from torch import nn
 
 from dualselect.errors import ConfigError
-from dualselect.gradients import Direction, Layout, Losses
+from dualselect.gradients import Direction, Layout, Losses, per_sample_nll
 from dualselect.methods.agem import AGEM
 from dualselect.methods.ewc import EWC, fisher_information
 from dualselect.methods.gem import GEM, dual_solution, nearest_without_conflict
@@ -41,7 +41,8 @@ class OneGradient:
         assert n == 1
         return torch.ones(1)
 
-    def gradient(self, weights: torch.Tensor) -> Direction:
+    def gradient(self, weights: torch.Tensor, *, loss: Any) -> Direction:
+        assert loss is per_sample_nll
         return direction(*self.values)
 
 

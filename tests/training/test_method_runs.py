@@ -161,13 +161,14 @@ def test_booster_differs_from_sft_and_leaves_a_trace(trainer_of, tmp_path: Path)
     assert "dualselect/harmful_norm" in trainer.state.log_history[0]
 
 
-def test_agem_is_safegrad_without_weight_and_gem_with_one_memory(trainer_of, monkeypatch):
+@pytest.mark.parametrize("size", [3, 8])
+def test_agem_is_safegrad_without_weight_and_gem_with_one_memory(trainer_of, monkeypatch, size):
     other = POOLS["references"].map(lambda row: {"completion": [{"role": "assistant", "content": "9 " * 40}]})
     monkeypatch.setitem(POOLS, "references", other)  # which the task's words oppose
-    agem = weights_after(trainer_of(AGEM(memory_batch_size=8)))
-    safegrad = SafeGrad(rho=0.0, safe_batch_size=8, preservation_loss="sft")
+    agem = weights_after(trainer_of(AGEM(memory_batch_size=size)))
+    safegrad = SafeGrad(rho=0.0, safe_batch_size=size, preservation_loss="sft")
     assert_equal(weights_after(trainer_of(safegrad, folder="safegrad")), agem)
-    gem = weights_after(trainer_of(GEM(memory_batch_size=8), folder="gem"))
+    gem = weights_after(trainer_of(GEM(memory_batch_size=size), folder="gem"))
     for name, values in agem.items():
         torch.testing.assert_close(gem[name], values, rtol=0, atol=1e-5)
     assert not all(torch.equal(agem[name], value) for name, value in weights_after(trainer_of(SFT())).items())

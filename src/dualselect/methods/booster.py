@@ -9,6 +9,7 @@ from datasets import Dataset
 from dualselect.errors import ConfigError
 from dualselect.gradients import Direction
 from dualselect.methods.base import Method, Run, check_positive, check_range
+from dualselect.methods.memory import drawn_batch
 from dualselect.methods.registry import method
 from dualselect.options import option
 
@@ -54,8 +55,7 @@ class Booster(Method):
         """Return g + lamb * (grad h(w) - grad h(w')), both on the same harmful batch."""
         if self.lamb == 0:
             return g
-        pool = run.pool("harmful")
-        batch = pool.draw(self.harmful_batch_size, run.generator("harmful"))
+        pool, batch = run.pool("harmful"), drawn_batch(run, "harmful", self.harmful_batch_size)
         here = pool.gradient(batch)
         norm = here.norm()
         step = torch.where(norm > 0, -self.alpha / norm, 0.0)

@@ -1,20 +1,36 @@
-"""Gradients of memories: pools of earlier tasks or of safe answers that a run must not unlearn."""
+"""Batches of pools beside the task: what a run must not unlearn, or must not learn."""
+
+from torch import Tensor
 
 from dualselect.errors import ConfigError
-from dualselect.gradients import Direction
+from dualselect.gradients import Direction, per_sample_nll
 from dualselect.methods.base import Run
+from dualselect.selection import Loss
 
 
-def memory_gradient(run: Run, name: str, batch_size: int) -> Direction:
-    """Return the gradient of the mean loss of a batch drawn from a pool without replacement, the same on all processes.
+def drawn_batch(run: Run, name: str, batch_size: int) -> Tensor:
+    """Return the weights of a batch drawn from a pool without replacement: `(N,)` for its N samples, with sum 1.
+
+    They depend on the run's seed and step and the pool's name alone, so that all methods and processes draw alike.
 
     Args:
         run: The run.
         name: Name of the pool.
         batch_size: Samples to draw.
     """
-    pool = run.pool(name)
-    return pool.gradient(pool.draw(batch_size, run.generator(f"memory {name}")))
+    return run.pool(name).draw(batch_size, run.generator(name))
+
+
+def memory_gradient(run: Run, name: str, batch_size: int, *, loss: Loss = per_sample_nll) -> Direction:
+    """Return the gradient of the mean loss of a batch as `drawn_batch` draws it, the same on all processes.
+
+    Args:
+        run: The run.
+        name: Name of the pool.
+        batch_size: Samples to draw.
+        loss: Loss of the samples.
+    """
+    return run.pool(name).gradient(drawn_batch(run, name, batch_size), loss=loss)
 
 
 def check_memory(run: Run, name: str, batch_size: int) -> None:

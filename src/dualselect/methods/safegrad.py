@@ -9,6 +9,7 @@ from dualselect.errors import ConfigError
 from dualselect.gradients import Direction
 from dualselect.methods.base import Method, Run, check_choice, check_positive, check_range
 from dualselect.methods.corrections import project
+from dualselect.methods.memory import memory_gradient
 from dualselect.methods.registry import method
 from dualselect.options import option
 from dualselect.selection import PRESERVATION_LOSSES, preservation_loss
@@ -55,8 +56,7 @@ class SafeGrad(Method):
 
     def correct(self, g: Direction, run: Run) -> Direction:
         """Return the projected task gradient plus rho times the alignment gradient."""
-        pool = run.pool()
-        drawn = pool.draw(self.safe_batch_size, run.generator("references"))
-        g_align = pool.gradient(drawn, loss=preservation_loss(self.preservation_loss, run.start))
+        loss = preservation_loss(self.preservation_loss, run.start)
+        g_align = memory_gradient(run, "references", self.safe_batch_size, loss=loss)
         run.log(alignment_norm=g_align.norm(), task_alignment_cosine=g.cosine(g_align))
         return project(g, g_align, self.rho)
