@@ -10,18 +10,22 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import hypothesis
+import pyarrow as pa
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers import models as tokenizer_models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from dualselect.runs import Metric, Record, SuiteResult
+from dualselect.runs.values import values_of
 
 # How long an example takes says something about the machine, not about the code.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -69,25 +73,25 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def build_model(seed: int = 0, *, tied: bool = False) -> LlamaForCausalLM:
-    """Return a random fp32 Llama of two layers; equal seeds give equal weights."""
+def build_model(seed: int = 0, *, tied: bool = False, **changes: Any) -> LlamaForCausalLM:
+    """Return a random fp32 Llama of two layers; equal seeds give equal weights. `changes` go to its configuration."""
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=VOCAB_SIZE,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
+    settings = {
+        "vocab_size": VOCAB_SIZE,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
         # Wider than the usual 0.02, so that losses and gradients differ between samples.
-        initializer_range=0.2,
-        tie_word_embeddings=tied,
-        pad_token_id=0,
-        eos_token_id=1,
-        bos_token_id=None,
-    )
-    return LlamaForCausalLM(config)
+        "initializer_range": 0.2,
+        "tie_word_embeddings": tied,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "bos_token_id": None,
+    }
+    return LlamaForCausalLM(LlamaConfig(**settings | changes))
 
 
 @pytest.fixture
@@ -140,20 +144,17 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _word_model(seed: int) -> LlamaForCausalLM:
-    torch.manual_seed(seed)
-    config = LlamaConfig(
+    return build_model(
+        seed,
         vocab_size=len(_WORDS),
         hidden_size=16,
         intermediate_size=32,
-        num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
+        max_position_embeddings=2048,
         initializer_range=0.5,
-        pad_token_id=0,
-        eos_token_id=1,
         bos_token_id=1,
     )
-    return LlamaForCausalLM(config)
 
 
 @pytest.fixture
@@ -247,3 +248,40 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StubServer]:
     server = StubServer()
     yield server
     server.close()
+
+
+REFUSALS = Metric("refusal rate", "higher")
+
+Values = Sequence[float | None] | Mapping[str, float | None]
+
+
+def _result(
+    values: Values,
+    seed: int | None = 0,
+    *,
+    suite: str = "unsafe",
+    name: str = "rules/refusal",
+    metric: Metric = REFUSALS,
+) -> SuiteResult:
+    by_id = values if isinstance(values, Mapping) else {f"p{n}": value for n, value in enumerate(values)}
+    records = [Record(sample, f"prompt {sample}", category="any", values={name: by_id[sample]}) for sample in by_id]
+    role = "start" if seed is None else "model"
+    return SuiteResult(suite, "safety", role, {"name": "x", "hash": "y"}, {name: metric}, records, seed=seed)
+
+
+def _values(results: Mapping[str, Sequence[SuiteResult]]) -> pa.Table:
+    return pa.concat_tables(
+        [values_of([result], method, seed=result.seed) for method, found in results.items() for result in found]
+    )
+
+
+@pytest.fixture
+def make_result() -> Callable[..., SuiteResult]:
+    """Return a function `(values, seed=0, *, suite, name, metric) -> result`."""
+    return _result
+
+
+@pytest.fixture
+def as_values() -> Callable[..., pa.Table]:
+    """Return a function from results by method to their values; a result's seed is that of its rows."""
+    return _values

@@ -1,35 +1,15 @@
-"""A grid whose training and evaluation are played by small functions, and results with given values."""
+"""A grid whose training and evaluation are played by small functions."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from dualselect.experiments import Cell, Grid
 from dualselect.experiments.grid import cell_folder
-from dualselect.runs import Metric, Record, SuiteResult
-from dualselect.runs.values import values_of
-
-REFUSALS = Metric("refusal rate", "higher")
-
-Values = Sequence[float | None] | Mapping[str, float | None]
-
-
-def _result(
-    values: Values,
-    seed: int | None = 0,
-    *,
-    suite: str = "unsafe",
-    name: str = "rules/refusal",
-    metric: Metric = REFUSALS,
-) -> SuiteResult:
-    by_id = values if isinstance(values, Mapping) else {f"p{n}": value for n, value in enumerate(values)}
-    records = [Record(sample, f"prompt {sample}", category="any", values={name: by_id[sample]}) for sample in by_id]
-    role = "start" if seed is None else "model"
-    return SuiteResult(suite, "safety", role, {"name": "x", "hash": "y"}, {name: metric}, records, seed=seed)
+from dualselect.runs import SuiteResult
 
 
 def _grid(
@@ -46,12 +26,13 @@ def _grid(
 class Played:
     """Plays training and evaluation: notes what was asked for, and fails where it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, make_result: Callable[..., SuiteResult]) -> None:
+        self.make_result = make_result
         self.trained: list[str] = []
         self.evaluated: list[str] = []
         self.training_fails: dict[str, BaseException] = {}
         self.evaluation_fails: dict[str, BaseException] = {}
-        self.values: dict[str, Values] = {}
+        self.values: dict[str, Sequence[float | None]] = {}
 
     def train(self, cell: Cell) -> None:
         self.trained.append(cell.name)
@@ -61,13 +42,13 @@ class Played:
 
     def start(self, grid: Grid) -> list[SuiteResult]:
         self.evaluated.append("start")
-        return self._write(_result(self.values.get("start", [1, 1, 0, 0]), None), grid.start_folder)
+        return self._write(self.make_result(self.values.get("start", [1, 1, 0, 0]), None), grid.start_folder)
 
     def cell(self, cell: Cell) -> list[SuiteResult]:
         self.evaluated.append(cell.name)
         if cell.name in self.evaluation_fails:
             raise self.evaluation_fails[cell.name]
-        return self._write(_result(self.values.get(cell.name, [1, 0, 0, 0]), cell.seed), cell.folder)
+        return self._write(self.make_result(self.values.get(cell.name, [1, 0, 0, 0]), cell.seed), cell.folder)
 
     @staticmethod
     def _write(result: SuiteResult, folder: Path) -> list[SuiteResult]:
@@ -76,14 +57,8 @@ class Played:
 
 
 @pytest.fixture
-def played() -> Played:
-    return Played()
-
-
-@pytest.fixture
-def make_result() -> Callable[..., SuiteResult]:
-    """Return a function `(values, seed=0, *, suite, name, metric) -> result`."""
-    return _result
+def played(make_result) -> Played:
+    return Played(make_result)
 
 
 @pytest.fixture
@@ -92,17 +67,5 @@ def make_grid(tmp_path: Path) -> Callable[..., Grid]:
 
     def make(*args: Any, **settings: Any) -> Grid:
         return _grid(tmp_path / "grid", *args, **settings)
-
-    return make
-
-
-@pytest.fixture
-def as_values() -> Callable[..., pa.Table]:
-    """Return a function from results by method to their values; a result's seed is that of its rows."""
-
-    def make(results: Mapping[str, Sequence[SuiteResult]]) -> pa.Table:
-        return pa.concat_tables(
-            [values_of([result], method, seed=result.seed) for method, found in results.items() for result in found]
-        )
 
     return make
