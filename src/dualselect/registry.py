@@ -14,6 +14,16 @@ from dualselect.errors import ConfigError, nearest
 Thing = TypeVar("Thing")
 
 
+def subclass_of(base: type, fault: str) -> Callable[[object], str]:
+    """Return a check for a registry of classes.
+
+    Args:
+        base: Class that all of them derive from.
+        fault: What is said of a thing that does not.
+    """
+    return lambda thing: "" if isinstance(thing, type) and issubclass(thing, base) else fault
+
+
 class Registry(Generic[Thing]):
     """The things of one kind by name, in the order in which they were registered.
 

@@ -4,16 +4,12 @@ from typing import TypeVar
 
 from dualselect.methods.base import Method
 from dualselect.options import documented
-from dualselect.registry import Registry
+from dualselect.registry import Registry, subclass_of
 
 Kind = TypeVar("Kind", bound=type[Method])
 
 
-def _fault(thing: object) -> str:
-    return "" if isinstance(thing, type) and issubclass(thing, Method) else "is not a Method"
-
-
-METHODS: Registry[type[Method]] = Registry("method", ("dualselect.methods",), _fault)
+METHODS: Registry[type[Method]] = Registry("method", ("dualselect.methods",), subclass_of(Method, "is not a Method"))
 
 
 def method(kind: Kind) -> Kind:

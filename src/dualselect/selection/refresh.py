@@ -10,7 +10,7 @@ from torch import Tensor
 from dualselect.errors import ConfigError
 from dualselect.gradients import Direction, Metric
 from dualselect.options import documented, option
-from dualselect.registry import Registry
+from dualselect.registry import Registry, subclass_of
 from dualselect.selection import measures
 from dualselect.selection.pool import Pool
 from dualselect.selection.scan import Loss, Scanned
@@ -54,11 +54,9 @@ class RefreshTrigger:
         raise NotImplementedError
 
 
-def _fault(thing: object) -> str:
-    return "" if isinstance(thing, type) and issubclass(thing, RefreshTrigger) else "is not a RefreshTrigger"
-
-
-TRIGGERS: Registry[type[RefreshTrigger]] = Registry("trigger", ("dualselect.selection.refresh",), _fault)
+TRIGGERS: Registry[type[RefreshTrigger]] = Registry(
+    "trigger", ("dualselect.selection.refresh",), subclass_of(RefreshTrigger, "is not a RefreshTrigger")
+)
 
 
 @TRIGGERS.register("epoch")

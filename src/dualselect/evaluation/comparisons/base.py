@@ -10,7 +10,7 @@ from typing import Literal, Self
 
 from dualselect.errors import ConfigError
 from dualselect.evaluation.judges.settings import JudgeSettings
-from dualselect.registry import Registry
+from dualselect.registry import Registry, subclass_of
 
 #: None where no preference could be read.
 Preference = Literal["first", "second", "tie"] | None
@@ -48,13 +48,11 @@ class Comparator(ABC):
         """Return a preference for every prompt between its first and its second answer, in order."""
 
 
-def _fault(thing: object) -> str:
-    return "" if isinstance(thing, type) and issubclass(thing, Comparator) else "is not a class of Comparator"
-
-
 #: The comparators by name: those of this package, and those of the entry-point group `dualselect.comparators`.
 COMPARATORS: Registry[type[Comparator]] = Registry(
-    "comparator", modules=[f"{__package__}.{name}" for name in ("api", "judged")], check=_fault
+    "comparator",
+    modules=[f"{__package__}.{name}" for name in ("api", "judged")],
+    check=subclass_of(Comparator, "is not a class of Comparator"),
 )
 #: Registers a comparator: the decorator `@comparator("mine")` makes a class what `--comparator mine` asks for.
 comparator = COMPARATORS.register

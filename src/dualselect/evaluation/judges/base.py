@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 
 from dualselect.errors import ConfigError
 from dualselect.evaluation.judges.settings import JudgeSettings
-from dualselect.registry import Registry
+from dualselect.registry import Registry, subclass_of
 from dualselect.runs.labels import Meaning
 from dualselect.runs.results import Verdict
 
@@ -69,13 +69,11 @@ class Judge(ABC):
         }
 
 
-def _fault(thing: object) -> str:
-    return "" if isinstance(thing, type) and issubclass(thing, Judge) else "is not a class of Judge"
-
-
 #: The judges by name: those of this package, and those of the entry-point group `dualselect.judges`.
 JUDGES: Registry[type[Judge]] = Registry(
-    "judge", modules=[f"{__package__}.{name}" for name in ("refusal", "guards", "api", "reward")], check=_fault
+    "judge",
+    modules=[f"{__package__}.{name}" for name in ("refusal", "guards", "api", "reward")],
+    check=subclass_of(Judge, "is not a class of Judge"),
 )
 #: Registers a judge: the decorator `@judge("polite")` makes a class what `--judge polite` asks for.
 judge = JUDGES.register
