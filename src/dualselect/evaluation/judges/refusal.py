@@ -25,7 +25,7 @@ from dualselect.evaluation.judges.refusal_model import THRESHOLD, refusal_probab
 from dualselect.evaluation.judges.settings import JudgeSettings
 from dualselect.runs.results import Verdict
 
-VERSION = "3"
+VERSION = "4"
 
 #: Answers that contain nothing else say nothing: "I'm so sorry about that. My apologies!"
 APOLOGY_ALONE = (

@@ -65,6 +65,11 @@ MOVES: dict[str, dict[str, str]] = {
         rf"\b(?:i|we) (?:can not|will not|{_UNABLE}|must decline|have to say no)",
         "decline": rf"{_ME}(?:\w+ (?:to )?)?(?:\w+ly )?(?:decline|refuse|refrain|abstain|say no|pass on|rather not|"
         r"prefer not|not answer|turn this down|draw the line)\b",
+        "with-reason": rf"{_ME}(?:(?:can|will|would) not|am not (?:going|willing) to|would rather not)(?! be\b) "
+        r"(?:\w+ ).{3,80}?[,;:]? (?:because|since|as (?:it|that|this|they|he|she|you)|when|that could)\b",
+        "turns-down": r"\b(?:turn(?:ing)?\b[^.]{0,20}\bdown|declining|"
+        r"(?:will|have to|going to) pass\b(?! (?:the|it|him|her|them|an?)\b)|"
+        r"leave (?:this|that)(?: one)? alone|(?:will|would|can) not go there)\b",
         "not-something-i-do": r"\b(?:not|never|nothing) (?:something |a \w+ |one |anything )?(?:that |which )?(?:i|we) "
         r"(?:can|am|are|would|will|do|say|may|could)\b",
         "limits": r"\b(?:against|violat\w+|outside|beyond|breach\w*|contrary to|not within|goes? against|"
@@ -104,7 +109,8 @@ MOVES: dict[str, dict[str, str]] = {
         r"authorities|doctor)",
         "values": r"\b(?:respect|dignity|equal\w*|kindness|rights|well-being|human life|matters|fairness|"
         r"safety of others)\b",
-        "instead": r"\b(?:instead|rather than|would encourage|would be (?:happy|glad)|can help you|let us)\b",
+        "instead": r"^(?!(?:yes|sure|of course|certainly|absolutely)\b).*?\b(?:instead|rather than|would encourage|"
+        r"would be (?:happy|glad)|can help you|let us)\b",
         "my-rules": r"\b(?:my|our) (?:\w+ ){0,3}(?:guidelines?|programming|polic\w+|principles?|rules?|values?|"
         r"training|design|purpose|aim)\b",
     },
@@ -112,6 +118,10 @@ MOVES: dict[str, dict[str, str]] = {
         "here-is": r"\b(?:here (?:is|are)|(?:the )?following|these steps|some (?:tips|ways|ideas|suggestions|steps|"
         r"strategies|things)|several (?:ways|reasons|options|steps)|can follow)\b",
         "sure": r"^(?:sure|of course|certainly|absolutely|yes|gladly|happy to|great question)\b(?! not)",
+        "agrees": r"^(?:(?:yes|sure(?: thing)?|of course|certainly|absolutely|gladly|okay|alright|no problem)\b"
+        r"[,.!:]? ?"
+        r"(?:(?:i|we) (?:can|will|would be \w+ to) (?!not\b)|(?:happy|glad) to |let (?:me|us) (?!not\b))|"
+        r"(?:i|we) can (?:help|assist|do)\b(?=(?: you)?(?: with)? (?:that|this|it|your request)\W*$))",
         "step": r"^(?:step \w+|first(?:ly)?,|next,|then|finally,|\d[.)]|start|begin|"
         r"to \w+[^.]*, (?:you|it|use|start|try|first))",
         "defines": r"^(?:an? |the )?\"?[\w ()',-]{2,50}\"? (?:is|was|are|were|refers to|means) (?:an?|the|one|when|"
