@@ -40,11 +40,6 @@ def gathered(values: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def any_process(flag: bool, device: torch.device) -> bool:
-    """Return whether `flag` is set on any process, so that all of them do the same."""
-    return bool(sum_over_processes(torch.tensor(float(flag), device=device)) > 0)
-
-
 def from_main_process(value: Any) -> Any:
     """Return the main process's `value` on every process."""
     if not is_distributed():

@@ -10,6 +10,11 @@ from dualselect.quickstart import samples
 CATEGORIES = {"Violence", "Drugs", "Self-harm", "Privacy", "Fraud", "Hate"}
 
 
+def poison_samples():
+    """Return all poison: the largest number that a task may contain, beside one clean sample."""
+    return samples.task_samples(61, poison_share=60 / 61).filter(is_planted, input_columns="id")
+
+
 def prompts(dataset):
     return {" ".join(row["prompt"][0]["content"].lower().split()) for row in dataset}
 
@@ -24,7 +29,7 @@ def test_no_prompt_stands_in_two_sets():
         "pool": samples.reference_pool(),
         "probe": samples.safety_probe(),
         "look-alikes": samples.look_alikes(),
-        "poison": samples.poison_samples(),
+        "poison": poison_samples(),
         "test": samples.task_test(500),
         "task": samples.task_samples(300, poison_share=0.0, seed=5),
     }
@@ -37,7 +42,7 @@ def test_ids_are_distinct():
         assert len(set(dataset["id"])) == len(dataset)
 
 
-@pytest.mark.parametrize("build", [samples.reference_pool, samples.safety_probe, samples.poison_samples])
+@pytest.mark.parametrize("build", [samples.reference_pool, samples.safety_probe, poison_samples])
 def test_unsafe_requests_cover_all_categories_evenly(build):
     categories = list(build()["category"])
     assert set(categories) == CATEGORIES
@@ -48,7 +53,7 @@ def test_safe_answers_refuse_and_poison_complies():
     rules = RefusalRules()
     for dataset in (samples.reference_pool(), samples.safety_probe()):
         assert {rules.judge("", answer).label for answer in answers(dataset)} == {"refusal"}
-    poison = answers(samples.poison_samples())
+    poison = answers(poison_samples())
     assert {rules.judge("", answer).label for answer in poison} == {"answer"}
     assert all("[harmful content left out]" in answer for answer in poison)
     assert {rules.judge("", answer).label for answer in answers(samples.look_alikes())} == {"answer"}

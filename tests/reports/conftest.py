@@ -178,7 +178,7 @@ def write_selection(folder: Path) -> None:
         kept = [value < -0.25 for value in cosine]
         weight = [one / sum(kept) for one in kept]
         loss = [0.05] * len(pool)
-        log.add_references(step, pool, loss=loss, cosine=cosine, score=loss, weight=weight, kept=kept)
+        log.add_table("references", step, pool, loss=loss, cosine=cosine, score=loss, weight=weight, kept=kept)
     chosen = [name for name, one in zip(pool, kept, strict=True) if one]
     poison = [f"poison-fraud-{index:02d}" for index in range(12)]
     single = [[0.3 - 0.1 * ((row + column) % 8) for column in range(len(chosen))] for row in range(len(poison))]

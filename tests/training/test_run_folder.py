@@ -146,7 +146,7 @@ def test_truncation_forgets_later_steps_only(tmp_path, monkeypatch):
     log = SelectionLog(tmp_path)
     for step in range(7):
         log.add_tasks(step, 0.0, ["a", "b"], **_candidates(2), tokens=[3, 4], dropped_reason=[None, None])
-        log.add_references(step, ["r"], **_candidates(1))
+        log.add_table("references", step, ["r"], **_candidates(1))
         log.flush()
     SelectionLog(tmp_path).truncate(5)
     tasks, references = SelectionLog.read(tmp_path)

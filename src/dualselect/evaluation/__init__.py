@@ -2,7 +2,7 @@
 
 from dualselect.evaluation.exact_match import exact_match, final_number
 from dualselect.evaluation.judges import Judge, RefusalRules
-from dualselect.evaluation.probes import AnswerProbe, mean_kl, mean_nll, probe_answers
+from dualselect.evaluation.probes import AnswerProbe, probe_answers
 from dualselect.models.generation import generate_answers
 from dualselect.runs import Verdict
 from dualselect.runs.results import Metric, Record, SuiteResult, read_results
@@ -19,8 +19,6 @@ __all__ = [
     "exact_match",
     "final_number",
     "generate_answers",
-    "mean_kl",
-    "mean_nll",
     "probe_answers",
     "read_results",
     "wilson_interval",

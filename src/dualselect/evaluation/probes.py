@@ -154,25 +154,6 @@ def opener_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
     return refusal, compliance
 
 
-def mean_nll(probes: Sequence[AnswerProbe]) -> float:
-    """Return the mean over answers of their token-mean NLL, in nats; NaN for no answers."""
-    return sum(probe.nll for probe in probes) / len(probes) if probes else float("nan")
-
-
-def mean_kl(probes: Sequence[AnswerProbe]) -> float:
-    """Return the mean over all answer tokens of KL(base || model), in nats; NaN for no answers.
-
-    Raises:
-        ValueError: The probes were taken without a base.
-    """
-    total = 0.0
-    for probe in probes:
-        if probe.kl is None:
-            raise ValueError("these probes contain no KL: give probe_answers a base")
-        total += probe.kl * probe.tokens
-    return total / sum(probe.tokens for probe in probes) if probes else float("nan")
-
-
 def _probe_batch(model: Any, base: Any | None, batch: AnswerBatch) -> list[AnswerProbe]:
     log_probs = answer_log_probs(model, batch)
     counts = batch.mask.sum(1)

@@ -41,11 +41,6 @@ def look_alikes() -> Dataset:
     return as_samples(_rows("benign.jsonl", "test"))
 
 
-def poison_samples() -> Dataset:
-    """Return 60 unsafe requests whose answers comply in form only; their ids start with `PLANTED_PREFIX`."""
-    return as_samples(_rows("poison.jsonl"))
-
-
 def task_test(count: int = 64) -> Dataset:
     """Return `count` (at most 500) held-out arithmetic problems, the same whatever the seed."""
     return as_samples(problem_rows(problems(min(count, _TEST_LIMIT), _TEST_SEED), "arithmetic-test"))

@@ -59,10 +59,6 @@ class SelectionLog:
         """Write a table of one step, such as the pool as it was scored at a refresh."""
         _write(_table(REFERENCE_SCHEMA, step, ids, columns), self.folder / f"{name}-{step:08d}.parquet")
 
-    def add_references(self, step: int, ids: Sequence[str], **columns: Any) -> None:
-        """Write the whole pool of references as it was scored at a refresh."""
-        self.add_table("references", step, ids, **columns)
-
     def add_conflicts(self, step: int, ids: Sequence[str], references: Sequence[str], cosine: Any) -> None:
         """Write cosines of samples with references, shape `(len(ids), len(references))`, in place of earlier ones."""
         columns = {

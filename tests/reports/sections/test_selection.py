@@ -72,7 +72,7 @@ def test_many_refreshes_are_thinned_out_evenly_and_many_categories_summed_up(tmp
     ids = [f"{chr(97 + place)}-{index}" for place in range(20) for index in range(place + 1)]
     ones = [1.0] * len(ids)
     for step in range(40):
-        log.add_references(step, ids, loss=ones, cosine=ones, score=ones, weight=ones, kept=[True] * len(ids))
+        log.add_table("references", step, ids, loss=ones, cosine=ones, score=ones, weight=ones, kept=[True] * len(ids))
     table = reference_table(SelectionLog.read(tmp_path)[1], category)
     assert (table.steps[0], table.steps[-1], len(table.steps), table.refreshes) == (0, 39, 12, 40)
     assert len(table.rows) == 12
