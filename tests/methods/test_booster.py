@@ -125,7 +125,7 @@ def test_a_harmful_loss_without_a_slope_changes_nothing():
 
 def test_the_pool_has_to_fill_a_batch():
     run = Run([1.0, 1.0, 1.0], quadratic)
-    with pytest.raises(ConfigError, match="harmful_batch_size is 21 but the pool has 20"):
+    with pytest.raises(ConfigError, match="harmful_batch_size is 21 but the pool 'harmful' has 20 samples"):
         Booster(harmful_batch_size=21).prepare(None, run)
     assert Booster(harmful_batch_size=20).prepare("task", run) == "task"
 

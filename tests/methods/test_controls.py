@@ -91,5 +91,5 @@ def test_safegrad_trains_on_where_a_reference_is_not_finite(run, pool, direction
 
 
 def test_safegrad_needs_a_pool_that_fills_a_batch(run):
-    with pytest.raises(ConfigError, match="safe_batch_size is 11 but the pool has 10"):
+    with pytest.raises(ConfigError, match="safe_batch_size is 11 but the pool 'references' has 10 samples"):
         SafeGrad(safe_batch_size=11).prepare(None, run)

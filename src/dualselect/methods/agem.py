@@ -8,7 +8,7 @@ from datasets import Dataset
 from dualselect.gradients import Direction
 from dualselect.methods.base import Method, Run, check_positive
 from dualselect.methods.corrections import without_conflict
-from dualselect.methods.memory import check_memory, memory_gradient
+from dualselect.methods.memory import check_batch_size, memory_gradient
 from dualselect.methods.registry import method
 from dualselect.options import option
 
@@ -38,7 +38,7 @@ class AGEM(Method):
 
     def prepare(self, task: Dataset, run: Run) -> Dataset:
         """Check that the memory can fill a batch."""
-        check_memory(run, "references", self.memory_batch_size)
+        check_batch_size(run, "references", self.memory_batch_size)
         return task
 
     def correct(self, g: Direction, run: Run) -> Direction:

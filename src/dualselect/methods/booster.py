@@ -6,10 +6,9 @@ from typing import ClassVar
 import torch
 from datasets import Dataset
 
-from dualselect.errors import ConfigError
 from dualselect.gradients import Direction
 from dualselect.methods.base import Method, Run, check_positive, check_range
-from dualselect.methods.memory import drawn_batch
+from dualselect.methods.memory import check_batch_size, drawn_batch
 from dualselect.methods.registry import method
 from dualselect.options import option
 
@@ -43,12 +42,7 @@ class Booster(Method):
 
     def prepare(self, task: Dataset, run: Run) -> Dataset:
         """Check that the pool can fill a batch."""
-        size = len(run.pool("harmful"))
-        if self.harmful_batch_size > size:
-            raise ConfigError(
-                f"harmful_batch_size is {self.harmful_batch_size} but the pool has {size} samples: lower it or add "
-                "harmful samples"
-            )
+        check_batch_size(run, "harmful", self.harmful_batch_size, "harmful_batch_size")
         return task
 
     def correct(self, g: Direction, run: Run) -> Direction:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dualselect.gradients import Direction
 from dualselect.methods.base import Method, Run, check_positive, check_range
-from dualselect.methods.memory import check_memory, memory_gradient
+from dualselect.methods.memory import check_batch_size, memory_gradient
 from dualselect.methods.registry import method
 from dualselect.options import option
 
@@ -55,7 +55,7 @@ class GEM(Method):
     def prepare(self, task: Dataset, run: Run) -> Dataset:
         """Check that every memory is there and can fill a batch."""
         for name in self.names:
-            check_memory(run, name, self.memory_batch_size)
+            check_batch_size(run, name, self.memory_batch_size)
         return task
 
     def correct(self, g: Direction, run: Run) -> Direction:

@@ -33,10 +33,18 @@ def memory_gradient(run: Run, name: str, batch_size: int, *, loss: Loss = per_sa
     return run.pool(name).gradient(drawn_batch(run, name, batch_size), loss=loss)
 
 
-def check_memory(run: Run, name: str, batch_size: int) -> None:
-    """Raise a ConfigError unless a pool is there and can fill a batch."""
+def check_batch_size(run: Run, name: str, batch_size: int, option: str = "memory_batch_size") -> None:
+    """Check that a pool is there and can fill a batch.
+
+    Args:
+        run: The run.
+        name: Name of the pool.
+        batch_size: Samples to draw.
+        option: Option that sets the batch size, for the message.
+
+    Raises:
+        ConfigError: There is no such pool, or it has fewer samples.
+    """
     size = len(run.pool(name))
     if batch_size > size:
-        raise ConfigError(
-            f"memory_batch_size is {batch_size} but the pool '{name}' has {size} samples: lower it or add samples"
-        )
+        raise ConfigError(f"{option} is {batch_size} but the pool '{name}' has {size} samples: lower it or add samples")

@@ -5,11 +5,10 @@ from typing import ClassVar
 
 from datasets import Dataset
 
-from dualselect.errors import ConfigError
 from dualselect.gradients import Direction
 from dualselect.methods.base import Method, Run, check_choice, check_positive, check_range
 from dualselect.methods.corrections import project
-from dualselect.methods.memory import memory_gradient
+from dualselect.methods.memory import check_batch_size, memory_gradient
 from dualselect.methods.registry import method
 from dualselect.options import option
 from dualselect.selection import PRESERVATION_LOSSES, preservation_loss
@@ -47,11 +46,7 @@ class SafeGrad(Method):
 
     def prepare(self, task: Dataset, run: Run) -> Dataset:
         """Check that the pool can fill a batch."""
-        if self.safe_batch_size > len(run.pool()):
-            raise ConfigError(
-                f"safe_batch_size is {self.safe_batch_size} but the pool has {len(run.pool())} references: "
-                "lower it or add references"
-            )
+        check_batch_size(run, "references", self.safe_batch_size, "safe_batch_size")
         return task
 
     def correct(self, g: Direction, run: Run) -> Direction:
