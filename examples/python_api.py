@@ -11,7 +11,6 @@ from peft import LoraConfig
 
 from dualselect import DualSelectConfig, DualSelectTrainer
 from dualselect.methods import DualSelect
-from dualselect.models import resolve_model
 from dualselect.training import record_conflicts
 
 DATA = Path(__file__).parent / "data"
@@ -30,8 +29,7 @@ def samples(name: str):
 
 
 trainer = DualSelectTrainer(
-    # Serves the example's model without the hub; a hub id or a local folder does as well.
-    model=resolve_model("HuggingFaceTB/SmolLM2-135M-Instruct"),
+    model="HuggingFaceTB/SmolLM2-135M-Instruct",  # or another hub id, a local folder, a model
     args=DualSelectConfig(
         output_dir="runs/python-api",
         max_steps=8,

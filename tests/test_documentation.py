@@ -1,6 +1,7 @@
 """What README, guide, CONTRIBUTING and the examples say is there is there: links, commands, settings, methods."""
 
 import re
+import shutil
 from contextlib import redirect_stdout, suppress
 from dataclasses import fields
 from functools import cache
@@ -19,6 +20,7 @@ from dualselect.experiments.arguments import DataArguments, ModelArguments
 from dualselect.experiments.settings import parse_settings
 from dualselect.methods import Method, Scores
 from dualselect.models import DEFAULT_MODEL
+from dualselect.models.default_model import default_model_folder
 from dualselect.runs.selection_log import REFERENCE_SCHEMA, TASK_SCHEMA, SelectionLog
 from dualselect.training import DualSelectConfig
 
@@ -89,7 +91,9 @@ def test_the_first_example_runs_as_it_is_shown(tiny_model_dir, tmp_path, monkeyp
     assert len([line for line in block.splitlines() if line]) <= 10
     assert block.count(f'"{DEFAULT_MODEL}"') == 1
     monkeypatch.chdir(tmp_path)
-    exec(block.replace(DEFAULT_MODEL, str(tiny_model_dir)), {"__name__": "first"})
+    monkeypatch.setenv("DUALSELECT_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(tiny_model_dir, default_model_folder())
+    exec(block, {"__name__": "first"})
     tasks, references = SelectionLog.read(tmp_path / "runs/first")
     steps = tasks["step"].to_pylist()
     assert len(set(steps)) == 20

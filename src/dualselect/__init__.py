@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from dualselect.experiments import run_grid
     from dualselect.gradients import Dense, Direction, Outer, Rows, capture, register_rule
     from dualselect.methods import CORRECTIONS, SFT, DualSelect, Method, Run, Scores, Selection, method
-    from dualselect.models import resolve_model
     from dualselect.options import option
     from dualselect.reports import write_model_card, write_report
     from dualselect.runs.selection_log import SelectionLog
@@ -55,7 +54,6 @@ __all__ = [
     "option",
     "record_conflicts",
     "register_rule",
-    "resolve_model",
     "run_grid",
     "safe_references",
     "write_model_card",
@@ -95,7 +93,6 @@ __getattr__ = lazy_names(
         "option": "dualselect.options",
         "record_conflicts": "dualselect.training",
         "register_rule": "dualselect.gradients",
-        "resolve_model": "dualselect.models",
         "run_grid": "dualselect.experiments",
         "safe_references": "dualselect.data",
         "write_model_card": "dualselect.reports",

@@ -2,13 +2,14 @@
 
 import json
 import runpy
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as parquet
 import pytest
 
-from dualselect import models
 from dualselect.cli import main
+from dualselect.models.default_model import DEFAULT_MODEL, default_model_folder
 from dualselect.runs.metrics import read_metrics
 from dualselect.runs.selection_log import SelectionLog
 
@@ -37,11 +38,12 @@ def train(example, model, output, *flags):
 
 def test_the_script_trains_and_leaves_a_run_folder(tmp_path, monkeypatch, tiny_model_dir):
     monkeypatch.chdir(tmp_path)
-    asked = []
-    monkeypatch.setattr(models, "resolve_model", lambda name: asked.append(name) or str(tiny_model_dir))
+    # Not a replaced `resolve_model`: modules that are first imported meanwhile would keep it for all tests to come.
+    monkeypatch.setenv("DUALSELECT_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(tiny_model_dir, default_model_folder())
     runpy.run_path(str(ROOT / "examples/python_api.py"), run_name="__main__")
-    assert asked == ["HuggingFaceTB/SmolLM2-135M-Instruct"]
     run = tmp_path / "runs/python-api"
+    assert json.loads((run / "adapter_config.json").read_text())["base_model_name_or_path"] == DEFAULT_MODEL
     assert (run / "adapter_model.safetensors").is_file()
     tasks, references = SelectionLog.read(run)
     assert len(tasks) == 8 * 8

@@ -32,9 +32,6 @@ def train(settings: Settings) -> DualSelectTrainer:
     checkpoint = _checkpoint(settings)
     data = load_run_data(settings)
     trainer = _trainer(settings, data)
-    for adapter in getattr(trainer.model, "peft_config", {}).values():
-        # As the user named it: what that was resolved to is true on this machine only.
-        adapter.base_model_name_or_path = settings.model.model_name_or_path
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(settings.training.output_dir)
     return trainer
@@ -42,7 +39,8 @@ def train(settings: Settings) -> DualSelectTrainer:
 
 def _trainer(settings: Settings, data: RunData) -> DualSelectTrainer:
     model, training = settings.model, settings.training
-    place, quantization = find_model(settings), quantization_config(settings)
+    find_model(settings)
+    quantization = quantization_config(settings)
     training.model_init_kwargs = {
         "revision": model.model_revision,
         "attn_implementation": model.attn_implementation,
@@ -52,7 +50,7 @@ def _trainer(settings: Settings, data: RunData) -> DualSelectTrainer:
     cure = "change the setting or file that this speaks of"
     with _known_arguments(training.model_init_kwargs), library_errors("training cannot be set up", cure):
         return DualSelectTrainer(
-            model=place,
+            model=model.model_name_or_path,
             args=training,
             train_dataset=data.task,
             eval_dataset=data.evaluation or None,

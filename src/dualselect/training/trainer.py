@@ -23,6 +23,7 @@ from dualselect.data import INDEX_COLUMN, REFERENCES, TASK, IndexCollator, conte
 from dualselect.errors import ConfigError, ResumeError, TrainingError, UnsupportedModuleError, library_errors
 from dualselect.gradients import Direction, Watch, check_adapters, supervised_positions, trainable_parameters
 from dualselect.methods import Method
+from dualselect.models import resolve_model
 from dualselect.runs import write_samples
 from dualselect.runs.metrics import MetricsFile
 from dualselect.runs.provenance import add_resumption, weights_hash, write_config, write_provenance
@@ -52,7 +53,8 @@ class DualSelectTrainer(SFTTrainer):
     """Supervised fine-tuning that keeps an aligned model's safe behaviour.
 
     Args:
-        model: Hub id, path or model, as in `trl.SFTTrainer`.
+        model: Hub id, path or model, as in `trl.SFTTrainer`. The default model is served without the hub, as
+            `models.resolve_model` does; an adapter of it names it by its hub id.
         args: The settings, ours or a `trl.SFTConfig`; they are copied, never changed. Method and options in them hold
             unless `method` is given.
         train_dataset: The task, in any of TRL's forms. An optional column `id` names the samples.
@@ -90,13 +92,17 @@ class DualSelectTrainer(SFTTrainer):
             check_settings(args, _what(self.method, args), kwargs.get("compute_loss_func"))
         is_formatted = kwargs.get("formatting_func") is not None
         data = TrainingData(train_dataset, given, eval_dataset, args.prompt_overlap, is_formatted=is_formatted)
-        super().__init__(model=model, args=args, train_dataset=data.task, eval_dataset=data.evaluation, **kwargs)
+        place = resolve_model(model) if isinstance(model, str) else model
+        super().__init__(model=place, args=args, train_dataset=data.task, eval_dataset=data.evaluation, **kwargs)
         if not self.takes_trl_step(args):
             check_accelerator(self.accelerator, self.args.n_gpu, _what(self.method, args))
             check_adapters(self.model)
             check_offloading(args, _trl.has_router_loss(self), _what(self.method, args))
         params = trainable_parameters(self.model)
         check_placement(params)
+        if place is not model:
+            for adapter in getattr(self.model, "peft_config", {}).values():
+                adapter.base_model_name_or_path = model  # what it was resolved to is true on this machine only
         if INDEX_COLUMN in self.train_dataset.column_names:  # packed rows have none
             report_dropped(TASK, data.task_ids, self.train_dataset, args)
         self.data = data
