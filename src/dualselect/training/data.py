@@ -22,7 +22,8 @@ from dualselect.data import (
 from dualselect.distributed import rank
 from dualselect.errors import ConfigError, DataError
 from dualselect.gradients import Parameters, Watch
-from dualselect.models import generate_answers
+from dualselect.models.generation import complete, encode_prompt
+from dualselect.models.thoughts import Answer
 from dualselect.selection import Pool
 from dualselect.training import _trl
 from dualselect.training.config import DualSelectConfig
@@ -101,7 +102,7 @@ def make_pool(trainer: Any, name: str, dataset: Dataset, watch: Watch, params: P
     args = trainer.args
     indexed, ids = identify(dataset, name)
     if name == REFERENCES:
-        indexed = _with_answers(trainer, indexed)
+        indexed, ids = _with_answers(trainer, indexed, ids)
     prepared = _trl.prepare_dataset(trainer, indexed, name)
     report_dropped(name, ids, prepared, args)
     examples = prepared.select_columns(["input_ids", "labels"])  # stays in Arrow: small whatever the pool
@@ -138,23 +139,30 @@ def _largest_batch(trainer: Any) -> int:
     return int(trainer.args.per_device_train_batch_size * longest)
 
 
-def _with_answers(trainer: Any, dataset: Dataset) -> Dataset:
-    """Return the references with an answer each: the starting model's own where there is none."""
+def _with_answers(trainer: Any, dataset: Dataset, ids: list[str]) -> tuple[Dataset, list[str]]:
+    """Return the references with an answer each, the starting model's own where there is none, and their ids."""
     args = trainer.args
 
-    def generate(prompts: list[Any]) -> list[str]:
-        return generate_answers(
+    def generate(prompts: list[Any]) -> list[Answer]:
+        return complete(
             trainer.model,
             trainer.processing_class,
-            prompts,
+            [encode_prompt(trainer.processing_class, prompt) for prompt in prompts],
             max_new_tokens=args.reference_answer_tokens,
             batch_size=args.per_device_eval_batch_size,
+            temperature=0.0,
+            top_p=1.0,
+            seed=0,
             description="Answering references",
             show_progress=not args.disable_tqdm,
         )
 
     recipe = f"{args.reference_answer_tokens} tokens of {getattr(trainer.model.config, '_name_or_path', '')}"
-    return answered(dataset, Path(args.output_dir), recipe, generate)
+    whole = answered(dataset, Path(args.output_dir), recipe, generate)
+    if whole is dataset:
+        return dataset, ids
+    left = [ids[index] for index in whole[INDEX_COLUMN]]
+    return whole.remove_columns(INDEX_COLUMN).add_column(INDEX_COLUMN, list(range(len(left)))), left
 
 
 def report_dropped(role: str, ids: Sequence[str], prepared: Dataset, args: DualSelectConfig) -> None:

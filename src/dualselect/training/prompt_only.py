@@ -1,4 +1,4 @@
-"""References without an answer: the starting model's own greedy answer is taken, generated once."""
+"""References without an answer: the starting model's own greedy answer is taken, generated once, without thoughts."""
 
 import json
 from collections.abc import Callable
@@ -9,18 +9,25 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
+from transformers.utils import logging
 
 from dualselect.distributed import from_main_process, rank
 from dualselect.errors import DataError
 from dualselect.files import replacing
+from dualselect.models.thoughts import Answer
 
 FILE = "reference_answers.parquet"
 
-Generate = Callable[[list[Any]], list[str]]
+Generate = Callable[[list[Any]], list[Answer]]
+
+_logger = logging.get_logger(__name__)
 
 
 def answered(dataset: Dataset, run_folder: Path, recipe: str, generate: Generate) -> Dataset:
-    """Return the references with an answer in every row.
+    """Return the references with an answer in every row; those that the model does not answer are left out.
+
+    Thoughts are no part of an answer. An answer that the limit of tokens cuts off is kept, one that it never lets begin
+    is not.
 
     The main process answers. Its answers are kept in `<run folder>/reference_answers.parquet` and read from there if
     prompts and recipe are the same, so that a resumed run has those of the first.
@@ -32,7 +39,7 @@ def answered(dataset: Dataset, run_folder: Path, recipe: str, generate: Generate
         generate: Returns the answers to a list of prompts, in order.
 
     Raises:
-        DataError: The starting model answers nothing to any of the prompts.
+        DataError: The starting model answers none of the prompts, and no other reference has an answer.
     """
     missing = _unanswered(dataset)
     if not missing:
@@ -40,10 +47,19 @@ def answered(dataset: Dataset, run_folder: Path, recipe: str, generate: Generate
     prompts = [dataset[index]["prompt"] for index in missing]
     # One process answers, for one folder may not be in reach of all of them.
     kept = _kept_or_generated(prompts, run_folder / FILE, recipe, generate) if rank() == 0 else None
-    answers: list[str] = from_main_process(kept)
-    if not any(answers):
-        raise DataError(f"the model answers nothing to any of the {len(prompts)} references without a completion")
+    answers: list[str | None] = from_main_process(kept)
     given = dict(zip(missing, answers, strict=True))
+    lost = [index for index, answer in given.items() if answer is None]
+    if len(lost) == len(dataset):
+        raise DataError(
+            f"the model answers nothing to any of the {len(lost)} references, or its thoughts do not end in time: give "
+            "the references a completion, or raise reference_answer_tokens"
+        )
+    if lost:
+        _logger.warning(
+            f"{len(lost)} of {len(dataset)} references are skipped: the model answers nothing to them, or its thoughts "
+            "do not end in time; give them a completion, or raise reference_answer_tokens"
+        )
     before = dataset["completion"] if "completion" in dataset.column_names else [None] * len(dataset)
     completions = [
         _as_completion(given[index], dataset[index]["prompt"]) if index in given else completion
@@ -54,6 +70,7 @@ def answered(dataset: Dataset, run_folder: Path, recipe: str, generate: Generate
         [
             {**row, "completion": completion}
             for row, completion in zip(dataset.select_columns(others), completions, strict=True)
+            if completion is not None
         ]
     )
 
@@ -66,14 +83,13 @@ def _unanswered(dataset: Dataset) -> list[int]:
     return [index for index, completion in enumerate(dataset["completion"]) if not completion]
 
 
-def _kept_or_generated(prompts: list[Any], path: Path, recipe: str, generate: Generate) -> list[str]:
+def _kept_or_generated(prompts: list[Any], path: Path, recipe: str, generate: Generate) -> list[str | None]:
     key = sha256(json.dumps([recipe, prompts], sort_keys=True).encode()).hexdigest().encode()
     if path.is_file():
         kept = pq.read_table(path)
         if (kept.schema.metadata or {}).get(b"key") == key:
-            answers: list[str] = kept["answer"].to_pylist()
-            return answers
-    answers = generate(prompts)
+            return list(kept["answer"].to_pylist())
+    answers = _without_thoughts(generate(prompts))
     texts = [prompt if isinstance(prompt, str) else prompt[-1]["content"] for prompt in prompts]
     table = pa.table({"prompt": texts, "answer": answers}).replace_schema_metadata({b"key": key})
     with replacing(path) as draft:
@@ -81,5 +97,17 @@ def _kept_or_generated(prompts: list[Any], path: Path, recipe: str, generate: Ge
     return answers
 
 
-def _as_completion(answer: str, prompt: Any) -> Any:
-    return answer if isinstance(prompt, str) else [{"role": "assistant", "content": answer}]
+def _without_thoughts(answers: list[Answer]) -> list[str | None]:
+    """Return the texts of the answers apart from thoughts; None where there is none."""
+    texts = [answer.split().answer or None for answer in answers]
+    cut = sum(text is not None and answer.finish == "length" for answer, text in zip(answers, texts, strict=True))
+    if cut:
+        _logger.warning(
+            f"{cut} of {len(answers)} answers of the model to references are cut off by reference_answer_tokens; raise "
+            "it to have them whole"
+        )
+    return texts
+
+
+def _as_completion(answer: str | None, prompt: Any) -> Any:
+    return answer if answer is None or isinstance(prompt, str) else [{"role": "assistant", "content": answer}]
