@@ -67,7 +67,9 @@ class DualSelectConfig(SFTConfig):
     )
     reference_answer_tokens: int = field(
         default=128,
-        metadata={"help": "Longest answer of the starting model to a reference without one, thoughts and all, in tokens."},
+        metadata={
+            "help": "Longest answer of the starting model to a reference without one, thoughts and all, in tokens."
+        },
     )
     template_date: str | None = field(
         default=None,
