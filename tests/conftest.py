@@ -24,6 +24,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers import models as tokenizer_models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from dualselect.registry import Registry
 from dualselect.runs import Metric, Record, SuiteResult
 from dualselect.runs.values import values_of
 
@@ -124,6 +125,19 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_model().save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def look_anew(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function after which the registries given look for entry points anew, until the test ends."""
+
+    def forget(*registries: Registry[Any]) -> None:
+        for registry in registries:
+            monkeypatch.setattr(registry, "_found", dict(registry.items()))
+            monkeypatch.setattr(registry, "_faults", {})
+            monkeypatch.setattr(registry, "_complete", False)
+
+    return forget
 
 
 _WORDS = ["<pad>", "<end>", "<unk>", "user", "assistant", ":", "red", "blue", "green"]

@@ -1,15 +1,16 @@
 """Whatever is chosen by name (a method, a judge, a suite, a correction, a trigger) is registered in one way.
 
 A thing of this package registers itself by the decorator of its kind. Another package names its own in the entry-point
-group `dualselect.<kind>s`, such as `dualselect.judges`, and is found once it is installed.
+group `dualselect.<kind>s`, such as `dualselect.judges`, and is found once it is installed. One that cannot be loaded
+stands in nobody's way: it is an error for those who ask for it, or for a list of all.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
-from dualselect.errors import ConfigError, nearest
+from dualselect.errors import ConfigError, nearest, one_line
 
 Thing = TypeVar("Thing")
 
@@ -48,6 +49,7 @@ class Registry(Generic[Thing]):
         self._modules = modules
         self._check = check
         self._found: dict[str, Thing] = {}
+        self._faults: dict[str, ConfigError] = {}  # of entry points, by name
         self._complete = False
 
     def register(self, name: str) -> Callable[[Thing], Thing]:
@@ -84,26 +86,36 @@ class Registry(Generic[Thing]):
         """Return the thing of that name.
 
         Raises:
-            ConfigError: There is none; the nearest names are offered.
+            ConfigError: There is none, and the nearest names are offered; or its entry point cannot be used.
         """
         found = self._all()
+        if name in self._faults:
+            raise self._faults[name]
         if name not in found:
-            raise ConfigError(f"unknown {self.kind} '{name}'{nearest(str(name), found)}")
+            others = f"; could not be loaded: {', '.join(self._faults)}" if self._faults else ""
+            raise ConfigError(f"unknown {self.kind} '{name}'{nearest(str(name), found)}{others}")
         return found[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._all()
+        return name in self._all() or name in self._faults
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the names."""
-        return iter(self._all())
+        """Iterate over the names, with those of entry points that cannot be used."""
+        return iter(list(dict.fromkeys([*self._all(), *self._faults])))
 
     def __len__(self) -> int:
-        return len(self._all())
+        return len(list(iter(self)))
 
     def items(self) -> list[tuple[str, Thing]]:
-        """Return names and things."""
-        return list(self._all().items())
+        """Return names and things.
+
+        Raises:
+            ConfigError: An entry point cannot be used.
+        """
+        found = self._all()
+        for fault in self._faults.values():
+            raise fault
+        return list(found.items())
 
     def _all(self) -> dict[str, Thing]:
         if not self._complete:
@@ -111,5 +123,19 @@ class Registry(Generic[Thing]):
             for module in self._modules:
                 import_module(module)
             for entry in entry_points(group=self.group):
-                self.add(entry.name, entry.load(), entry.value)
+                try:
+                    self.add(entry.name, self._load(entry), entry.value)
+                except ConfigError as fault:
+                    self._faults[entry.name] = fault
         return self._found
+
+    def _load(self, entry: EntryPoint) -> Thing:
+        try:
+            thing: Thing = entry.load()
+        except Exception as error:  # whatever another package does when it is imported
+            package = entry.dist.name if entry.dist else entry.module
+            raise ConfigError(
+                f"{self.kind} '{entry.name}' of the package '{package}' could not be loaded from {entry.value}: "
+                f"{type(error).__name__}: {one_line(error)}; update the package, or uninstall it"
+            ) from error
+        return thing

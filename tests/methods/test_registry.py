@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from dualselect import methods
+from dualselect.cli import main
 from dualselect.errors import ConfigError
+from dualselect.experiments.request import select_methods
 from dualselect.experiments.settings import parse_settings
 from dualselect.gradients import Direction
 from dualselect.methods import CORRECTIONS, METHODS, Method
@@ -18,16 +20,9 @@ PAGES = Path(__file__).parents[2] / "docs" / "methods"
 
 
 @pytest.fixture
-def fresh(monkeypatch):
-    """Let the registries forget what they found, and look for entry points anew until the test ends."""
-    for registry in (METHODS, CORRECTIONS, TRIGGERS):
-        monkeypatch.setattr(registry, "_found", dict(registry._found))
-        monkeypatch.setattr(registry, "_complete", False)
-
-
-@pytest.fixture
-def installed(fresh, tmp_path, monkeypatch):
+def installed(look_anew, tmp_path, monkeypatch):
     """Return a function that installs a package of one file, with entry points by group."""
+    look_anew(METHODS, CORRECTIONS, TRIGGERS)
 
     def install(code: str, groups: dict[str, dict[str, str]]) -> None:
         (tmp_path / "their_package.py").write_text(code)
@@ -128,6 +123,31 @@ def test_an_entry_point_that_is_none_is_refused(installed, entries, message):
     installed("", {"dualselect.methods": entries})
     with pytest.raises(ConfigError, match=message):
         methods.available()
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        ("import a_module_that_is_missing", "ModuleNotFoundError: No module named 'a_module_that_is_missing'"),
+        ("raise RuntimeError('no\\nGPU')", "RuntimeError: no GPU"),
+        ("", "AttributeError: module 'their_package' has no attribute 'Other'"),
+    ],
+)
+def test_a_package_that_cannot_be_imported_stands_in_nobody_s_way(installed, capsys, code, cause):
+    installed(code, {"dualselect.methods": {"other": "their_package:Other"}})
+    assert methods.get("sft") is methods.SFT
+    assert parse_settings(["--method", "random"]).method.name == "random"
+    assert select_methods(["sft", "dualselect"], {}, "methods")
+    told = (
+        f"method 'other' of the package 'their-package' could not be loaded from their_package:Other: {cause}; update"
+    )
+    for command in (["methods", "other"], ["methods"], ["train", "--method", "other"]):
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert told in " ".join(error.split())
+        assert "Traceback" not in error
+    with pytest.raises(ConfigError, match=r"unknown method 'othr'.*could not be loaded: other"):
+        methods.get("othr")
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,8 @@ def read_methods(value: Any, place: str) -> dict[str, MethodChoice]:
             raise ConfigError(
                 f"{place}: '{label}' can't be a label; use letters, digits, '.', '_' and '-', and not '{START}'"
             )
-        if choice.name not in methods.available():
-            raise ConfigError(f"{place}: unknown method '{choice.name}'{nearest(choice.name, methods.available())}")
+        if choice.name not in methods.METHODS:
+            raise ConfigError(f"{place}: unknown method '{choice.name}'{nearest(choice.name, methods.METHODS)}")
     return chosen
 
 
@@ -57,7 +57,7 @@ def select_methods(names: Sequence[str], in_file: Mapping[str, MethodChoice], pl
         ConfigError: A name is neither, or occurs twice.
     """
     _refuse_repeated(names, "methods", place, "name each once")
-    known = {*in_file, *methods.available()}
+    known = {*in_file, *methods.METHODS}
     for name in names:
         if name not in known:
             raise ConfigError(f"{place}: unknown method '{name}'{nearest(name, known)}")
@@ -102,9 +102,9 @@ def _choice(label: str, options: Any, place: str) -> MethodChoice:
         raise ConfigError(f"{place}: '{label}' is not a mapping; write {{method: NAME, option: value}}")
     settings = {str(name).replace("-", "_"): value for name, value in options.items()}
     name = str(settings.pop("method", label))
-    if name not in methods.available():
+    if name not in methods.METHODS:
         missing = "" if "method" in options else f", and '{label}' says no `method:`"
-        raise ConfigError(f"{place}: unknown method '{name}'{missing}{nearest(name, methods.available())}")
+        raise ConfigError(f"{place}: unknown method '{name}'{missing}{nearest(name, methods.METHODS)}")
     return MethodChoice(name, settings)
 
 

@@ -128,7 +128,7 @@ def test_specs_become_comparators() -> None:
         parse_comparator("gard")
 
 
-def test_a_comparator_of_another_package_is_asked_for_by_its_name(tmp_path, monkeypatch) -> None:
+def test_a_comparator_of_another_package_is_asked_for_by_its_name(look_anew, tmp_path, monkeypatch) -> None:
     (tmp_path / "brevity.py").write_text(
         "from dualselect.evaluation.comparisons import Comparator\n"
         "class Shorter(Comparator):\n"
@@ -142,8 +142,7 @@ def test_a_comparator_of_another_package_is_asked_for_by_its_name(tmp_path, monk
     (about / "entry_points.txt").write_text("[dualselect.comparators]\nshorter = brevity:Shorter\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     importlib.invalidate_caches()
-    monkeypatch.setattr(COMPARATORS, "_found", dict(COMPARATORS.items()))
-    monkeypatch.setattr(COMPARATORS, "_complete", False)
+    look_anew(COMPARATORS)
     monkeypatch.delitem(sys.modules, "brevity", raising=False)
     assert parse_comparator("shorter").prefer_all(["p"], ["long"], ["s"]) == ["second"]
     with pytest.raises(ConfigError, match="comparator shorter: takes nothing after its name, but got ':very'"):

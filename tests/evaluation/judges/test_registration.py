@@ -26,9 +26,9 @@ class Polite(Judge):
 
 
 @pytest.fixture
-def package(tmp_path, monkeypatch):
+def package(look_anew, tmp_path, monkeypatch):
     """Install a package with one judge, as pip would leave it, and forget it afterwards."""
-    ours = dict(JUDGES.items())
+    look_anew(JUDGES)
     (tmp_path / "politeness.py").write_text(POLITE)
     about = tmp_path / "politeness-1.0.dist-info"
     about.mkdir()
@@ -36,8 +36,6 @@ def package(tmp_path, monkeypatch):
     (about / "entry_points.txt").write_text("[dualselect.judges]\npolite = politeness:Polite\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     importlib.invalidate_caches()
-    monkeypatch.setattr(JUDGES, "_found", ours)
-    monkeypatch.setattr(JUDGES, "_complete", False)
     yield about
     sys.modules.pop("politeness", None)
 

@@ -420,13 +420,16 @@ def test_two_suites_of_one_name_are_refused():
         EvaluationSettings(suites=("mine=owner/one", "mine=owner/two"))
 
 
-def test_another_package_adds_suites_by_an_entry_point(write, tmp_path, monkeypatch):
+def test_another_package_adds_suites_by_an_entry_point(look_anew, write, tmp_path, monkeypatch):
     path = write("theirs.yaml", "theirs:\n  source: theirs.jsonl\n")
     write("theirs_suites.py", f"PATH = {path!r}\n")
     monkeypatch.syspath_prepend(tmp_path)
     entry = EntryPoint("theirs", "theirs_suites:PATH", "dualselect.suites")
-    monkeypatch.setattr("dualselect.registry.entry_points", lambda group: [entry] if group == entry.group else [])
-    monkeypatch.setattr(SUITES, "_found", dict(SUITES.items()))
-    monkeypatch.setattr(SUITES, "_complete", False)
+    broken = EntryPoint("gone", "a_module_that_is_missing:PATH", "dualselect.suites")
+    monkeypatch.setattr("dualselect.registry.entry_points", lambda group: [entry, broken])
+    look_anew(SUITES)
     assert get_suite("theirs").source == str(tmp_path / "theirs.jsonl")
-    assert list(SUITES)[-1] == "theirs"
+    assert list(SUITES)[-2:] == ["theirs", "gone"]
+    assert get_suite("gsm8k").name == "gsm8k"
+    with pytest.raises(ConfigError, match="suite 'gone' of the package 'a_module_that_is_missing' could not be loaded"):
+        get_suite("gone")
