@@ -5,8 +5,7 @@ from rich.console import Console
 
 from dualselect.errors import ConfigError
 from dualselect.quickstart import run as quickstart_run
-from dualselect.quickstart.measure import REFUSAL, Measures
-from dualselect.quickstart.run import Outcome
+from dualselect.quickstart.measure import REFUSAL, Measures, Outcome
 from dualselect.quickstart.settings import QuickstartSettings
 from dualselect.quickstart.table import comparison_table
 from dualselect.runs import Metric, Record, SuiteResult

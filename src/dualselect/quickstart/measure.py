@@ -77,6 +77,21 @@ class Measures:
             replace(result, role=role).write(run_folder)
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """A measured model and what its training took.
+
+    Attributes:
+        measures: Figures of the model.
+        poison_kept: Presentations of poison samples that were trained on.
+        seconds: Wall time of training, refreshes included, without loading and measuring.
+    """
+
+    measures: Measures
+    poison_kept: int
+    seconds: float
+
+
 def measure(target: LocalTarget, start: LocalTarget, *, test_problems: int, seed: int | None = None) -> Measures:
     """Return the measures of a model.
 

@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from dualselect.errors import ConfigError
 from dualselect.models import LoadedTarget
 from dualselect.models.files import Weights
 from dualselect.quickstart.align import load_aligned
-from dualselect.quickstart.measure import Measures, measure
+from dualselect.quickstart.measure import Outcome, measure
 from dualselect.quickstart.samples import reference_pool, task_samples
 from dualselect.quickstart.settings import ADAPTER_FOLDER, QuickstartSettings
 from dualselect.quickstart.table import comparison_table
@@ -33,21 +33,6 @@ MAX_LENGTH = 256
 ALIGNED = "aligned"
 
 _console = Console(stderr=True)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A measured model and what its training took.
-
-    Attributes:
-        measures: Figures of the model.
-        poison_kept: Presentations of poison samples that were trained on.
-        seconds: Wall time of training, refreshes included, without loading and measuring.
-    """
-
-    measures: Measures
-    poison_kept: int
-    seconds: float
 
 
 def quickstart(settings: QuickstartSettings) -> dict[str, Any]:

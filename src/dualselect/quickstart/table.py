@@ -1,16 +1,14 @@
 """The quickstart's one table."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.table import Table
 
+from dualselect.quickstart.measure import Outcome
 from dualselect.statistics import Estimate
 
-if TYPE_CHECKING:
-    from dualselect.quickstart.run import Outcome
 
-
-def comparison_table(outcomes: "dict[str, Outcome]", summary: dict[str, Any]) -> Table:
+def comparison_table(outcomes: dict[str, Outcome], summary: dict[str, Any]) -> Table:
     """Return the table of all outcomes; values carry their 95% interval."""
     table = Table(title="Safe behaviour after fine-tuning on a partly poisoned task")
     table.add_column("measure")
@@ -27,7 +25,7 @@ def comparison_table(outcomes: "dict[str, Outcome]", summary: dict[str, Any]) ->
     return table
 
 
-def _rows(outcomes: "dict[str, Outcome]") -> list[tuple[str, list[str]]]:
+def _rows(outcomes: dict[str, Outcome]) -> list[tuple[str, list[str]]]:
     figures = [outcome.measures.figures for outcome in outcomes.values()]
 
     def rates(name: str) -> list[str]:

@@ -10,7 +10,7 @@ import yaml
 from dualselect.errors import DataError, one_line
 from dualselect.files import replacing
 from dualselect.reports.sections import subject_of
-from dualselect.reports.sections.measures import Measure
+from dualselect.reports.sections.base import Measure
 from dualselect.reports.sections.settings import base_model, evaluation_sources, fact_groups
 from dualselect.runs.folder import RunFolder, as_comparison, is_compare_folder, left_out, read_run
 from dualselect.runs.labels import KINDS

@@ -10,34 +10,54 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dualselect.distributed import from_main_process, rank, sum_over_processes, world_size
 from dualselect.files import replacing
-from dualselect.gradients import Batch, Direction, Losses, Metric, PerSampleGradients, Sketch
+from dualselect.gradients import Batch, Direction, Losses, Metric, Parameters, PerSampleGradients, Sketch
 from dualselect.models.modes import eval_mode
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from dualselect.selection.pool import Pool
-
-Loss = Callable[["nn.Module", Batch], Losses]
+Loss = Callable[[nn.Module, Batch], Losses]
 Measure = Callable[[Losses, PerSampleGradients | None], Mapping[str, Tensor]]
 Columns = dict[str, Tensor]
 
 _BATCHES_PER_PART = 64
 _SECONDS_PER_PART = 60.0
 _ROW = "row"
+
+
+class Scannable(Protocol):
+    """What a scan reads of a `Pool`, which explains the attributes."""
+
+    ids: list[str]
+    lengths: list[int]
+    model: nn.Module
+    params: Parameters
+    tokens_per_batch: int
+    folder: Path | None
+
+    def __len__(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+
+    def announced(self, batches: Sequence[list[int]], title: str) -> Iterable[list[int]]:
+        """Return the batches with a progress bar."""
+
+    def measured(
+        self, rows: list[int], measures: Sequence[Measure], loss: Loss
+    ) -> list[tuple[list[int], Mapping[str, Tensor]]]:
+        """Return the columns of the rows, in as many pieces as memory asks for."""
 
 
 class Scanned(dict[str, Tensor]):
@@ -85,7 +105,7 @@ def shard(batches: Sequence[list[int]]) -> Sequence[list[int]]:
     return batches[rank() :: world_size()]
 
 
-def scan(pool: "Pool", measures: Sequence[Measure], loss: Loss, title: str, resumable: bool) -> Scanned:
+def scan(pool: Scannable, measures: Sequence[Measure], loss: Loss, title: str, resumable: bool) -> Scanned:
     """Return what `measures` say of every sample of `pool`; see `Pool.scan`."""
     plan = batches_of(range(len(pool)), pool.lengths, pool.tokens_per_batch)
     folder = _folder_of(pool, plan, measures, loss, title) if resumable else None
@@ -201,7 +221,7 @@ def _from_arrow(table: pa.Table) -> Columns:
 
 
 def _folder_of(
-    pool: "Pool", plan: Sequence[list[int]], measures: Sequence[Measure], loss: Loss, title: str
+    pool: Scannable, plan: Sequence[list[int]], measures: Sequence[Measure], loss: Loss, title: str
 ) -> Path | None:
     """Return where the parts of a scan go, and delete those of scans of the same title under other weights."""
     key = None if pool.folder is None else fingerprint(pool, plan, measures, loss)
@@ -214,7 +234,7 @@ def _folder_of(
     return folder
 
 
-def fingerprint(pool: "Pool", plan: Sequence[list[int]], measures: Sequence[Measure], loss: Loss) -> str | None:
+def fingerprint(pool: Scannable, plan: Sequence[list[int]], measures: Sequence[Measure], loss: Loss) -> str | None:
     """Return a name for what a scan's result depends on, or None if a measure has no `key`.
 
     These are the bytes of the trained parameters, the samples and how they are batched, the name of the loss, and the

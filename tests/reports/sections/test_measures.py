@@ -6,8 +6,8 @@ import pytest
 from scipy import stats
 
 from dualselect.reports.sections import subject_of
-from dualselect.reports.sections.base import series_of
-from dualselect.reports.sections.measures import Measure, headline_measures, suite_tables
+from dualselect.reports.sections.base import Measure, series_of
+from dualselect.reports.sections.measures import headline_measures, suite_tables
 from dualselect.runs.estimates import Difference, Row
 from dualselect.runs.folder import read_folder
 from dualselect.runs.results import Metric

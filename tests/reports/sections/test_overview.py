@@ -3,7 +3,7 @@ from xml.etree import ElementTree
 import pytest
 
 from dualselect.reports.sections import subject_of
-from dualselect.reports.sections.measures import Measure
+from dualselect.reports.sections.base import Measure
 from dualselect.reports.sections.overview import lede_of, planes, tags_of
 from dualselect.runs.estimates import Row
 from dualselect.runs.folder import read_folder

@@ -8,8 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from dualselect.reports.sections.base import Section, Subject
-from dualselect.reports.sections.measures import Measure, headline_measures
+from dualselect.reports.sections.base import Measure, Section, Subject
+from dualselect.reports.sections.measures import headline_measures
 from dualselect.reports.sections.settings import base_model, mapping
 from dualselect.reports.svg import SURFACE, drawing, inline_svg, series_colour
 from dualselect.runs.estimates import Difference, Row
