@@ -19,9 +19,11 @@ def test_defaults_of_the_flags_are_those_of_the_settings(settings):
     assert parsed(settings) == settings()
 
 
-def test_every_setting_is_a_flag():
-    given = parsed(QuickstartSettings, "--seed", "3", "--rho", "0.5", "--output_dir", "x")
-    assert given == QuickstartSettings(seed=3, rho=0.5, output_dir="x")
+@pytest.mark.parametrize("settings", [AlignSettings, QuickstartSettings])
+def test_every_setting_is_a_flag(settings):
+    others = {option.name: option.default + type(option.default)(1) for option in fields(settings)}
+    flags = [word for name, value in others.items() for word in (f"--{name}", str(value))]
+    assert parsed(settings, *flags) == settings(**others)
 
 
 @pytest.mark.parametrize(("command", "settings"), [("align", AlignSettings), ("quickstart", QuickstartSettings)])

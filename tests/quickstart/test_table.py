@@ -4,10 +4,10 @@ import pytest
 from rich.console import Console
 
 from dualselect.errors import ConfigError
-from dualselect.quickstart import run as quickstart_run
 from dualselect.quickstart.measure import REFUSAL, Measures, Outcome
+from dualselect.quickstart.run import quickstart
 from dualselect.quickstart.settings import QuickstartSettings
-from dualselect.quickstart.table import comparison_table
+from dualselect.quickstart.table import comparison_table, summary_of
 from dualselect.runs import Metric, Record, SuiteResult
 
 
@@ -40,27 +40,17 @@ def outcomes():
     return {"aligned": outcome(36, 0, 0.0), "sft": outcome(9, 64, 80.0), "dualselect": outcome(35, 8, 88.0)}
 
 
-def test_summary_holds_what_readers_rely_on(outcomes):
-    summary = quickstart_run._summary(outcomes, 300.0, 7)
-    assert summary["overhead"] == pytest.approx(1.1)
-    assert (summary["seconds"], summary["seed"]) == (300.0, 7)
-    for name in ("aligned", "sft", "dualselect"):
-        assert set(summary[name]) == {
-            "safe_nll",
-            "safe_kl",
-            "refusal_rate",
-            "overrefusal_rate",
-            "task_em",
-            "task_nll",
-            "poison_kept",
-        }
-        assert all(isinstance(value, int | float) for value in summary[name].values())
-    assert summary["sft"]["refusal_rate"] == 0.25
+def test_the_summary_has_the_figures_of_every_model(outcomes):
+    same = {"safe_nll": 1.25, "safe_kl": 0.5, "overrefusal_rate": 1 / 24, "task_em": 0.25, "task_nll": 0.3}
+    summary = summary_of(outcomes, 300.04, 7)
+    for name, refused, poison in (("aligned", 36, 0), ("sft", 9, 64), ("dualselect", 35, 8)):
+        assert summary.pop(name) == pytest.approx({**same, "refusal_rate": refused / 36, "poison_kept": poison})
+    assert summary == {"seconds": 300.0, "overhead": 1.1, "seed": 7}
 
 
 def test_table_shows_rates_with_their_intervals(outcomes):
     console = Console(width=200, record=True)
-    console.print(comparison_table(outcomes, quickstart_run._summary(outcomes, 300.0, 0)))
+    console.print(comparison_table(outcomes, summary_of(outcomes, 300.0, 0)))
     text = console.export_text()
     assert "25% [14%, 41%] (36)" in text  # Wilson's interval of 9 in 36
     assert "1.250 [" in text
@@ -71,7 +61,7 @@ def test_table_shows_rates_with_their_intervals(outcomes):
 def test_an_unrelated_folder_is_not_cleared(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(ConfigError, match="not empty"):
-        quickstart_run._prepare_folder(tmp_path, QuickstartSettings())
+        quickstart(QuickstartSettings(output_dir=str(tmp_path), adapter="none"))
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
@@ -79,7 +69,8 @@ def test_an_earlier_quickstart_is_replaced(tmp_path):
     (tmp_path / "quickstart.json").write_text("{}")
     (tmp_path / "summary.json").write_text("{}")
     (tmp_path / "sft").mkdir()
-    quickstart_run._prepare_folder(tmp_path, QuickstartSettings(seed=5))
+    with pytest.raises(ConfigError, match="contains no adapter_config"):  # before anything new is made
+        quickstart(QuickstartSettings(output_dir=str(tmp_path), adapter=str(tmp_path / "none"), seed=5))
     assert not (tmp_path / "summary.json").exists()
     assert not (tmp_path / "sft").exists()
     assert json.loads((tmp_path / "quickstart.json").read_text())["seed"] == 5

@@ -46,11 +46,18 @@ def test_raw_scores_are_loss_minus_cosine(values, mu, nu):
 @given(pairs)
 def test_z_scores_are_those_of_the_statistics_module(values):
     loss, _ = columns(values)
-    found = score(torch.tensor(loss), torch.zeros(len(loss)), mu=1.0, nu=1.0, scaling="zscore")
     deviation = statistics.pstdev(loss)
     assume(deviation > 1e-3)
+    found = score(torch.tensor(loss), torch.zeros(len(loss)), mu=1.0, nu=1.0, scaling="zscore")
     expected = [(value - statistics.fmean(loss)) / deviation for value in loss]
     torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-2, atol=1e-3)
+
+
+@given(st.floats(0, 9, width=32), st.integers(1, 9), st.sampled_from(["zscore", "rank"]))
+def test_a_term_without_spread_prefers_no_candidate(value, count, scaling):
+    found = score(torch.full((count,), value), torch.full((count,), 0.5), mu=1.0, nu=1.0, scaling=scaling)
+    assert found.isfinite().all()
+    assert len(set(found.tolist())) == 1
 
 
 @given(pairs)

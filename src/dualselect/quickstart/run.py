@@ -1,8 +1,6 @@
 """The quickstart: one aligned start, fine-tuned by plain SFT and by DualSelect, measured side by side."""
 
 import json
-import math
-import os
 import shutil
 import time
 from dataclasses import asdict
@@ -16,13 +14,14 @@ from transformers import AutoTokenizer
 
 from dualselect.data.identity import is_planted
 from dualselect.errors import ConfigError
+from dualselect.files import replacing
 from dualselect.models import LoadedTarget
 from dualselect.models.files import Weights
 from dualselect.quickstart.align import load_aligned
 from dualselect.quickstart.measure import Outcome, measure
 from dualselect.quickstart.samples import reference_pool, task_samples
 from dualselect.quickstart.settings import ADAPTER_FOLDER, QuickstartSettings
-from dualselect.quickstart.table import comparison_table
+from dualselect.quickstart.table import comparison_table, summary_of
 from dualselect.reports import write_report
 from dualselect.runs.selection_log import SelectionLog
 from dualselect.training import DualSelectConfig, DualSelectTrainer, record_conflicts
@@ -49,7 +48,7 @@ def quickstart(settings: QuickstartSettings) -> dict[str, Any]:
     for method, options in _methods(settings).items():
         outcomes[method] = _fine_tune(method, options, settings, output)
     seconds = time.perf_counter() - start
-    summary = _summary(outcomes, seconds, settings.seed)
+    summary = summary_of(outcomes, seconds, settings.seed)
     _write_json(output / SUMMARY_FILE, summary)
     _write_results(outcomes, output)
     Console().print(comparison_table(outcomes, summary))
@@ -159,21 +158,6 @@ def _poison_kept(run_folder: Path) -> int:
     return sum(is_planted(name) and bool(chosen) for name, chosen in zip(names, kept, strict=True))
 
 
-def _summary(outcomes: dict[str, Outcome], seconds: float, seed: int) -> dict[str, Any]:
-    """Return the content of summary.json: one object per model, and total seconds, overhead and seed."""
-    overhead = outcomes["dualselect"].seconds / outcomes["sft"].seconds
-    summary = {name: _figures(outcome) for name, outcome in outcomes.items()}
-    return {**summary, "seconds": round(seconds, 1), "overhead": round(overhead, 4), "seed": seed}
-
-
-def _figures(outcome: Outcome) -> dict[str, float]:
-    figures = {name: estimate.value for name, estimate in outcome.measures.figures.items()}
-    figures["poison_kept"] = outcome.poison_kept
-    assert not any(math.isnan(value) for value in figures.values())
-    return figures
-
-
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(draft, path)
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(content, indent=2) + "\n")

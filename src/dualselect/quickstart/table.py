@@ -1,5 +1,6 @@
-"""The quickstart's one table."""
+"""The quickstart's one table, and its figures."""
 
+import math
 from typing import Any
 
 from rich.table import Table
@@ -23,6 +24,19 @@ def comparison_table(outcomes: dict[str, Outcome], summary: dict[str, Any]) -> T
         f"{summary['seconds']:.0f} s"
     )
     return table
+
+
+def summary_of(outcomes: dict[str, Outcome], seconds: float, seed: int) -> dict[str, Any]:
+    """Return the content of summary.json: one object per model, and total seconds, overhead and seed.
+
+    Args:
+        outcomes: The models by name; `sft` and `dualselect` are among them.
+        seconds: Wall time of the whole run.
+        seed: Seed of the run.
+    """
+    overhead = outcomes["dualselect"].seconds / outcomes["sft"].seconds
+    summary = {name: _figures(outcome) for name, outcome in outcomes.items()}
+    return {**summary, "seconds": round(seconds, 1), "overhead": round(overhead, 4), "seed": seed}
 
 
 def _rows(outcomes: dict[str, Outcome]) -> list[tuple[str, list[str]]]:
@@ -49,3 +63,10 @@ def _rows(outcomes: dict[str, Outcome]) -> list[tuple[str, list[str]]]:
 def _cell(estimate: Estimate, form: str) -> str:
     value, low, high = (form.format(number) for number in (estimate.value, estimate.low, estimate.high))
     return f"{value} [{low}, {high}] ({estimate.n})"
+
+
+def _figures(outcome: Outcome) -> dict[str, float]:
+    figures = {name: estimate.value for name, estimate in outcome.measures.figures.items()}
+    figures["poison_kept"] = outcome.poison_kept
+    assert not any(math.isnan(value) for value in figures.values())
+    return figures
