@@ -65,9 +65,8 @@ def sets_of(data: Path) -> dict[str, list[Row]]:
             rows = [_asked(row, question) for row in shuffled(data / folder / f"{part}.jsonl", rng)]
             sets[_name(name, part)] = drawn.take(rows, count, _name(name, part))
     for part, count in (("test", TEST), ("train", TRAIN)):
-        sets[_name("gsm8k", part)] = drawn.take(
-            shuffled(data / "gsm8k" / f"{part}.jsonl", rng), count, _name("gsm8k", part)
-        )
+        rows = shuffled(data / "gsm8k" / f"{part}.jsonl", rng)
+        sets[_name("gsm8k", part)] = drawn.take(rows, count, _name("gsm8k", part))
     safe = shuffled(data / "safety_instructions" / "train.jsonl", rng)
     for name, count in (("probe", PROBE), ("references", REFERENCES), ("safety", SAFETY)):
         sets[name] = drawn.take(safe, count, name)
