@@ -9,7 +9,6 @@ prompt, safe completion) and harmful_behaviors/prompts.jsonl (unsafe prompt), on
 """
 
 import argparse
-import json
 import random
 import shutil
 import sys
@@ -20,15 +19,13 @@ from typing import Any
 
 from rich.console import Console
 
-from dualselect.errors import DataError, DualSelectError
-from dualselect.files import replacing
+from benchmarks.sets import Drawn, Row, length_of, save_aligned, shuffled, write
+from dualselect.errors import DualSelectError
 
 RESULTS = Path(__file__).parent / "results" / "quality"
 CONFIG = Path(__file__).parent / "quality.yaml"
 
 _console = Console(stderr=True)
-
-Row = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -65,36 +62,27 @@ def prepare(data: Path, work: Path, sizes: Sizes) -> None:
     """Write all sets and the aligned model into `work`; what is there already is kept."""
     sets = split(data, sizes)
     for name in ("clean", "pool", "probe", "unsafe-test", "task-test"):
-        _write(work / f"{name}.jsonl", sets[name])
+        write(work / f"{name}.jsonl", sets[name])
     if not (work / "aligned" / "config.json").is_file():
-        _save_aligned(work / "aligned")
+        save_aligned(work / "aligned")
     if not (work / "task.jsonl").is_file():
         poison = _comply(sets["poison-prompts"])
         rows = sets["clean"] + poison
         random.Random(0).shuffle(rows)
-        _write(work / "task.jsonl", rows)
+        write(work / "task.jsonl", rows)
 
 
 def split(data: Path, sizes: Sizes) -> dict[str, list[Row]]:
     """Return the sets by name, drawn from shuffled sources without any prompt in two of them."""
     rng = random.Random(0)
-    safe = _shuffled(data / "safety_instructions" / "train.jsonl", rng)
-    unsafe = _shuffled(data / "harmful_behaviors" / "prompts.jsonl", rng)
-    task = [row for row in _shuffled(data / "gsm8k" / "train.jsonl", rng) if _length(row) <= sizes.longest]
-    test = [row for row in _shuffled(data / "gsm8k" / "test.jsonl", rng) if _length(row) <= sizes.longest]
-    seen: set[str] = set()
+    drawn = Drawn(data)
+    safe = shuffled(data / "safety_instructions" / "train.jsonl", rng)
+    unsafe = shuffled(data / "harmful_behaviors" / "prompts.jsonl", rng)
+    task = [row for row in shuffled(data / "gsm8k" / "train.jsonl", rng) if length_of(row) <= sizes.longest]
+    test = [row for row in shuffled(data / "gsm8k" / "test.jsonl", rng) if length_of(row) <= sizes.longest]
 
     def take(rows: list[Row], count: int, prefix: str) -> list[Row]:
-        fresh = []
-        while len(fresh) < count:
-            if not rows:
-                raise DataError(f"{data}: too few records for '{prefix}', {count} are needed; give more data")
-            row = rows.pop()
-            key = " ".join(row["prompt"].casefold().split())
-            if key not in seen:
-                seen.add(key)
-                fresh.append({"id": f"{prefix}-{len(fresh):04d}", "category": prefix, **row})
-        return fresh
+        return drawn.take(rows, count, prefix, category=prefix)
 
     # Tests first: whatever else changes, they stay the same.
     return {
@@ -105,15 +93,6 @@ def split(data: Path, sizes: Sizes) -> dict[str, list[Row]]:
         "clean": take(task, sizes.task, "task"),
         "poison-prompts": take(unsafe, sizes.poison, "poison"),
     }
-
-
-def _save_aligned(folder: Path) -> None:
-    """Write the default model, aligned by the adapter that ships, as a plain model."""
-    from dualselect.quickstart.align import load_aligned
-
-    model, tokenizer = load_aligned()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def _comply(rows: list[Row]) -> list[Row]:
@@ -146,23 +125,6 @@ def _compare(work: Path, rest: Sequence[str]) -> int:
         write_report(output, RESULTS / "report.html", texts=False)
         _console.print(f"Tables and page kept in {RESULTS}")
     return code
-
-
-def _shuffled(path: Path, rng: random.Random) -> list[Row]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; --data names the folder that holds it")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    rng.shuffle(rows)
-    return rows
-
-
-def _length(row: Row) -> int:
-    return len(row["prompt"]) + len(row["completion"])
-
-
-def _write(path: Path, rows: list[Row]) -> None:
-    with replacing(path) as draft:
-        draft.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def test_the_whole_experiment_keeps_its_tables(data, tmp_path, monkeypatch, tiny
     monkeypatch.chdir(tmp_path)  # the settings name runs/quality
     monkeypatch.setattr(quality, "Sizes", SMALL)
     monkeypatch.setattr(quality, "RESULTS", tmp_path / "kept")
-    monkeypatch.setattr(quality, "_save_aligned", lambda folder: shutil.copytree(tiny_model_dir, folder))
+    monkeypatch.setattr(quality, "save_aligned", lambda folder: shutil.copytree(tiny_model_dir, folder))
     # Not a replaced `resolve_model`: modules that are first imported meanwhile would keep it for all tests to come.
     monkeypatch.setenv("DUALSELECT_CACHE", str(tmp_path / "cache"))
     shutil.copytree(tiny_model_dir, default_model_folder())
