@@ -2,7 +2,7 @@
 
 A rule takes the module, its input and the gradient of its output, and returns a factor for each of the module's own
 trainable parameters. A new layer type is a new rule here (or in any module that is imported before training) and a
-test against a loop of single backward passes.
+test against a loop of separate backward passes.
 """
 
 from collections.abc import Callable, Iterator, Mapping
