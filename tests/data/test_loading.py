@@ -319,7 +319,7 @@ def test_what_cannot_be_used_is_named_by_file_line_and_field(write, case):
         ("bad.csv", "prompt,completion\na,b,c\n", r"bad\.csv:2: has 3 cells where the header has 2"),
         ("bad.csv", "prompt,prompt\na,b\n", r"bad\.csv:1: two columns have the same name"),
         ("bad.csv", 'prompt,completion\n"a\nb",c\nd,\n', r"bad\.csv:4: field 'completion' is null"),
-        ("bad.parquet", "no parquet", r"bad\.parquet: not a Parquet file"),
+        ("bad.parquet", "no parquet", r"bad\.parquet: not a readable Parquet file"),
         ("bad.txt", "text", r"unknown kind of file '\.txt'; use \.jsonl, \.json, \.csv or \.parquet"),
     ],
 )
