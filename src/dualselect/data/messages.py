@@ -54,7 +54,7 @@ def whole(text: str, field: str, place: str) -> str:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise DataError(f"{place}: field '{field}' contains half a character (unpaired surrogate); fix it") from error
+            raise DataError(f"{place}: field '{field}' contains half a character (a lone surrogate); fix it") from error
     return text
 
 
