@@ -1,4 +1,4 @@
-"""Every form and kind of file gives the same samples; what can't be used is named by file, line and field."""
+"""Every form and kind of file gives the same samples; what cannot be used is named by file, line and field."""
 
 import re
 from fnmatch import fnmatch

@@ -122,7 +122,7 @@ def test_a_template_without_a_switch_is_noted_where_one_is_asked_for(tokenizer, 
     check_thinking("m", tokenizer, thinking)
     noted = not has_switch and thinking is not None
     assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
-        "m: its chat template has no switch for thinking, so that `thinking` changes nothing"
+        "m: its chat template has no switch for thinking, so `thinking` changes nothing"
     ] * noted
 
 

@@ -46,7 +46,7 @@ def test_the_readme_of_the_folder_is_replaced(make_run, tmp_path):
     make_run(tmp_path)
     (tmp_path / "README.md").write_text("old")
     assert write_model_card(tmp_path) == tmp_path / "README.md"
-    assert "None were taken" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "Nothing has been measured" in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_path_of_this_machine_is_no_base_model(make_run, tmp_path):

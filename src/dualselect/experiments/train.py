@@ -33,7 +33,7 @@ def train(settings: Settings) -> DualSelectTrainer:
     data = load_run_data(settings)
     trainer = _trainer(settings, data)
     for adapter in getattr(trainer.model, "peft_config", {}).values():
-        # As the user named it: what that was resolved to is true on this machine only.
+        # As the user named it: the resolved path is valid on this machine only.
         adapter.base_model_name_or_path = settings.model.model_name_or_path
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(settings.training.output_dir)
@@ -49,7 +49,7 @@ def _trainer(settings: Settings, data: RunData) -> DualSelectTrainer:
         "dtype": model.dtype,
         **(training.model_init_kwargs or {}),
     }
-    cure = "change the setting or file that this speaks of"
+    cure = "change the setting or file that this names"
     with _known_arguments(training.model_init_kwargs), library_errors("training cannot be set up", cure):
         return DualSelectTrainer(
             model=place,
@@ -66,7 +66,7 @@ def _trainer(settings: Settings, data: RunData) -> DualSelectTrainer:
 
 @contextmanager
 def _known_arguments(kwargs: Mapping[str, Any]) -> Iterator[None]:
-    """Turn what Python says of an argument of the user's that a model does not take into a ConfigError."""
+    """Turn Python's error about a user's argument that a model does not take into a ConfigError."""
     try:
         yield
     except TypeError as error:
@@ -74,7 +74,7 @@ def _known_arguments(kwargs: Mapping[str, Any]) -> Iterator[None]:
         if refused is None or refused.group(1) not in kwargs:
             raise
         raise ConfigError(
-            f"model_init_kwargs: the model takes no '{refused.group(1)}'; correct its name, or remove it"
+            f"model_init_kwargs: the model takes no '{refused.group(1)}'; correct the name, or remove it"
         ) from error
 
 
@@ -100,4 +100,4 @@ def _check_writable(folder: Path) -> None:
     if not there.is_dir():
         raise ConfigError(f"output_dir: {there} is a file; name a folder")
     if not os.access(there, os.W_OK):
-        raise ConfigError(f"output_dir: {there} may not be written to; name another folder")
+        raise ConfigError(f"output_dir: {there} is not writable; name another folder")

@@ -1,4 +1,4 @@
-"""What was measured: every suite with a table, a row a model, with intervals drawn."""
+"""What was measured: every suite with a table, one row per model, with intervals drawn."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from dualselect.statistics.formats import difference_text, interval_text, value_
 
 @dataclass(frozen=True)
 class Measure:
-    """The rows of one metric of one suite, with the places and words that they have on the page."""
+    """The rows of one metric of one suite, with their positions and words on the page."""
 
     rows: list[Row]
 
@@ -37,12 +37,12 @@ class Measure:
 
     @property
     def metric(self) -> Metric:
-        """What the values mean."""
+        """The meaning of the values."""
         return self.rows[0].metric
 
     @property
     def is_win_rate(self) -> bool:
-        """Whether equals have one half."""
+        """Whether equal models have one half."""
         return is_win_rate(self.name)
 
     @property
@@ -60,14 +60,14 @@ class Measure:
 
     @property
     def distinct_rows(self) -> list[Row]:
-        """The rows, or one for all of them where three or more say the same to the last digit."""
+        """The rows, or one for all of them where three or more are the same to the last digit."""
         said = {(self.value_text(row), self.interval_text(row), row.estimate.n) for row in self.rows}
         if len(said) > 1 or len(self.rows) < 3:
             return self.rows
         return [replace(self.rows[-1], method=f"all {len(self.rows)}", differences=(), by_seed=())]
 
     def place(self, value: float) -> float:
-        """Return where a value lies on the axis, in percent of its length."""
+        """Return the position of a value on the axis, in percent of its length."""
         low, high = self.axis
         return round(min(max(100 * (value - low) / (high - low), 0.0), 100.0), 2)
 
@@ -90,7 +90,7 @@ class Measure:
         return typeset(difference_text(difference.estimate, self.metric.unit))
 
     def finding(self, difference: Difference) -> str:
-        """Return what a difference shows, in a word."""
+        """Return what a difference shows, as a word."""
         return finding(difference, self.metric)
 
     def tone(self, difference: Difference) -> str:
@@ -110,7 +110,7 @@ def measures_of(rows: Sequence[Row], names: Sequence[str]) -> list[Measure]:
 
 
 def headline_measures(measures: Sequence[Measure]) -> list[Measure]:
-    """Return the leading measure of every suite whose kind makes headlines, of those with a better side."""
+    """Return the leading measure of every suite of a headline kind, if it has a better direction."""
     leads: dict[tuple[str, str], Measure] = {}
     for measure in sorted(measures, key=_rank):
         if measure.kind in HEADLINES and measure.metric.better != "neither":
@@ -120,7 +120,7 @@ def headline_measures(measures: Sequence[Measure]) -> list[Measure]:
 
 
 def suite_tables(subject: Subject, measures: Sequence[Measure]) -> list[dict[str, Any]]:
-    """Return the measures by suite, each with what its table needs columns for."""
+    """Return the measures by suite, each with the columns that its table needs."""
     tables: dict[tuple[str, str], list[Measure]] = {}
     for measure in measures:
         tables.setdefault((measure.suite, measure.kind), []).append(measure)
@@ -128,7 +128,7 @@ def suite_tables(subject: Subject, measures: Sequence[Measure]) -> list[dict[str
 
 
 def section(subject: Subject) -> Section | None:
-    """Return the section of all measures but those of the training; None where nothing was measured."""
+    """Return the section of all measures except those of the training; None where nothing was measured."""
     suites = suite_tables(subject, [measure for measure in subject.measures if measure.kind != TRAINING])
     return Section("measures", "Measures", "All measures", {"suites": suites}) if suites else None
 

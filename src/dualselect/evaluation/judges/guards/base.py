@@ -53,7 +53,7 @@ class TextGuard(GuardFamily):
 
     @abstractmethod
     def parse(self, said: str) -> Verdict:
-        """Return the verdict in what the model wrote; or none, with the reply as evidence, in an unknown form."""
+        """Return the verdict in what the model wrote; none, with the reply as evidence, where its form is unknown."""
 
 
 class YesNoGuard(GuardFamily):
