@@ -65,7 +65,7 @@ def model_with(tiny_model, tiny_tokenizer, tmp_path):
             "model_init_kwargs: the model takes no 'no_such'; correct its name",
         ),
         (["--report_to", "no_such_logger"], "no_such_logger"),
-        (["--optim", "galore_adamw"], "optim: the optimizer cannot be made: "),
+        (["--optim", "galore_adamw"], "optim: the optimizer could not be made: "),
         (["--seed", "-1"], "seed"),
         (["--gradient_accumulation_steps", "0"], "gradient_accumulation_steps is 0"),
         (["--per_device_train_batch_size", "0"], "per_device_train_batch_size is 0"),

@@ -130,7 +130,7 @@ def test_samples_become_tokens_by_the_settings_of_the_run(repaired, adapter, tmp
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--method", "sft"), "method 'sft' does nothing after training, so it repairs no model; choose antidote"),
+        (("--method", "sft"), "method 'sft' does nothing after training, so it cannot repair; choose antidote"),
         (("--method", "antidot"), "did you mean 'antidote'"),
         ((), "method 'antidote' needs harmful: give --pools harmful=SOURCE"),
         (("--pools", "harmful"), "'harmful' is not NAME=SOURCE"),

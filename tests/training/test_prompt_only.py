@@ -51,7 +51,7 @@ def test_given_answers_are_kept_and_generation_runs_once(tmp_path, samples):
 
 
 def test_a_model_that_answers_nothing_is_refused(tmp_path, samples):
-    with pytest.raises(DataError, match="answers nothing"):
+    with pytest.raises(DataError, match="gives no answer to any"):
         answered(samples(2, 2).remove_columns("completion"), tmp_path, "", lambda prompts: [""] * len(prompts))
 
 

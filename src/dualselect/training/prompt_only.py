@@ -1,4 +1,4 @@
-"""References without an answer: the starting model's own greedy answer is taken, generated once."""
+"""References without an answer get the starting model's own greedy answer, generated once."""
 
 import json
 from collections.abc import Callable
@@ -27,22 +27,22 @@ def answered(dataset: Dataset, run_folder: Path, recipe: str, generate: Generate
 
     Args:
         dataset: References in a form of TRL's; rows of the form prompt-completion may lack the completion.
-        run_folder: The run's output folder.
-        recipe: What else the answers depend on: model and generation settings.
-        generate: Returns the answers to a list of prompts, in order.
+        run_folder: Output folder of the run.
+        recipe: Text that identifies what else the answers depend on: model and generation settings.
+        generate: Function that returns the answers to a list of prompts, in order.
 
     Raises:
-        DataError: The starting model answers nothing to any of the prompts.
+        DataError: The starting model gives no answer to any of the prompts.
     """
     missing = _unanswered(dataset)
     if not missing:
         return dataset
     prompts = [dataset[index]["prompt"] for index in missing]
-    # One process answers, for one folder may not be in reach of all of them.
+    # One process answers, since not all of them may reach the folder.
     kept = _kept_or_generated(prompts, run_folder / FILE, recipe, generate) if rank() == 0 else None
     answers: list[str] = from_main_process(kept)
     if not any(answers):
-        raise DataError(f"the model answers nothing to any of the {len(prompts)} references without a completion")
+        raise DataError(f"the model gives no answer to any of the {len(prompts)} references without a completion")
     given = dict(zip(missing, answers, strict=True))
     before = dataset["completion"] if "completion" in dataset.column_names else [None] * len(dataset)
     completions = [
