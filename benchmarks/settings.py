@@ -24,7 +24,7 @@ class Settings:
         problems_per_sample: Most arithmetic problems in one sample; each sample draws from 1 to this many.
         pools: Pool sizes whose refresh is measured for memory.
         memory_problems_per_sample: As `problems_per_sample`, for the memory measurements.
-        autocast: Whether to use bf16 autocast, as TRL does by default. Off by default on a CPU that emulates bf16, where
+        autocast: Whether to use bf16 autocast, TRL's default. Off by default on a CPU that emulates bf16, where
             the base weights are fp32 as well.
         gradient_checkpointing: Whether to recompute activations in backward.
         seed: Seed of samples, random models and adapters.

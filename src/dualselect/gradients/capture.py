@@ -4,7 +4,7 @@ A `Watch` puts itself between the modules that own trainable parameters and auto
 autograd function, which saves its input once, in the dtype that the product is made in. The output of any other
 module passes through an identity function that saves the module's input. Either way gradient checkpointing and
 activation offloading treat that input like any other saved tensor, and in backward it meets the output's gradient.
-Backward then runs only as far as these functions: autograd's own weight gradients, which nobody would read, are not
+Backward then runs only as far as these functions: autograd's own weight gradients, which nothing would read, are not
 computed.
 """
 

@@ -1,6 +1,6 @@
 """Cache of generated answers: Parquet files in a folder that many processes may share.
 
-Every batch of answers becomes a file of its own, so nobody ever waits for a lock. Where small files have become many,
+Every batch of answers becomes a file of its own, so no process waits for a lock. Where small files have become many,
 one process or several merge them; a file is removed only after its answers are in another. A file's name ends in the
 hash of its content: reading damaged Parquet can hang or give wrong text, so it is not attempted.
 """

@@ -27,7 +27,7 @@ def render_prompt(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, thin
     Args:
         tokenizer: Tokenizer of the model, for its chat template.
         messages: Messages with role and content.
-        thinking: Whether the chat template is told to think; None leaves it to the template.
+        thinking: Whether the chat template is asked to think; None leaves it to the template.
 
     Raises:
         ConfigError: The tokenizer has no chat template (a made-up one would measure a form of prompt that the model was
@@ -56,7 +56,7 @@ def encode_prompt(tokenizer: Any, prompt: Prompt, *, thinking: bool | None = Non
     Args:
         tokenizer: Tokenizer of the model.
         prompt: Messages or text.
-        thinking: Whether the chat template is told to think; None leaves it to the template.
+        thinking: Whether the chat template is asked to think; None leaves it to the template.
 
     Raises:
         ConfigError: As for `render_prompt`.
@@ -101,7 +101,7 @@ def generate_answers(
         top_p: Share of the probability mass to sample from, for a temperature above 0.
         seed: Seed of sampling. An answer depends on it and on its own prompt alone, not on the rest of its batch (but
             for rounding); equal prompts get equal answers.
-        thinking: Whether the chat template is told to think; None leaves it to the template.
+        thinking: Whether the chat template is asked to think; None leaves it to the template.
         description: Text beside the progress bar.
         show_progress: Whether to show the progress bar.
 

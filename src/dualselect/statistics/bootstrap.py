@@ -94,7 +94,7 @@ def paired_bootstrap(
     Args:
         values: Values of shape (prompts,) or (seeds, prompts); NaN (or None) where there is no value.
         baseline: Values of the same shape, or (prompts,) for one baseline against all seeds.
-        shares: Whether the values are shares, in [0, 1], as opposed to nats or scores that may lie there by chance.
+        shares: Whether the values are shares, in [0, 1], as opposed to nats or scores that may be there by chance.
         confidence: Confidence of the interval.
         resamples: Number of bootstrap samples.
         seed: Seed of the resampling; equal seeds give equal intervals.
