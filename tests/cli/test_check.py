@@ -106,7 +106,7 @@ def test_an_end_that_the_generation_config_declares_will_do(dualselect, config, 
     assert "no end" not in dualselect("check", "--config", config, "--model_name_or_path", model).out
 
 
-def test_a_date_in_the_template_is_told(dualselect, config, data, tiny_model_dir):
+def test_a_date_in_the_template_is_reported(dualselect, config, data, tiny_model_dir):
     template = "{{ strftime_now('%Y') }}{% for m in messages %}{{ m['role'] + m['content'] + '<end>' }}{% endfor %}"
     model = with_template(data / "model", tiny_model_dir, template)
     assert "today's date" in dualselect("check", "--config", config, "--model_name_or_path", model).out

@@ -108,7 +108,7 @@ def test_flags_win_over_the_file(dualselect, grid_config, data, asked):
     assert not (data / "grid").exists()
 
 
-def test_a_method_stands_twice_with_other_options(dualselect, grid_config, data, asked):
+def test_a_method_may_occur_twice_with_other_options(dualselect, grid_config, data, asked):
     grid_config.write_text(
         grid_config.read_text().replace(
             "methods: [sft, random, dualselect]",
@@ -122,7 +122,7 @@ def test_a_method_stands_twice_with_other_options(dualselect, grid_config, data,
     assert json.loads((data / "grid" / "compare.json").read_text())["methods"] == ["sft", "weak", "full"]
 
 
-def test_an_interrupted_cell_goes_on_from_its_checkpoint(dualselect, grid_config, data, asked):
+def test_an_interrupted_cell_continues_from_its_checkpoint(dualselect, grid_config, data, asked):
     arguments = (
         "compare",
         "--config",

@@ -44,7 +44,7 @@ def test_another_method_by_flag_ignores_the_options_of_the_one_in_the_file(confi
     assert settings.method == Random(task_token_fraction=0.5)
 
 
-def test_options_may_stand_in_a_mapping(config):
+def test_options_may_be_in_a_mapping(config):
     config.write_text(config.read_text().replace("rho: 0.3", "method_options:\n  rho: 0.4\n  refresh: steps"))
     assert parse(config).method.refresh == "steps"
     assert parse(config).method.rho == 0.4

@@ -10,7 +10,7 @@ def test_names_are_their_own_labels():
     assert read_methods("sft", "x") == {"sft": MethodChoice("sft")}
 
 
-def test_a_mapping_lets_a_method_stand_twice():
+def test_a_mapping_may_contain_a_method_twice():
     found = read_methods({"sft": None, "weak": {"method": "dualselect", "rho": 0.1}, "dualselect": {"rho": 1}}, "x")
     assert found == {
         "sft": MethodChoice("sft"),

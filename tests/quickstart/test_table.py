@@ -41,7 +41,7 @@ def outcomes():
     return {"aligned": outcome(36, 0, 0.0), "sft": outcome(9, 64, 80.0), "dualselect": outcome(35, 8, 88.0)}
 
 
-def test_summary_holds_what_readers_rely_on(outcomes):
+def test_summary_contains_what_readers_rely_on(outcomes):
     summary = quickstart_run._summary(outcomes, 300.0, 7)
     assert summary["overhead"] == pytest.approx(1.1)
     assert (summary["seconds"], summary["seed"]) == (300.0, 7)

@@ -58,7 +58,7 @@ def test_a_path_of_this_machine_is_no_base_model(make_run, tmp_path):
     assert "Fine-tuned from my-model with" in body
 
 
-def test_names_from_data_can_not_become_markup(make_run, tmp_path):
+def test_names_from_data_cannot_become_markup(make_run, tmp_path):
     make_run(tmp_path)
     hostile = "a | b\n---\n# <script>alert(1)</script> [x](javascript:alert(1))"
     metrics = {"m": Metric(hostile, "higher")}

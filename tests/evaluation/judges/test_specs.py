@@ -81,7 +81,7 @@ def test_replies_are_kept_in_the_cache_folder_unless_another_is_named(monkeypatc
         ("reward:a/m,reward:b/m", "two are called 'reward-m'"),
     ],
 )
-def test_specs_that_can_not_work_are_named(spec, message) -> None:
+def test_specs_that_cannot_work_are_named(spec, message) -> None:
     with pytest.raises(ConfigError) as raised:
         parse_judges(spec)
     assert message in str(raised.value)
