@@ -38,7 +38,7 @@ def test_every_value_stands_with_interval_n_and_seeds(run_folder, tmp_path):
 
 def test_the_card_names_data_method_settings_and_limits(run_folder, tmp_path):
     _, body = parts(write_model_card(run_folder, tmp_path / "card.md"))
-    for text in ("## Method", "- rho: 0.3", "## Training data", "160 rows", "## Limits", "not of other seeds"):
+    for text in ("## Method", "- rho: 0.3", "## Training data", "160 rows", "## Limits", "not other seeds"):
         assert text in body
 
 

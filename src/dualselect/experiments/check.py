@@ -102,7 +102,7 @@ def _without_end(count: int, ends: list[int], tokenizer: Any) -> str:
     text = f"no end      {count} samples: what is learned does not end where generation stops, at {stops}"
     turn = end_of_turn(tokenizer)
     if turn is None or turn in ends:
-        return f"{text}, so answers may run on; use a chat template whose learned answers end with one"
+        return f"{text}, so answers may run on; use a chat template whose answers, as learned, end with one"
     return (
         f"{text}, but at {tokenizer.convert_ids_to_tokens(turn)!r}; `dualselect evaluate` stops there, other programs "
         "do once it is the tokenizer's eos_token or in generation_config.json"

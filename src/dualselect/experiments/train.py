@@ -74,7 +74,7 @@ def _known_arguments(kwargs: Mapping[str, Any]) -> Iterator[None]:
         if refused is None or refused.group(1) not in kwargs:
             raise
         raise ConfigError(
-            f"model_init_kwargs: the model takes no '{refused.group(1)}'; correct the name, or remove it"
+            f"model_init_kwargs: the model takes no '{refused.group(1)}'; correct its name, or remove it"
         ) from error
 
 
