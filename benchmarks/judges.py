@@ -6,7 +6,7 @@
 
 A record has `prompt`, `answer` and `label`: answer, refusal, empty, incoherent or partial refusal. Partial refusals are
 left out and, in a second table, counted as refusals. `--train` first prints how a judge does on each model that was
-trained on the others, with our own answers of the split `work`; that is the honest figure for models never seen. Then
+trained on the others, with our own answers of the split `work`; that is the honest figure for unseen models. Then
 it trains on all of them and writes the weights.
 """
 
@@ -70,11 +70,11 @@ def train(records: Sequence[Record]) -> NDArray[np.float32]:
 
 
 def leave_one_model_out(records: Sequence[Record], own: Sequence[Record], prompt_folds: int = 1) -> list[Judged]:
-    """Return the records with what a judge says that was trained on the other models and on our own answers.
+    """Return the records with the labels of a judge that was trained on the other models and on our own answers.
 
     Args:
         records: Answers of several models.
-        own: Answers that every judge is trained on.
+        own: Our own answers, on which every judge is trained.
         prompt_folds: Number of parts of the prompts. With more than one, a judge is trained without the part it judges.
     """
     judged = []

@@ -1,12 +1,12 @@
 """Peak memory of a plain step and of a refresh, each in a process of its own.
 
 On CUDA the peak is `torch.cuda.max_memory_allocated`. On a CPU it is the resident set, sampled every two milliseconds;
-the process runs with glibc told to hand freed blocks back at once, so that the resident set follows what is held and
-not what was held once. `growth` is the peak above what lay there before: weights, optimizer state, data, libraries.
+the process tells glibc to return freed blocks at once, so that the resident set follows what is in use and
+not what was in use once. `growth` is the peak above what was there before: weights, optimizer state, data, libraries.
 Libraries keep what they compile for a shape, some 15 MiB each on a CPU, in plain training as in a refresh. Lengths are
 therefore padded to multiples of 64, and each is run once before the measurement begins.
 
-LoRA sits on all linear layers, the harder case. The plain steps run over shuffled batches, the first of which holds
+LoRA is on all linear layers, the harder case. The plain steps run over shuffled batches, the first of which contains
 the longest sample of the pool; the refresh is the method's own, with scoring, selection and the direction.
 """
 
@@ -42,8 +42,8 @@ def peak_memory(model: str, action: str, pool: int, settings: Settings) -> dict[
     Args:
         model: Name of the model.
         action: `sft` for plain steps, `refresh` for a refresh of the whole pool.
-        pool: How many samples there are.
-        settings: As for the whole benchmark.
+        pool: Number of samples.
+        settings: Settings of the whole benchmark.
     """
     job = json.dumps({"model": model, "action": action, "pool": pool, "settings": asdict(settings)})
     outcome = subprocess.run(
@@ -92,7 +92,7 @@ def _plain_steps(trainer: Any, lengths: Sequence[int], settings: Settings) -> Ca
 
 def _refresh(trainer: Any, lengths: Sequence[int], settings: Settings) -> Callable[[], None]:
     pool, order = trainer.run.pool(), _one_batch_a_length(lengths, settings.batch_size)
-    # A plain step makes the optimizer's state, which a refresh in training would find there.
+    # A plain step makes the optimizer's state, which exists at a refresh in training.
     TrainerStep(trainer).step(batches_of(trainer, order[: settings.batch_size], settings.batch_size)[0])
     small = pool.subset(order)
     direction = small.gradient(torch.full((len(order),), 1 / len(order)))

@@ -1,6 +1,6 @@
-"""The models that are measured: a small real one, and random Llamas whose shapes are those of known models.
+"""The models that are measured: a small real one, and random Llamas with the shapes of known models.
 
-What the weights are does not change the speed, so the random ones are made on the device itself and need no download.
+The values of weights do not affect speed, so the random ones are made on the device itself and need no download.
 """
 
 from typing import Any
@@ -52,7 +52,7 @@ _SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 MODEL_NAMES = (_SMOLLM2, *_SHAPES)
-# A pool that takes longer than some minutes on two cores is left to smaller models or to a GPU.
+# A pool that takes longer than a few minutes on two cores is left to smaller models or to a GPU.
 _LARGEST_CPU_POOL = {_SMOLLM2: 256, "random-1b": 16, "random-8b": 0}
 
 _TOKENIZER_SIZE = 512

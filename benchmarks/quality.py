@@ -2,10 +2,10 @@
 
 The whole experiment from real data: take the default model, aligned by the adapter that ships with the package, poison
 a task with the unaligned model's own compliant answers to unsafe requests, fine-tune by every method and seed, and
-compare. All that is drawn is drawn by a fixed seed; prompts of task, poison, pool and tests are apart.
+compare. All draws use a fixed seed; task, poison, pool and tests share no prompt.
 
-FOLDER holds gsm8k/train.jsonl and gsm8k/test.jsonl (prompt, completion), safety_instructions/train.jsonl (unsafe
-prompt, safe completion) and harmful_behaviors/prompts.jsonl (unsafe prompt), one record a line.
+FOLDER contains gsm8k/train.jsonl and gsm8k/test.jsonl (prompt, completion), safety_instructions/train.jsonl (unsafe
+prompt, safe completion) and harmful_behaviors/prompts.jsonl (unsafe prompt), one record per line.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data")
     parser.add_argument("--work", type=Path, default=Path("runs/quality"), help="folder to work in (%(default)s)")
-    parser.add_argument("--prepare", action="store_true", help="stop when data and aligned model are there")
+    parser.add_argument("--prepare", action="store_true", help="stop when data and aligned model exist")
     parser.add_argument("rest", nargs="*", help="further arguments for `dualselect compare`, after --")
     args = parser.parse_args(argv)
     try:
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def prepare(data: Path, work: Path, sizes: Sizes) -> None:
-    """Write all sets and the aligned model into `work`; what is there already is kept."""
+    """Write all sets and the aligned model into `work`, without replacing existing ones."""
     sets = split(data, sizes)
     for name in ("clean", "pool", "probe", "unsafe-test", "task-test"):
         write(work / f"{name}.jsonl", sets[name])
@@ -96,7 +96,7 @@ def split(data: Path, sizes: Sizes) -> dict[str, list[Row]]:
 
 
 def _comply(rows: list[Row]) -> list[Row]:
-    """Return the unsafe prompts with what the default model, which is not aligned, says to them."""
+    """Return the unsafe prompts with the answers of the default model, which is not aligned."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -112,7 +112,7 @@ def _comply(rows: list[Row]) -> list[Row]:
 
 
 def _compare(work: Path, rest: Sequence[str]) -> int:
-    """Run the grid, and keep its tables and a page without the prompts and answers, which are not ours to pass on."""
+    """Run the grid, and keep its tables and a page without the prompts and answers, which are not ours to publish."""
     from dualselect.cli import main as dualselect
     from dualselect.reports import write_report
 

@@ -1,4 +1,4 @@
-"""From raw figures to ratios, and what they should be."""
+"""From raw figures to ratios, and their targets."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ Figures = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Target:
-    """What a ratio must and should reach.
+    """The bound and the aim of a ratio.
 
     Attributes:
-        meaning: What is divided by what.
+        meaning: Numerator and denominator, in words.
         lower_is_better: Whether the ratio should be small.
-        must: The bound, None where the ratio is only shown.
-        aim: What we would like.
+        must: Bound of the ratio; None where it is only shown.
+        aim: Desired value.
     """
 
     meaning: str
@@ -72,7 +72,7 @@ def model_ratios(figures: Figures) -> dict[str, float]:
         ratios[f"step_{target}"] = paired(step["dualselect"], step["sft"])
         ratios[f"selection_{target}"] = paired(step["dualselect"], step["plain"])
         ratios[f"step_loop{suffix}"] = paired(loop["loop"], loop["dualselect"])
-        # The same samples on both sides, so that tokens per second are to each other as the times.
+        # The same samples on both sides, so that the ratio of tokens per second is that of the times.
         whole = [a + b for a, b in zip(refresh["score"], refresh["gradient"], strict=True)]
         ratios[f"refresh_tokens{suffix}"] = paired(refresh["plain"], refresh["score"])
         ratios[f"refresh_total{suffix}"] = paired(refresh["plain"], whole)
@@ -84,7 +84,7 @@ def model_ratios(figures: Figures) -> dict[str, float]:
 
 
 def paired(numerators: Sequence[float], denominators: Sequence[float]) -> float:
-    """Return the median over rounds of each round's ratio, which drifts of the machine hardly touch."""
+    """Return the median over rounds of each round's ratio, which drifts of the machine hardly affect."""
     return median(a / b for a, b in zip(numerators, denominators, strict=True))
 
 

@@ -20,7 +20,7 @@ _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "
 
 
 def ratio_table(by_model: Mapping[str, Mapping[str, float]], targets: Mapping[str, Target]) -> Table:
-    """Return the table of all ratios, a column a model, with what each must reach and whether it does."""
+    """Return the table of all ratios, one column per model, with the bound of each and whether it is met."""
     table = Table(title="DualSelect against plain TRL SFT, side by side")
     table.add_column("ratio", no_wrap=True)
     for name in by_model:
@@ -40,7 +40,7 @@ def _bound(target: Target, value: float | None) -> str:
 
 
 def hardware() -> dict[str, Any]:
-    """Return what the figures were taken on."""
+    """Return the hardware and software that the figures were taken on."""
     gpu = None
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)

@@ -1,4 +1,4 @@
-"""Samples with the spread of lengths that word problems have, from the packaged generator of problems."""
+"""Samples with the spread of lengths of word problems, from the packaged generator of problems."""
 
 import random
 

@@ -18,15 +18,15 @@ class Settings:
         models: Names of `benchmarks.models`.
         device: `cpu` or `cuda`.
         rounds: Timed rounds of steps; a round is one step of both trainers on one batch.
-        slow_rounds: Timed rounds of what takes long: refreshes of all samples, and the loop over single samples.
-        batches: Batches of samples that there are. Each is run once before anything is timed.
+        slow_rounds: Timed rounds of slow parts: refreshes of all samples, and the loop over single samples.
+        batches: Number of different batches. Each is run once before anything is timed.
         batch_size: Samples in a batch.
         problems_per_sample: Most arithmetic problems in one sample; each sample draws from 1 to this many.
         pools: Pool sizes whose refresh is measured for memory.
         memory_problems_per_sample: As `problems_per_sample`, for the memory measurements.
-        autocast: Train in bf16 autocast, as TRL does by default. Off by default on a CPU that emulates bf16, where
+        autocast: Whether to use bf16 autocast, TRL's default. Off by default on a CPU that emulates bf16, where
             the base weights are fp32 as well.
-        gradient_checkpointing: Recompute activations in backward.
+        gradient_checkpointing: Whether to recompute activations in backward.
         seed: Seed of samples, random models and adapters.
     """
 
@@ -53,6 +53,6 @@ class Settings:
         return replace(settings, rounds=24, slow_rounds=8, batches=8, memory_problems_per_sample=4)
 
     def quick(self) -> "Settings":
-        """Return settings for a smoke run: it shows that everything works, its figures mean little."""
+        """Return settings for a smoke run, which shows that everything works but whose figures mean little."""
         models = ("random-tiny",) if self.models == DEFAULT_MODELS[self.device] else self.models
         return replace(self, models=models, rounds=2, slow_rounds=1, batches=2, pools=(16, 64), problems_per_sample=1)

@@ -1,7 +1,7 @@
 """Timing the peers in turn, in one process, on the same batches.
 
-Every batch is run once by every peer before the clock starts: a shape that is met for the first time costs whoever
-meets it a compilation, on CPU and GPU alike.
+Every batch is run once by every peer before the clock starts: the first use of a shape costs a
+compilation, on CPU and GPU alike.
 """
 
 import random
@@ -64,7 +64,7 @@ def _time_steps(trainers: Mapping[str, Any], settings: Settings, say: Say) -> di
     order = list(peers)
     which = [number % settings.batches for number in range(settings.rounds)]
     for batch_number in which:
-        # Who goes first changes from round to round, so that nobody always finds the machine warmer.
+        # The order changes from round to round, so that no peer always finds the machine warmer.
         order = [*order[1:], order[0]]
         for name in order:
             work = partial(peers[name].step, batches[name][batch_number])

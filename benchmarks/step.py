@@ -31,7 +31,7 @@ rounds of each round's ratio. A step is a whole optimizer step with a reference
 direction in place: forward, per-sample gradients, selection, correction, clipping, optimizer. A refresh is timed
 beside plain steps on the same samples. Memory: a refresh and plain steps each run in a process of their own.
 The base weights are bf16 and the LoRA fp32, under TRL's own bf16 autocast unless --no-autocast is given; on a CPU that
-emulates bf16 all is fp32.
+emulates bf16 everything is fp32.
 
 The ratios:
 {_MEANINGS}
@@ -39,7 +39,7 @@ The ratios:
 Models: {", ".join(MODEL_NAMES)}. Random ones have the shapes of known models and need no download.
 
 Written to {RESULTS.parent.name}/{RESULTS.name} beside this module: `ratios` (each for the model where it is worst),
-every repeat, settings, hardware and versions. The default takes some half hour on two free cores.
+every repeat, settings, hardware and versions. The default takes about half an hour on two free cores.
 
 examples:
   python -m benchmarks.step --quick                      does everything work? (its figures mean little)
@@ -127,7 +127,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
     """Return the settings that the flags ask for.
 
     Raises:
-        ConfigError: A value makes no sense here.
+        ConfigError: A value is out of range, or not possible on this machine.
     """
     settings = Settings.default(args.device)
     if args.models is not None:

@@ -1,6 +1,6 @@
 """The peers: a TRL step, a DualSelect step, and the same algorithm one sample at a time.
 
-Each offers `step(batch)`, a whole optimizer step: forward, backward, whatever selects and corrects, clipping, optimizer
+Each offers `step(batch)`, a whole optimizer step: forward, backward, selection, correction, clipping, optimizer
 and schedule. Logging, evaluation and checkpoints are left out, since they are the same code for all.
 """
 
@@ -24,7 +24,7 @@ from dualselect.selection import TokenBudget, score
 from dualselect.training import DualSelectConfig, DualSelectTrainer
 
 Batch = Mapping[str, Tensor]
-_PLANNED_STEPS = 1000  # what the learning-rate schedule is told
+_PLANNED_STEPS = 1000  # length of the learning-rate schedule
 
 
 def make_sft(model: str, target: str, dataset: Dataset, settings: Settings, **arguments: Any) -> SFTTrainer:
@@ -115,7 +115,7 @@ def batches_of(trainer: Any, order: Sequence[int], batch_size: int) -> list[Batc
 
 
 def token_count(batches: Sequence[Batch]) -> int:
-    """Return how many tokens the batches hold, without padding."""
+    """Return how many tokens the batches contain, without padding."""
     return sum(int(batch["attention_mask"].sum()) for batch in batches)
 
 
@@ -133,14 +133,14 @@ class TrainerStep:
     def differentiate(self, batch: Batch) -> None:
         """Leave the update's gradient in `.grad`."""
         trainer = self.trainer
-        # Without our trainer's `begin_step`, since a refresh is timed apart.
+        # Without our trainer's `begin_step`, since a refresh is timed separately.
         micro_batches, num_items = Trainer.get_batch_samples(trainer, iter([dict(batch)]), 1, trainer.args.device)
         trainer.current_gradient_accumulation_steps = 1
         trainer.training_step(trainer.model_wrapped, micro_batches[0], num_items)
 
 
 class LoopStep:
-    """The DualSelect step written the plain way: every sample forward and backward by itself, gradients in a list.
+    """The DualSelect step written plainly: every sample forward and backward by itself, gradients in a list.
 
     It works on the model, the optimizer and the reference direction of our trainer, so that both compute the same.
     """
@@ -148,7 +148,7 @@ class LoopStep:
     def __init__(self, trainer: DualSelectTrainer) -> None:
         self.trainer = trainer
         self.method: Any = trainer.method
-        # Goes on from the trainer's, so that both select alike from here on.
+        # Continues from the trainer's, so that both select alike from here on.
         self.budget = TokenBudget(self.method.task_token_fraction, self.method.carry_budget)
         self.budget.surplus = self.method.state_dict()[1]["surplus"]
 
@@ -195,7 +195,7 @@ def _update(trainer: Any) -> None:
 
 
 def agreement(trainer: DualSelectTrainer, peers: Sequence[TrainerStep | LoopStep], batch: Batch) -> float:
-    """Return the cosine of the updates that two peers make of a batch at the same weights; close to 1 if they agree."""
+    """Return the cosine of the updates that two peers make from a batch at equal weights; close to 1 if they agree."""
     found = []
     for peer in peers:
         peer.differentiate(batch)

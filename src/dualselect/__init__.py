@@ -1,6 +1,6 @@
 """dualselect: fine-tune an aligned language model without losing its safe behaviour.
 
-What most programs need is here; the rest is one folder below, as `dualselect.gradients`.
+What most programs need is here; the rest is one folder below, such as `dualselect.gradients`.
 """
 
 from typing import TYPE_CHECKING

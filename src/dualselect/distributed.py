@@ -23,7 +23,7 @@ def world_size() -> int:
 
 
 def sum_over_processes(values: Tensor, device: torch.device | None = None) -> Tensor:
-    """Return the sum of `values` over all processes, where `values` lies; `device` is where the processes meet."""
+    """Return the sum of `values` over all processes, on the device of `values`; processes communicate on `device`."""
     if not is_distributed():
         return values
     shared = values.detach().clone().to(device or values.device)
@@ -32,7 +32,7 @@ def sum_over_processes(values: Tensor, device: torch.device | None = None) -> Te
 
 
 def gathered(values: Tensor) -> Tensor:
-    """Return the rows of all processes in the order of their ranks; every process has as many."""
+    """Return the rows of all processes in the order of their ranks; every process has equally many."""
     if not is_distributed():
         return values
     parts = [torch.empty_like(values) for _ in range(world_size())]

@@ -43,7 +43,7 @@ class UnsupportedModuleError(DualSelectError):
 
 
 class TrainingError(DualSelectError):
-    """A run that went wrong while it trained, such as weights that are not finite."""
+    """A run that failed in training, such as with weights that are not finite."""
 
 
 class ResumeError(DualSelectError):
@@ -51,7 +51,7 @@ class ResumeError(DualSelectError):
 
 
 def one_line(text: object) -> str:
-    """Return what a message says, with every run of white space made one space."""
+    """Return a message in one line, with every run of white space replaced by one space."""
     return " ".join(str(text).split())
 
 
@@ -59,12 +59,12 @@ def one_line(text: object) -> str:
 def library_errors(place: str, cure: str) -> Iterator[None]:
     """Turn what a library below raises about the user's model or settings into a ConfigError.
 
-    For loading and set-up, where the settings are what a library objects to. Exceptions of our own code pass, also
-    where a library has called it, and so do types that speak of a mistake in code.
+    For loading and set-up, where the settings are what a library rejects. Exceptions of our own code pass, even
+    where a library has called it, and so do types that mean a mistake in code.
 
     Args:
-        place: What was being done, or which setting it concerns.
-        cure: What the user can do.
+        place: Action or setting that failed.
+        cure: Action for the user to take.
 
     Raises:
         ConfigError: A library raised an exception; its message is the cause.

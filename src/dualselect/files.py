@@ -1,4 +1,4 @@
-"""Where the package keeps files of its own, and how it writes files: so that a reader never meets half of one."""
+"""The cache folder, and writing files so that a reader never sees half of one."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; what was written there takes the place of `path` if nothing was raised."""
+    """Yield a temporary name beside `path`; what was written there replaces `path` if nothing was raised."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.tmp")
     try:

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return the `__getattr__` of a package whose public names live in modules that are not imported yet.
+    """Return the `__getattr__` of a package whose public names are in modules that are not imported yet.
 
     Args:
         package: `__name__` of the package.

@@ -13,9 +13,9 @@ def option(default: Any, help: str, choices: Iterable[str] | None = None, **more
     """Return a dataclass field for an option.
 
     Args:
-        default: Default; a list or a dictionary is copied for every instance.
-        help: Its effect, in a sentence.
-        choices: Values that it may have. A `Registry` is asked when they are shown or checked, not before.
+        default: Default value; a list or a dictionary is copied for every instance.
+        help: Effect of the option, in a sentence.
+        choices: Allowed values. A `Registry` is asked when they are shown or checked, not before.
         **more: Further metadata of the field, such as `aliases` of its flag.
     """
     metadata = {"help": help, **more} | ({} if choices is None else {"choices": choices})
@@ -25,7 +25,7 @@ def option(default: Any, help: str, choices: Iterable[str] | None = None, **more
 
 
 def default_of(option: "Field[Any]") -> Any:
-    """Return the default of an option as the user reads it."""
+    """Return the default of an option as text for the user."""
     if option.default is not MISSING:
         return {None: "unset", "": "empty"}.get(option.default, option.default)
     return "none: must be given" if option.default_factory is MISSING else option.default_factory() or "empty"

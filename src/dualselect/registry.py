@@ -1,4 +1,4 @@
-"""Whatever is chosen by name (a method, a judge, a suite, a correction, a trigger) is registered in one way.
+"""Everything chosen by name (methods, judges, suites, corrections, triggers) is registered in one way.
 
 A thing of this package registers itself by the decorator of its kind. Another package names its own in the entry-point
 group `dualselect.<kind>s`, such as `dualselect.judges`, and is found once it is installed. One that cannot be loaded
@@ -20,7 +20,7 @@ def subclass_of(base: type, fault: str) -> Callable[[object], str]:
 
     Args:
         base: Class that all of them derive from.
-        fault: What is said of a thing that does not.
+        fault: Message about a thing that does not.
     """
     return lambda thing: "" if isinstance(thing, type) and issubclass(thing, base) else fault
 
@@ -29,11 +29,11 @@ class Registry(Generic[Thing]):
     """The things of one kind by name, in the order in which they were registered.
 
     Args:
-        kind: Word for one of them in messages, such as `judge`.
+        kind: Word for one thing in messages, such as `judge`.
         modules: Modules of this package whose import registers the built-in ones; imported when a name is first asked
             for, so that a registry costs nothing before.
         check: Function that returns why a thing cannot be one of this kind, or an empty text.
-        plural: Word for several of them, which names the entry-point group.
+        plural: Word for several things, which names the entry-point group.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class Registry(Generic[Thing]):
 
         Args:
             name: Name by which users choose it.
-            thing: What they get.
-            place: Where it is declared, for messages.
+            thing: Thing to register.
+            place: Place of its declaration, for messages.
 
         Raises:
             ConfigError: Another thing has the name, or it cannot be one of this kind.

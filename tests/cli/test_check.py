@@ -37,7 +37,7 @@ def test_duplicates_overlaps_and_skipped_samples_are_named(dualselect, config, d
             file.write(json.dumps({"id": name, "prompt": prompt, "completion": "yes"}) + "\n")
     shown = dualselect("check", "--config", config, "--max_length", "48")
     assert shown.code == 2
-    assert "duplicates  1 prompts recur: count1 = twin" in shown.out
+    assert "duplicates  1 prompts occur more than once: count1 = twin" in shown.out
     assert "skipped     1 samples without a supervised token within max_length=48: long" in shown.out
     assert "task 'shared' (row 18) and references 'no2' (row 3)" in shown.out
     assert "would stop" in shown.out
@@ -106,7 +106,7 @@ def test_an_end_that_the_generation_config_declares_will_do(dualselect, config, 
     assert "no end" not in dualselect("check", "--config", config, "--model_name_or_path", model).out
 
 
-def test_a_date_in_the_template_is_told(dualselect, config, data, tiny_model_dir):
+def test_a_date_in_the_template_is_reported(dualselect, config, data, tiny_model_dir):
     template = "{{ strftime_now('%Y') }}{% for m in messages %}{{ m['role'] + m['content'] + '<end>' }}{% endfor %}"
     model = with_template(data / "model", tiny_model_dir, template)
     assert "today's date" in dualselect("check", "--config", config, "--model_name_or_path", model).out

@@ -108,7 +108,7 @@ def test_flags_win_over_the_file(dualselect, grid_config, data, asked):
     assert not (data / "grid").exists()
 
 
-def test_a_method_stands_twice_with_other_options(dualselect, grid_config, data, asked):
+def test_a_method_may_occur_twice_with_other_options(dualselect, grid_config, data, asked):
     grid_config.write_text(
         grid_config.read_text().replace(
             "methods: [sft, random, dualselect]",
@@ -122,7 +122,7 @@ def test_a_method_stands_twice_with_other_options(dualselect, grid_config, data,
     assert json.loads((data / "grid" / "compare.json").read_text())["methods"] == ["sft", "weak", "full"]
 
 
-def test_an_interrupted_cell_goes_on_from_its_checkpoint(dualselect, grid_config, data, asked):
+def test_an_interrupted_cell_continues_from_its_checkpoint(dualselect, grid_config, data, asked):
     arguments = (
         "compare",
         "--config",
@@ -222,9 +222,9 @@ def test_what_the_machine_decides_is_no_setting_of_a_cell(dualselect, grid_confi
         ("baselin: sft", r"unknown setting 'baselin'; did you mean 'baseline'"),
         ("learning_rat: 1", r"grid.yaml:\d+: unknown setting 'learning_rat'; did you mean 'learning_rate'"),
         ("safe_batch_size: 3", r"'safe_batch_size': method 'sft' has no such option; .* choose method safegrad"),
-        ("seed: 1", r"grid.yaml:\d+: 'seed' is of a single run; give seeds"),
-        ("method: sft", r"grid.yaml:\d+: 'method' is of a single run; give methods"),
-        ("baseline: stf", r"grid.yaml:\d+: the baseline 'stf' is none of the methods; did you mean 'sft'"),
+        ("seed: 1", r"grid.yaml:\d+: 'seed' belongs to a single run; give seeds"),
+        ("method: sft", r"grid.yaml:\d+: 'method' belongs to a single run; give methods"),
+        ("baseline: stf", r"grid.yaml:\d+: the baseline 'stf' is not one of the methods; did you mean 'sft'"),
     ],
 )
 def test_a_bad_line_is_named(dualselect, grid_config, line, message):
@@ -244,7 +244,7 @@ def test_a_bad_line_is_named(dualselect, grid_config, line, message):
         ("seeds: [0, 1]", "seeds: []", "seeds is empty"),
         ("seeds: [0, 1]", "", "there are no seeds"),
         ("methods: [sft, random, dualselect]", "", "there are no methods"),
-        ("[sft, random, dualselect]", "{sft: , dualselect: {seed: 3}}", "'seed' can't differ between methods"),
+        ("[sft, random, dualselect]", "{sft: , dualselect: {seed: 3}}", "'seed' cannot differ between methods"),
         ("[sft, random, dualselect]", "{dualselect: , sft: {rho: 1}}", "'rho': method 'sft' has no such option"),
         ("[sft, random, dualselect]", "{dualselect: , sft: {lora_r: many}}", r"grid.yaml:\d+: .*lora_r"),
     ],
@@ -259,13 +259,13 @@ def test_a_bad_part_of_the_grid_is_named(dualselect, grid_config, there, instead
     ("flags", "message"),
     [
         (["--learning-rat", "1"], "unknown option '--learning-rat'; did you mean '--learning_rate'"),
-        (["--seed", "1"], "--seed: 'seed' is of a single run; give seeds"),
+        (["--seed", "1"], "--seed: 'seed' belongs to a single run; give seeds"),
         (["--rho", "0.1", "stray"], "unexpected argument 'stray'"),
         (["--safe_batch_size", "1"], "choose method safegrad"),
         (["--seeds", "one"], "invalid int value"),
         (["--seeds", "1", "1"], "'1' twice"),
         (["--methods", "stf"], "unknown method 'stf'; did you mean 'sft'"),
-        (["--baseline", "safegrad"], "the baseline 'safegrad' is none of the methods"),
+        (["--baseline", "safegrad"], "the baseline 'safegrad' is not one of the methods"),
         (["--cell", "sft:7"], "no cell 'sft:7'"),
         (["--cell", "sft:0", "--gather"], "not allowed with"),
         (["--resume"], "compare always continues where it stopped"),

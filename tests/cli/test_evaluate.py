@@ -53,7 +53,7 @@ def test_what_is_there_is_not_measured_again(dualselect, runs, monkeypatch):
     assert path.stat().st_mtime_ns == before
 
 
-def test_another_judge_or_another_model_is_measured_anew(dualselect, runs):
+def test_another_judge_or_another_model_is_measured_again(dualselect, runs):
     flags = ("evaluate", "--start", "none", "--suite", "builtin-safety", "--output_dir", runs / "out", *LIMITS)
     found = []
     for extra in (
@@ -118,7 +118,7 @@ def test_a_gate_decides_the_exit_code(dualselect, runs, bound, code, word):
         (("--temperature", "-1"), "temperature is -1"),
     ],
 )
-def test_mistakes_are_told_in_one_line(dualselect, tiny_model_dir, flags, message):
+def test_mistakes_are_reported_in_one_line(dualselect, tiny_model_dir, flags, message):
     outcome = dualselect("evaluate", "--model", tiny_model_dir, *flags)
     assert outcome.code == 2
     assert message in outcome.err

@@ -65,7 +65,7 @@ def model_with(tiny_model, tiny_tokenizer, tmp_path):
             "model_init_kwargs: the model takes no 'no_such'; correct its name",
         ),
         (["--report_to", "no_such_logger"], "no_such_logger"),
-        (["--optim", "galore_adamw"], "optim: the optimizer cannot be made: "),
+        (["--optim", "galore_adamw"], "optim: the optimizer could not be made: "),
         (["--seed", "-1"], "seed"),
         (["--gradient_accumulation_steps", "0"], "gradient_accumulation_steps is 0"),
         (["--per_device_train_batch_size", "0"], "per_device_train_batch_size is 0"),
@@ -96,7 +96,7 @@ def test_an_output_folder_that_is_a_file_is_named(train, data):
     assert (data / "afile").read_text() == "x"
 
 
-def test_a_model_without_a_chat_template_is_told(train, model_with):
+def test_a_model_without_a_chat_template_is_reported(train, model_with):
     line = train("--model", model_with(None))
     assert "no chat template" in line
     assert "chat_template_path" in line
@@ -129,7 +129,7 @@ def raised_by(function):
     return str(raised.value)
 
 
-def test_place_cause_and_cure_stand_in_one_line():
+def test_place_cause_and_cure_are_in_one_line():
     line = raised_by(lambda: AutoTokenizer.from_pretrained("/nowhere/at/all"))
     assert line.startswith("place: ")
     assert line.endswith("; cure")

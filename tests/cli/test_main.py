@@ -51,7 +51,7 @@ def test_the_version(dualselect):
         (["methods", "dualselct"], "did you mean 'dualselect'"),
         (["methods", "sft", "more"], "more"),
         (["quickstart", "--seed", "one"], "invalid int value"),
-        (["train"], "there are no task data: give --task"),
+        (["train"], "there is no task data: give --task"),
         (["train", "--task", "x.jsonl"], "needs references: give --references"),
         (["train", "--task", "nowhere.jsonl", "--method", "sft"], "nowhere.jsonl: no such file"),
     ],

@@ -130,7 +130,7 @@ def test_samples_become_tokens_by_the_settings_of_the_run(repaired, adapter, tmp
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--method", "sft"), "method 'sft' does nothing after training, so it repairs no model; choose antidote"),
+        (("--method", "sft"), "method 'sft' does nothing after training, so it cannot repair; choose antidote"),
         (("--method", "antidot"), "did you mean 'antidote'"),
         ((), "method 'antidote' needs harmful: give --pools harmful=SOURCE"),
         (("--pools", "harmful"), "'harmful' is not NAME=SOURCE"),
@@ -149,7 +149,7 @@ def test_a_mistake_is_one_line_and_nothing_is_written(dualselect, adapter, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_is_overwritten_least_of_all_the_model(dualselect, adapter, harmful):
+def test_nothing_is_overwritten(dualselect, adapter, harmful):
     before = digests(adapter)
     shown = dualselect("repair", "--model", adapter, "--output_dir", adapter, "--pools", f"harmful={harmful}")
     assert shown.code == 2

@@ -44,7 +44,7 @@ def test_another_method_by_flag_ignores_the_options_of_the_one_in_the_file(confi
     assert settings.method == Random(task_token_fraction=0.5)
 
 
-def test_options_may_stand_in_a_mapping(config):
+def test_options_may_be_in_a_mapping(config):
     config.write_text(config.read_text().replace("rho: 0.3", "method_options:\n  rho: 0.4\n  refresh: steps"))
     assert parse(config).method.refresh == "steps"
     assert parse(config).method.rho == 0.4
@@ -55,7 +55,7 @@ def test_options_may_stand_in_a_mapping(config):
     [
         ("learning_rat: 1", r"run\.yaml:\d+: unknown setting 'learning_rat'; did you mean 'learning_rate'"),
         ("weight_decay: much", r"run\.yaml:\d+: .*weight_decay.*'much'"),
-        ("rho: 0.5", r"run\.yaml:\d+: 'rho' is set a second time; it is set before in .*run\.yaml:\d+"),
+        ("rho: 0.5", r"run\.yaml:\d+: 'rho' is set a second time; it is already set in .*run\.yaml:\d+"),
         ("num_train_epochs:", r"run\.yaml:\d+: 'num_train_epochs' has no value"),
         ("safe_batch_size: 3", r"'safe_batch_size': method 'dualselect' has no such option; .*choose method safegrad"),
         ("refresh: stepps", r"refresh.*'stepps'"),

@@ -61,7 +61,7 @@ def test_a_folder_that_is_not_empty_is_left_alone(dualselect, config, data):
     assert [path.name for path in (data / "run").iterdir()] == ["precious"]
 
 
-def test_a_resumed_run_comes_to_the_same_end(dualselect, config, data):
+def test_a_resumed_run_ends_with_the_same_result(dualselect, config, data):
     assert dualselect("train", "--config", config, "--output_dir", data / "whole").code == 0
     assert dualselect("train", "--config", config).code == 0
     run = data / "run"

@@ -43,7 +43,7 @@ def test_every_column_of_the_user_stays(name):
     assert indexed[name][:] == [7, 8]
 
 
-def test_a_prepared_set_is_identified_anew():
+def test_a_prepared_set_is_identified_again():
     once, _ = identify(rows("a", "b", "c"))
     again, _ = identify(once.select([2, 0]))
     assert again[INDEX_COLUMN][:] == [0, 1]

@@ -1,4 +1,4 @@
-"""Every form and kind of file gives the same samples; what can't be used is named by file, line and field."""
+"""Every form and kind of file gives the same samples; what cannot be used is named by file, line and field."""
 
 import re
 from fnmatch import fnmatch
@@ -160,7 +160,7 @@ def test_what_surrounds_a_prompt_is_part_of_it(write, case):
     assert loaded.ignored == ()
 
 
-def test_fields_that_are_not_read_are_told(write):
+def test_fields_that_are_not_read_are_reported(write):
     rows = [
         {"id": "a", "prompt": "q", "completion": "a", "category": "c", "label": True, "score": 3, "note": None},
         {"id": "b", "prompt": "q", "completion": "b", "category": "c", "weight": 1.0, "origin": "web", "tools": []},
@@ -319,7 +319,7 @@ def test_what_cannot_be_used_is_named_by_file_line_and_field(write, case):
         ("bad.csv", "prompt,completion\na,b,c\n", r"bad\.csv:2: has 3 cells where the header has 2"),
         ("bad.csv", "prompt,prompt\na,b\n", r"bad\.csv:1: two columns have the same name"),
         ("bad.csv", 'prompt,completion\n"a\nb",c\nd,\n', r"bad\.csv:4: field 'completion' is null"),
-        ("bad.parquet", "no parquet", r"bad\.parquet: not a Parquet file"),
+        ("bad.parquet", "no parquet", r"bad\.parquet: not a readable Parquet file"),
         ("bad.txt", "text", r"unknown kind of file '\.txt'; use \.jsonl, \.json, \.csv or \.parquet"),
     ],
 )
@@ -328,7 +328,7 @@ def test_other_kinds_name_the_place_too(write, name, content, message):
         load_samples(write(name, content))
 
 
-def test_a_missing_file_is_told_with_its_nearest_neighbour(write, tmp_path):
+def test_a_missing_file_is_reported_with_its_nearest_neighbour(write, tmp_path):
     write("training.jsonl", GOOD)
     with pytest.raises(DataError, match=r"no such file or folder; did you mean 'training\.jsonl'"):
         load_samples(str(tmp_path / "trainin.jsonl"))
@@ -357,7 +357,7 @@ def test_the_hub_is_asked_for_what_is_no_file(monkeypatch):
     ]
 
 
-def test_a_hub_that_cannot_be_reached_is_told_in_a_line(monkeypatch):
+def test_a_hub_that_cannot_be_reached_is_reported_in_a_line(monkeypatch):
     def load_dataset(*_, **__):
         raise ConnectionError("no route")
 

@@ -48,7 +48,7 @@ def test_a_date_with_quotes_stays_one_text(tokenizer):
     assert tokenizer.apply_chat_template(TURNS, tokenize=False) == """26 o"clockit's 2024"""
 
 
-def test_a_computed_form_cannot_be_pinned_and_is_told():
+def test_a_computed_form_cannot_be_pinned_and_is_reported():
     assert reads_clock(pinned("{% set form = '%d' %}{{ strftime_now(form) }}", DAY))
 
 

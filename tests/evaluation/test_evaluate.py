@@ -8,7 +8,7 @@ from dualselect.evaluation.run import EvaluationSettings
 from dualselect.runs import write_samples
 
 
-def test_what_an_endpoint_was_asked_and_what_that_cost_is_told(stub, make_adapter, tmp_path, capsys):
+def test_what_an_endpoint_was_asked_and_what_that_cost_is_reported(stub, make_adapter, tmp_path, capsys):
     settings = EvaluationSettings(
         suites=("builtin-safety",), judges=(f"api:org/judge@{stub.url}",), limit=3, max_new_tokens=2
     )
@@ -33,7 +33,7 @@ def test_what_an_endpoint_was_asked_and_what_that_cost_is_told(stub, make_adapte
     assert "api-judge: 0 requests (0 retries, 0 failed), " in capsys.readouterr().err
 
 
-def test_a_checkpoint_is_not_measured_on_prompts_of_its_run_and_the_unknown_is_told(make_adapter, tmp_path, capsys):
+def test_a_checkpoint_is_not_measured_on_prompts_of_its_run_and_the_unknown_is_reported(make_adapter, tmp_path, capsys):
     def trained(folder):
         make_adapter("tuned").rename(folder)
         return str(folder)

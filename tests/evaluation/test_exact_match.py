@@ -171,7 +171,7 @@ def test_a_calculation_is_its_result(text: str, number: int) -> None:
         ("7^\\circ", 7),
     ],
 )
-def test_every_form_of_a_number_is_read_wherever_it_may_stand(written: str, number: Fraction | int) -> None:
+def test_every_form_of_a_number_is_read_wherever_it_is(written: str, number: Fraction | int) -> None:
     for text in (
         f"#### {written}",
         f"#### {written}.\nDone in 3 steps",
@@ -217,7 +217,7 @@ def test_boxes_and_indices(text: str, number: int) -> None:
         ("9" * 150 + "^999", None),
     ],
 )
-def test_what_only_looks_like_another_form_is_not_taken_for_it(text: str, number: Fraction | int | None) -> None:
+def test_what_only_looks_like_another_form_is_not_read_as_it(text: str, number: Fraction | int | None) -> None:
     assert final_number(text) == number
 
 

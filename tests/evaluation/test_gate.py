@@ -84,7 +84,7 @@ def test_losses_below_the_noise_floor_pass(gate):
 
 
 @pytest.mark.parametrize("against", ["at_least: 1.5", "worse_by_at_most: 5.0"])
-def test_one_prompt_is_nothing_to_be_confident_of(gate, against):
+def test_one_prompt_gives_no_confidence(gate, against):
     """The prompt is far better than asked for, but there is no interval whose end could say so of others."""
     score = Metric("score", "higher", "score")
     results = [
@@ -115,7 +115,7 @@ def test_prompts_that_only_one_was_asked_are_no_comparison(gate):
         (rule("worse_by_at_most: 0.1"), [result([1.0])], "evaluate with --baseline"),
     ],
 )
-def test_a_gate_that_can_not_see_does_not_open(gate, text, results, reason):
+def test_what_was_not_measured_fails_the_gate(gate, text, results, reason):
     decision = decide(gate(text), results)
     assert not decision.ships
     assert reason in str(decision)

@@ -65,7 +65,7 @@ def test_a_judge_without_any_verdict_is_seen():
     assert row(results, "aligned start")[3] == ""
 
 
-def test_win_rates_are_told_with_equal_lengths_flips_and_their_average():
+def test_win_rates_are_reported_with_equal_lengths_flips_and_their_average():
     def compared(suite, wins, flips):
         metrics = {"c/win_rate": Metric("win rate (c)", "higher"), "c/flipped": Metric("flipped (c)", "lower")}
         found = result(wins, suite=f"{suite}-winrate", name="c/win_rate", kind="comparison")

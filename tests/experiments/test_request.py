@@ -10,7 +10,7 @@ def test_names_are_their_own_labels():
     assert read_methods("sft", "x") == {"sft": MethodChoice("sft")}
 
 
-def test_a_mapping_lets_a_method_stand_twice():
+def test_a_mapping_may_contain_a_method_twice():
     found = read_methods({"sft": None, "weak": {"method": "dualselect", "rho": 0.1}, "dualselect": {"rho": 1}}, "x")
     assert found == {
         "sft": MethodChoice("sft"),
@@ -31,10 +31,10 @@ def test_a_flag_names_labels_of_the_file_before_methods():
         (["sft", "sft"], "'sft' twice; to run one twice, give a mapping"),
         ([], "methods is empty"),
         (3, "methods is empty"),
-        ({"strong": {"rho": 1}}, "unknown method 'strong', and 'strong' says no `method:`"),
+        ({"strong": {"rho": 1}}, "unknown method 'strong', and 'strong' has no `method:`"),
         ({"strong": "dualselect"}, "'strong' is not a mapping"),
-        ({"a/b": {"method": "sft"}}, "'a/b' can't be a label"),
-        ({"start": {"method": "sft"}}, "'start' can't be a label"),
+        ({"a/b": {"method": "sft"}}, "'a/b' cannot be a label"),
+        ({"start": {"method": "sft"}}, "'start' cannot be a label"),
     ],
 )
 def test_bad_methods_are_named(value, message):
@@ -63,7 +63,7 @@ def test_one_seed_needs_no_list():
 
 def test_the_baseline_is_one_of_the_methods():
     assert read_baseline("sft", ["sft", "random"], "x") == "sft"
-    with pytest.raises(ConfigError, match="x: the baseline 'stf' is none of the methods; did you mean 'sft'"):
+    with pytest.raises(ConfigError, match="x: the baseline 'stf' is not one of the methods; did you mean 'sft'"):
         read_baseline("stf", ["sft", "random"], "x")
     with pytest.raises(ConfigError, match="'rando'; did you mean 'random'"):
         select_methods(["rando"], {}, "--methods")

@@ -51,7 +51,7 @@ def test_a_column_says_which_samples_were_planted_and_the_id_where_it_says_nothi
     assert poison_kept(cell) == {"a": 1.0, "poison-d": 0.0}
 
 
-def test_plain_training_takes_all_poison_in_and_seconds_stand_for_runs(tmp_path):
+def test_plain_training_keeps_all_poison_and_seconds_are_per_run(tmp_path):
     grid = list(cells(tmp_path, "sft:0", "dualselect:0", "sft:1", "dualselect:1"))
     log(grid[1][0], [[("poison-1", True), ("poison-2", False), ("poison-3", False)]])
     log(grid[3][0], [[("poison-2", True), ("poison-1", False)]])

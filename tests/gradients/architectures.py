@@ -178,8 +178,8 @@ ARCHITECTURES = [
 
 _HEAD = """# Architectures
 
-Per-sample losses and gradients of transformers' causal language models, tiny and random, against single backward
-passes. *exact*: equal up to rounding. *refused*: before the first update an error names what stands in the way, here in
+Per-sample losses and gradients of transformers' causal language models, tiny and random, against separate backward
+passes. *exact*: equal up to rounding. *refused*: before the first update an error names the cause, here in
 brackets; training another part of the model may still be exact. Every architecture, listed or not, is checked in the
 first step of a run: two samples against the model's own loss and backward pass. Training stops if they differ.
 

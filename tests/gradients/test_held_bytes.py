@@ -41,7 +41,7 @@ def bf16_model(with_lora, targets):
 
 
 @pytest.mark.parametrize("targets", [["q_proj", "v_proj"], "all-linear"], ids=["q and v", "all linear"])
-def test_a_captured_forward_holds_no_more_than_trl_s(with_lora, make_batch, targets):
+def test_a_captured_forward_keeps_no_more_than_trl_s(with_lora, make_batch, targets):
     model, batch = bf16_model(with_lora, targets), make_batch(4, 64)
 
     def plain():
@@ -55,7 +55,7 @@ def test_a_captured_forward_holds_no_more_than_trl_s(with_lora, make_batch, targ
     assert held_after(captured, model) <= held_after(plain, model)
 
 
-def test_an_idle_watch_holds_nothing(with_lora, make_batch):
+def test_an_idle_watch_keeps_nothing(with_lora, make_batch):
     model, batch = bf16_model(with_lora, "all-linear"), make_batch(4, 64)
 
     def forward():

@@ -93,7 +93,7 @@ def test_nll_and_its_gradient_equal_those_of_the_full_logits(model, batch):
 
 
 @pytest.mark.usefixtures("_chunk")
-def test_losses_of_single_tokens_stand_sample_by_sample(model, batch):
+def test_losses_of_single_tokens_are_in_the_order_of_samples(model, batch):
     found = per_token_nll(model, batch)
     expected = torch.cat([-logp.gather(1, labels[:, None]).squeeze(1) for logp, labels in rows_of(model, batch)])
     torch.testing.assert_close(found, expected)

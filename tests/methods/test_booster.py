@@ -109,7 +109,7 @@ def test_the_weights_stay_bit_for_bit_and_both_gradients_are_of_one_batch():
     assert int((first > 0).sum()) == 10
 
 
-def test_every_step_draws_anew():
+def test_every_step_draws_again():
     run = Run([0.1, 0.2, 0.3], quadratic)
     method = Booster(harmful_batch_size=3)
     for run.step in range(6):

@@ -64,7 +64,7 @@ def test_safegrad_removes_the_conflict_with_a_drawn_batch_and_adds_it(run, pool,
     torch.testing.assert_close(method.correct(agreeing, run).vector, 2.5 * g_ref)
 
 
-def test_safegrad_draws_anew_at_every_step_the_same_on_every_process(run, direction_of):
+def test_safegrad_draws_again_at_every_step_the_same_on_every_process(run, direction_of):
     method, zero = SafeGrad(safe_batch_size=2), direction_of(0.0, 0.0, 0.0)
     drawn = []
     for run.step in range(6):

@@ -305,7 +305,7 @@ def test_per_module_is_the_mean_of_the_modules_cosines(run, pool, refreshed):
     torch.testing.assert_close(run.refreshes[0]["cosine"], (first + second) / 2)
 
 
-def test_random_references_are_as_many_drawn_anew_at_every_refresh(run, pool, refreshed):
+def test_random_references_are_as_many_drawn_again_at_every_refresh(run, pool, refreshed):
     options = {"reference_choice": "random", "reference_top_k": 4, "refresh": "steps", "refresh_every": 1}
     method = refreshed(DualSelect(task_warmup_steps=1, **options), run)
     for run.step in range(2, 8):

@@ -44,7 +44,7 @@ def test_what_is_in_the_cache_is_not_asked_for(tmp_path):
     assert third.conversations == []
 
 
-def test_another_target_or_setting_is_asked_anew(tmp_path):
+def test_another_target_or_setting_is_asked_again(tmp_path):
     cache = AnswerCache(tmp_path)
     answer_all(IDENTITY, PROMPTS, SETTINGS, cache, Asked())
     for identity, settings in [({"hash": "x"}, SETTINGS), (IDENTITY, GenerationSettings(max_new_tokens=3))]:
@@ -53,7 +53,7 @@ def test_another_target_or_setting_is_asked_anew(tmp_path):
         assert len(asked.conversations) == len(PROMPTS)
 
 
-def test_a_run_that_broke_off_goes_on_where_it_was(tmp_path):
+def test_a_run_that_broke_off_continues_where_it_was(tmp_path):
     cache, broken, again = AnswerCache(tmp_path), Asked(fails_after=4), Asked()
     with pytest.raises(KeyboardInterrupt):
         answer_all(IDENTITY, PROMPTS, SETTINGS, cache, broken)
@@ -140,7 +140,7 @@ def test_targets_are_asked_for_what_is_rendered_and_answers_are_kept_by_it(tmp_p
         (Answer(None, reason="broken"), True, False),
     ],
 )
-def test_what_may_come_out_otherwise_next_time_is_not_kept(tmp_path, answer, keep_empty, is_kept):
+def test_answers_that_may_differ_next_time_are_not_kept(tmp_path, answer, keep_empty, is_kept):
     cache, calls = AnswerCache(tmp_path), []
 
     def ask(conversations, on_batch):

@@ -55,7 +55,7 @@ def test_how_an_answer_ended_is_kept_beside_it(tmp_path):
     assert AnswerCache(tmp_path).find(keys("a", "b", "c")) == dict(zip(keys("a", "b", "c"), given, strict=True))
 
 
-def test_files_of_earlier_versions_are_read_and_merged_without_a_word(tmp_path, caplog):
+def test_files_of_earlier_versions_are_read_and_merged_without_a_warning(tmp_path, caplog):
     cache = AnswerCache(tmp_path)
     cache.add(IDENTITY, prompts("a"), answers("A"), SAMPLED)
     old = pq.read_table(cache.parts()[0]).drop_columns(["finish", "opened"])

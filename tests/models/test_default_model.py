@@ -69,7 +69,7 @@ def test_a_cached_model_is_not_fetched_again(tmp_path, monkeypatch):
     assert resolve_model(DEFAULT_MODEL) == str(folder)
 
 
-def test_the_default_model_is_plain_and_speaks():
+def test_the_default_model_is_plain_and_generates():
     folder = resolve_model(DEFAULT_MODEL)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)

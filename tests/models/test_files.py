@@ -40,7 +40,7 @@ def test_a_model_of_the_hub_is_known_by_its_commit(tiny_model_dir, tmp_path, mon
     assert len({newest.hash, older.hash, locate("lab/other").hash}) == 3
 
 
-def test_a_model_that_neither_folder_nor_hub_holds_is_named():
+def test_a_model_found_neither_locally_nor_on_the_hub_is_named():
     with pytest.raises(ConfigError, match="lab/none: not a local folder, and not found on the hub"):
         locate("lab/none")
 
@@ -82,7 +82,7 @@ def test_an_adapter_without_a_base_is_named(make_adapter, content):
         locate(str(folder)).adapter_config()
 
 
-def test_where_the_base_lies_is_not_part_of_the_hash(make_adapter):
+def test_the_place_of_the_base_is_not_part_of_the_hash(make_adapter):
     folder = make_adapter("adapter")
     before, path = locate(str(folder)).hash, Path(folder, "adapter_config.json")
     config = json.loads(path.read_text())

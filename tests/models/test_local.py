@@ -196,7 +196,7 @@ def test_an_adapter_of_another_architecture_is_refused_and_leaves_no_trace(tiny_
     assert torch.equal(logits_of(plain.model), logits_of(alone(tiny_model_dir)))
 
 
-def test_cleared_models_are_loaded_anew(tiny_model_dir):
+def test_cleared_models_are_loaded_again(tiny_model_dir):
     models = LocalModels()
     first = models.open(str(tiny_model_dir)).model.get_input_embeddings()
     assert models.open(str(tiny_model_dir)).model.get_input_embeddings() is first
@@ -227,7 +227,7 @@ def test_a_template_that_writes_the_date_writes_that_of_the_start(tiny_model_dir
             assert len(cache.parts()) == run
 
 
-def test_thinking_is_told_to_the_template_and_makes_another_prompt(tiny_model_dir, settings, monkeypatch):
+def test_thinking_is_passed_to_the_template_and_makes_another_prompt(tiny_model_dir, settings, monkeypatch):
     target = LocalModels().open(str(tiny_model_dir))
     target.tokenizer.chat_template = (
         "{{ messages[0]['content'] }}{% if enable_thinking is defined and not enable_thinking %} no thought{% endif %}"

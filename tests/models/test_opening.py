@@ -17,7 +17,7 @@ pytest.importorskip("openai")
         ("api:m", "m", None),
     ],
 )
-def test_endpoints_are_told_by_model_and_address(monkeypatch, spec, model, base_url):
+def test_endpoints_are_identified_by_model_and_address(monkeypatch, spec, model, base_url):
     monkeypatch.setenv("OPENAI_API_KEY", "key")
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     target = open_target(spec)

@@ -76,7 +76,7 @@ def test_a_server_that_stays_broken_is_named(server):
     assert len(server.requests) == 3
 
 
-def test_a_request_that_is_refused_has_no_answer_and_is_asked_anew(server, tmp_path):
+def test_a_request_that_is_refused_has_no_answer_and_is_asked_again(server, tmp_path):
     server.refused = {"prompt 5"}
     target = EndpointTarget("tiny", server.url, cache=AnswerCache(tmp_path))
     answers = target.generate(PROMPTS, SETTINGS)
@@ -129,7 +129,7 @@ def test_a_reply_that_a_filter_has_cut_off_is_no_answer(server):
     assert (answer.text, answer.missing) == (None, "held back by the content filter")
 
 
-def test_answers_tell_how_they_ended(server, tmp_path):
+def test_answers_say_how_they_ended(server, tmp_path):
     def respond(number, body):
         status, headers, content = server.completion("<think>so" if "0" in body["messages"][-1]["content"] else "b")
         content["choices"][0]["finish_reason"] = "length" if "0" in body["messages"][-1]["content"] else "stop"
@@ -171,7 +171,7 @@ def test_half_an_emoji_becomes_a_character_that_can_be_written(server, tmp_path)
     assert [request["messages"][0]["content"] for request in server.requests] == ["half \ufffd"]
 
 
-def test_thinking_is_told_to_the_servers_template(server):
+def test_thinking_is_passed_to_the_servers_template(server):
     target = EndpointTarget("tiny", server.url)
     for thinking in (None, False):
         target.generate(PROMPTS[:1], replace(SETTINGS, thinking=thinking))
@@ -228,7 +228,7 @@ def test_a_server_that_is_not_there_is_named():
         target.generate(PROMPTS[:1], SETTINGS)
 
 
-def test_model_and_address_tell_targets_apart(server):
+def test_model_and_address_identify_targets(server):
     targets = [EndpointTarget("a", server.url), EndpointTarget("b", server.url), EndpointTarget("a", "http://other/v1")]
     assert len({target.identity["hash"] for target in targets}) == 3
 

@@ -122,7 +122,7 @@ def test_a_template_without_a_switch_is_noted_where_one_is_asked_for(tokenizer, 
     check_thinking("m", tokenizer, thinking)
     noted = not has_switch and thinking is not None
     assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
-        "m: its chat template has no switch for thinking, so that `thinking` changes nothing"
+        "m: its chat template has no switch for thinking, so `thinking` changes nothing"
     ] * noted
 
 
@@ -166,7 +166,7 @@ def test_an_answer_says_why_there_is_nothing_to_judge(answer, missing):
 
 
 @given(before=plain, thought=plain, after=plain, pair=st.sampled_from(MARKERS))
-def test_what_stands_before_a_thought_belongs_to_the_answer(before, thought, after, pair):
+def test_text_before_a_thought_belongs_to_the_answer(before, thought, after, pair):
     found = split_thought(f"{before}{pair[0]}{thought}{pair[1]}{after}")
     assert found == ((before + after).strip(), thought.strip(), False)
 

@@ -23,7 +23,7 @@ def answers(dataset):
     return [row["completion"][0]["content"] for row in dataset]
 
 
-def test_no_prompt_stands_in_two_sets():
+def test_no_prompt_is_in_two_sets():
     sets = {
         "alignment": samples.alignment_samples(),
         "pool": samples.reference_pool(),

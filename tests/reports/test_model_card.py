@@ -38,7 +38,7 @@ def test_every_value_stands_with_interval_n_and_seeds(run_folder, tmp_path):
 
 def test_the_card_names_data_method_settings_and_limits(run_folder, tmp_path):
     _, body = parts(write_model_card(run_folder, tmp_path / "card.md"))
-    for text in ("## Method", "- rho: 0.3", "## Training data", "160 rows", "## Limits", "not of other seeds"):
+    for text in ("## Method", "- rho: 0.3", "## Training data", "160 rows", "## Limits", "not other seeds"):
         assert text in body
 
 
@@ -46,7 +46,7 @@ def test_the_readme_of_the_folder_is_replaced(make_run, tmp_path):
     make_run(tmp_path)
     (tmp_path / "README.md").write_text("old")
     assert write_model_card(tmp_path) == tmp_path / "README.md"
-    assert "None were taken" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "Nothing has been measured" in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_path_of_this_machine_is_no_base_model(make_run, tmp_path):
@@ -58,7 +58,7 @@ def test_a_path_of_this_machine_is_no_base_model(make_run, tmp_path):
     assert "Fine-tuned from my-model with" in body
 
 
-def test_names_from_data_can_not_become_markup(make_run, tmp_path):
+def test_names_from_data_cannot_become_markup(make_run, tmp_path):
     make_run(tmp_path)
     hostile = "a | b\n---\n# <script>alert(1)</script> [x](javascript:alert(1))"
     metrics = {"m": Metric(hostile, "higher")}

@@ -85,7 +85,7 @@ def test_means_and_differences_on_the_page_are_those_of_the_records(grid, page):
     assert not table_row(page, PROBE, title, "sft")[3]
 
 
-def test_answers_stand_under_the_model_that_gave_them(grid, page):
+def test_answers_are_in_the_column_of_their_model(grid, page):
     data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
     assert [model["name"] for model in data["models"]] == ["start", "sft", "dualselect"]
     files = [grid / "start" / "evaluation" / f"{SAFETY}.start.json"]

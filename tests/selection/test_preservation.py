@@ -91,7 +91,7 @@ def test_two_scorings_are_equal_and_use_no_random_numbers(base, examples, truth,
     assert all(module.training for module in base.modules())
 
 
-def test_checkpointing_goes_on_while_scoring_and_layers_are_left_as_they_were(base, examples, pool_of):
+def test_checkpointing_continues_while_scoring_and_layers_are_left_as_they_were(base, examples, pool_of):
     pool = pool_of(base, examples(1))
     held = {}
     for checkpointing in (False, True):

@@ -234,7 +234,7 @@ def test_help_of_a_class_lists_every_option_with_its_default(owner):
             assert shown[0].endswith(f"default: {default_of(item)})"), item.name
 
 
-def test_options_stand_before_what_is_raised():
+def test_options_come_before_what_is_raised():
     about, args, raised = Everything.__doc__.split("\n\n")
     assert about == "All kinds of fields."
     assert args.startswith("Args:\n    must: Has to be given. (str, default: none: must be given)\n    text: ")

@@ -114,7 +114,7 @@ def test_few_prompts_have_the_interval_of_the_t_test(n):
 
 
 @pytest.mark.parametrize("n", range(1, FEW_PROMPTS + 1))
-def test_equal_models_are_told_apart_as_often_as_promised_however_few_the_prompts(n):
+def test_equal_models_differ_as_rarely_as_promised_for_any_number_of_prompts(n):
     rng, draws = np.random.default_rng(n), 2000
     pairs = rng.normal(5, 1, (draws, 2, n))
     shown = sum(not paired_bootstrap(first, second).holds_zero for first, second in pairs)
@@ -122,7 +122,7 @@ def test_equal_models_are_told_apart_as_often_as_promised_however_few_the_prompt
     assert shown == 0 if n == 1 else low < 0.05 < high
 
 
-def test_equal_models_are_not_told_apart_more_often_by_several_seeds():
+def test_equal_models_do_not_differ_more_often_with_several_seeds():
     rng, draws = np.random.default_rng(0), 1000
     for seeds, prompts in ((2, 3), (3, 5), (3, 8)):
         shown = sum(
@@ -164,7 +164,7 @@ def test_equal_seeds_give_equal_intervals(skewed):
     assert bootstrap_mean(skewed, seed=7) != bootstrap_mean(skewed, seed=8)
 
 
-def test_what_can_not_be_compared_is_refused():
+def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ValueError, match="not measured on the same prompts"):
         paired_bootstrap([1.0, 2.0], [1.0, 2.0, 3.0])
     with pytest.raises(ValueError, match="no value"):

@@ -19,7 +19,7 @@ def test_bounds_solve_the_score_equation(total: int, share: float) -> None:
 
 
 @given(total=st.integers(1, 400), share=st.floats(0, 1))
-def test_interval_holds_the_rate_and_mirrors(total: int, share: float) -> None:
+def test_interval_contains_the_rate_and_mirrors(total: int, share: float) -> None:
     successes = round(share * total)
     low, high = wilson_interval(successes, total)
     assert 0 <= low <= successes / total <= high <= 1

@@ -49,6 +49,6 @@ def test_seeds_are_resampled_for_all_suites_together() -> None:
 
 
 @pytest.mark.parametrize("tables", [[], [suite(np.nan)], [np.ones((1, 3)), np.ones((2, 3))]])
-def test_what_can_not_be_averaged_is_refused(tables) -> None:
+def test_what_cannot_be_averaged_is_refused(tables) -> None:
     with pytest.raises(ValueError, match="under the same seeds"):
         mean_of_suites(tables)

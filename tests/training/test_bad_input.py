@@ -154,7 +154,7 @@ def test_references_that_are_not_finite_are_never_chosen(
     assert [row["id"] for row in rows if not row["kept"]] == ["s3"]
 
 
-def test_a_refresh_without_a_gradient_says_so_and_goes_on(make_trainer, caplog, monkeypatch):
+def test_a_refresh_without_a_gradient_says_so_and_continues(make_trainer, caplog, monkeypatch):
     said = []
     trainer = make_trainer(DualSelect(task_warmup_steps=0, preservation_loss="kl"), max_steps=3)
     monkeypatch.setattr(trainer.run, "say", said.append)

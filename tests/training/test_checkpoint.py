@@ -178,7 +178,7 @@ def test_the_last_whole_checkpoint_is_found_by_its_number(make_checkpoint, tmp_p
     assert last_whole_checkpoint(tmp_path).name == "checkpoint-10"
 
 
-def test_the_checkpoint_before_a_broken_one_is_taken_and_told(make_checkpoint, tmp_path, monkeypatch):
+def test_the_checkpoint_before_a_broken_one_is_taken_and_reported(make_checkpoint, tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr("dualselect.training.checkpoint._logger.warning", told.append)
     make_checkpoint(2)
@@ -190,7 +190,7 @@ def test_the_checkpoint_before_a_broken_one_is_taken_and_told(make_checkpoint, t
     assert "checkpoint-2" in told[0]
 
 
-def test_a_run_whose_checkpoints_are_all_broken_does_not_start_anew(make_checkpoint, tmp_path):
+def test_a_run_whose_checkpoints_are_all_broken_does_not_start_again(make_checkpoint, tmp_path):
     truncate(make_checkpoint(2) / "optimizer.pt")
     (make_checkpoint(3) / "trainer_state.json").unlink()
     with pytest.raises(ResumeError, match=r"checkpoint-3.*trainer_state\.json"):

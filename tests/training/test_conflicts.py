@@ -75,7 +75,7 @@ def test_a_run_without_chosen_references_has_no_conflicts(make_trainer, method):
     assert SelectionLog.read_conflicts(trainer.run_folder).num_rows == 0
 
 
-def test_going_on_from_a_checkpoint_forgets_conflicts_of_later_weights(trained):
+def test_continuing_from_a_checkpoint_forgets_conflicts_of_later_weights(trained):
     record_conflicts(trained)
     trained.record.log_file.truncate(trained.state.global_step + 1)
     assert SelectionLog.read_conflicts(trained.run_folder).num_rows > 0

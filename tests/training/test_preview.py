@@ -42,7 +42,7 @@ def test_samples_whose_answers_do_not_end_are_counted_without_those_that_are_cut
     assert (found.endless, found.cut) == (2, 1)
 
 
-def test_what_ends_an_answer_is_told_by_the_caller(settings, tokenizer):
+def test_the_caller_says_what_ends_an_answer(settings, tokenizer):
     newline = tokenizer("\n")["input_ids"][-1]
     tokenizer.chat_template = tokenizer.chat_template.replace("<end>", "")
     assert inspect(chats("the fox"), settings(), tokenizer, [newline]).endless == 0

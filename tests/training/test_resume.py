@@ -126,7 +126,7 @@ def test_a_checkpoint_without_the_method_s_state_is_refused(make_trainer, tmp_pa
         make_trainer(**settings).train(resume_from_checkpoint=True)
 
 
-def test_a_checkpoint_holds_no_pickle_of_ours(make_trainer, tmp_path):
+def test_a_checkpoint_contains_no_pickle_of_ours(make_trainer, tmp_path):
     make_trainer(
         **CHECKPOINTS | {"max_steps": 2, "output_dir": tmp_path / "run"}, method=DualSelect(task_warmup_steps=1)
     ).train()

@@ -26,7 +26,7 @@ def run(make_trainer, samples):
     return trainer
 
 
-def test_the_log_holds_every_candidate_kept_or_not(run):
+def test_the_log_contains_every_candidate_kept_or_not(run):
     tasks, references = (table.to_pylist() for table in SelectionLog.read(run.run_folder))
     assert len(tasks) == 8 * 8
     assert [row["id"] for row in tasks if row["step"] < 5].count("task0") == 1  # an epoch shows each sample once
@@ -39,7 +39,7 @@ def test_the_log_holds_every_candidate_kept_or_not(run):
     assert 0.6 <= shares[0] / shares[1] < 0.75
 
 
-def test_metrics_hold_evaluation_at_step_0_by_name_and_the_method_s(run):
+def test_metrics_contain_evaluation_at_step_0_by_name_and_the_method_s(run):
     events = read_metrics(run.run_folder / "metrics.jsonl")
     assert [next(iter(set(e) & {"eval_task_loss", "eval_probe_loss"})) for e in events[:2]] == [
         "eval_task_loss",
@@ -52,7 +52,7 @@ def test_metrics_hold_evaluation_at_step_0_by_name_and_the_method_s(run):
     assert [event["step"] for event in steps if "dualselect/refreshes" in event] == [3, 6]
 
 
-def test_config_holds_every_setting_but_no_secret(run):
+def test_config_contains_every_setting_but_no_secret(run):
     text = (run.run_folder / "config.yaml").read_text()
     config = yaml.safe_load(text)
     assert "hf_secret" not in text

@@ -7,7 +7,7 @@ from dualselect.settings.parser import CommandParser, settings_from
 HELP = "make the quickstart's aligned starting adapter"
 ABOUT = """Train a small LoRA that teaches a chat model to decline unsafe requests.
 
-The data is the project's own: safe answers to unsafe requests, helpful answers to benign look-alikes, and some
+The data was written for the project: safe answers to unsafe requests, helpful answers to benign look-alikes, and some
 arithmetic. The result is a folder of safetensors with the recipe that made it. The quickstart starts from such an
 adapter; the one that ships with the package was made by this command with its defaults."""
 

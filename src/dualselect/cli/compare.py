@@ -12,11 +12,11 @@ ABOUT = """Compare methods: train and evaluate every method under every seed, an
   dualselect compare --config examples/compare.yaml
   dualselect compare --config examples/compare.yaml --methods sft dualselect --seeds 0 1 2 --learning_rate 1e-3
 
-The YAML file takes what `dualselect train` takes, and besides:
+The YAML file takes what `dualselect train` takes, and in addition:
 
   methods:    names, or a mapping label: {method: NAME, option: value} for one method with several options
   seeds:      seeds of training
-  baseline:   the label that the others are compared with (sft if it is there)
+  baseline:   the label that the others are compared with (sft if it is one of them)
   evaluate:   what is measured: suites, judges, data, limit, seed, max_new_tokens, batch_size
 
 Flags win over the file. Each cell is in OUTPUT_DIR/cells/LABEL-seedN, a run folder like any other; the model that all
@@ -29,7 +29,7 @@ _EPILOG = "Every setting of `dualselect train` is a flag here too; `dualselect t
 
 
 def run(argv: Sequence[str]) -> int:
-    """Do what the arguments ask for; returns the exit code, 1 if a cell is not done."""
+    """Do what the arguments say; returns the exit code, 1 if a cell is not done."""
     given, flags = _command_flags(argv)
 
     from dualselect.experiments import compare

@@ -1,4 +1,4 @@
-"""`dualselect evaluate`: measure a model's safety and utility, alone or against others, and maybe gate it."""
+"""`dualselect evaluate`: measure a model's safety and utility, alone or against others, and gate it on request."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ SHIP, DO_NOT_SHIP = 0, 3
 
 
 def run(argv: Sequence[str]) -> int:
-    """Evaluate as the arguments say; returns the exit code, 3 if a gate stays shut."""
+    """Evaluate as the arguments say; returns the exit code, 3 if a gate does not pass."""
     from dualselect.evaluation.evaluate import Models, evaluate
     from dualselect.evaluation.judges.settings import JudgeSettings
     from dualselect.evaluation.run import EvaluationSettings
@@ -41,7 +41,7 @@ def run(argv: Sequence[str]) -> int:
     from dualselect.models import resolve_model
     from dualselect.reports import write_report
 
-    gate = read_gate(Path(given.gate)) if given.gate else None  # before anything that takes long
+    gate = read_gate(Path(given.gate)) if given.gate else None  # before any long work
     output = _output_dir(given.output_dir, given.model)
     results = evaluate(
         settings_from(Models, given),
@@ -75,7 +75,7 @@ def _add_own_flags(parser: CommandParser) -> None:
     more.add_argument(
         "--lm_eval", default="", help="tasks of lm-evaluation-harness, by comma (needs the extra lm-eval)"
     )
-    out = parser.add_argument_group("what becomes of it")
+    out = parser.add_argument_group("output")
     out.add_argument("--output_dir", help="run folder for the results (default: the model's, if it is one)")
     out.add_argument("--gate", help=f"YAML of rules; prints SHIP (exit {SHIP}) or DON'T SHIP (exit {DO_NOT_SHIP})")
     out.add_argument("--no_cache", action="store_true", help="neither read nor write cached answers")

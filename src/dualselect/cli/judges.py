@@ -1,11 +1,11 @@
-"""`dualselect judges`: what may label answers, and how it is asked for."""
+"""`dualselect judges`: what can label answers, and how to ask for it."""
 
 from collections.abc import Sequence
 
 from dualselect.settings.parser import CommandParser
 
 HELP = "list the judges that label answers"
-ABOUT = """List the judges: how each is asked for, what it may say of an answer, and what it is.
+ABOUT = """List the judges: how to ask for each, what it can say about an answer, and what it is.
 
   dualselect evaluate --model runs/x --judge refusal,guard
   dualselect evaluate --model runs/x --judge api:MODEL@http://127.0.0.1:8000/v1

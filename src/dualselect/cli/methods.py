@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from dualselect.methods import Method
 
 HELP = "list the methods and their options"
-ABOUT = """List the methods that `dualselect train --method NAME` knows: when each acts, which data it needs besides
+ABOUT = """List the methods that `dualselect train --method NAME` knows: when each acts, which data it needs beside
 the task, what it costs, how faithful it is to its source, and its options with their defaults.
 
 Methods that act after training also work on a finished run: `dualselect repair --method NAME --model RUN`. Methods of
@@ -20,7 +20,7 @@ other packages, registered under the entry-point group `dualselect.methods`, are
 def run(argv: Sequence[str]) -> int:
     """Print the methods; returns the exit code."""
     parser = CommandParser("methods", ABOUT)
-    parser.add_argument("name", nargs="?", help="show this method alone")
+    parser.add_argument("name", nargs="?", help="show only this method")
     name = parser.parse(argv).name
 
     from rich.console import Console
@@ -67,5 +67,5 @@ def _show(console: Any, name: str, method: "type[Method]") -> None:
 
 
 def first_line(method: type) -> str:
-    """Return the first line of a method's docstring, or nothing."""
+    """Return the first line of a method's docstring, empty without one."""
     return (method.__doc__ or "").strip().partition("\n")[0]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dualselect.settings.parser import CommandParser, settings_from
 
 HELP = "see erosion under plain SFT and preservation under DualSelect, in minutes"
-ABOUT = """Show on a small real model what fine-tuning does to safe behaviour, and what DualSelect saves of it.
+ABOUT = """Show on a small real model what fine-tuning does to safe behaviour, and how much of it DualSelect preserves.
 
 SmolLM2-135M-Instruct, aligned to decline unsafe requests, is fine-tuned on arithmetic word problems of which a share
 is poison: unsafe requests with answers that comply. Once by plain supervised fine-tuning, once by DualSelect, from the

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dualselect.settings.parser import CommandParser, settings_from, share_of
 
 HELP = "edit a finished model by a method"
-ABOUT = """Repair a model that was fine-tuned before, without training it again.
+ABOUT = """Repair a model that is already fine-tuned, without training it again.
 
   dualselect repair --method antidote --model runs/sft --pools harmful=data/harmful.jsonl --output_dir runs/repaired
   dualselect repair --method antidote --model runs/sft --pools harmful=data/harmful.jsonl --output_dir runs/repaired \\

@@ -11,7 +11,7 @@ how training went, what was selected, whether the judges agree, and all answers 
 
   dualselect report runs/mine
   dualselect report runs/comparison --output comparison.html
-  dualselect report runs/mine --without-texts       # to pass on where the data may not be
+  dualselect report runs/mine --without-texts       # to share where the data may not be
   dualselect report runs/mine --model-card          # README.md for the hub
 
 What a folder does not contain is left out, and the page says so. Requests and answers that may harm are folded."""
@@ -27,7 +27,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--without-texts",
         action="store_true",
-        help="leave out prompts, answers and what judges quote of them: ids, categories and verdicts stay",
+        help="leave out prompts, answers and what judges quote from them: ids, categories and verdicts stay",
     )
     parser.add_argument("--model-card", action="store_true", help="write a model card in Markdown instead of the page")
     given = parser.parse(argv)

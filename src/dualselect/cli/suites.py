@@ -12,7 +12,7 @@ A suite is read from the hub, or from a file of yours (JSONL, JSON, CSV or Parqu
   dualselect evaluate --model runs/x --suite xstest,gsm8k --limit 200
   dualselect evaluate --model runs/x --suite advbench --data advbench=prompts.jsonl
 
-Those built in need no network. Some of the others may be used for research only: mind the licence."""
+The built-in ones need no network. Some of the others may be used for research only: check the licence."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -35,5 +35,5 @@ def run(argv: Sequence[str]) -> int:
     console = Console()
     console.print(table)
     for group, names in GROUPS.items():
-        console.print(f"{group} stands for {', '.join(names)}", highlight=False)
+        console.print(f"{group} means {', '.join(names)}", highlight=False)
     return 0

@@ -1,4 +1,4 @@
-"""Data: loading any source into prompts and completions, what samples are known by, and keeping sets apart."""
+"""Data: loading any source into prompts and completions, ids of samples, and keeping sets apart."""
 
 from dualselect.data.disjoint import (
     POLICIES,

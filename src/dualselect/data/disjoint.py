@@ -1,4 +1,4 @@
-"""Keeping the sets of a run apart: no prompt that is trained on is in a pool too, none of both is evaluated on."""
+"""Keeping the sets of a run apart: no task prompt is also in a pool, and no prompt of either is evaluated on."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ _EVALUATION = "evaluation"
 
 
 def evaluation_role(name: str) -> str:
-    """Return what an evaluation set is called beside task and pools; an only one is called `evaluation` too."""
+    """Return the role of the evaluation set of that name; where there is only one, its name is `evaluation` too."""
     return f"{_EVALUATION} {name}"
 
 
@@ -28,7 +28,7 @@ def is_evaluation(role: str) -> bool:
 def run_overlaps(sets: Mapping[str, Dataset]) -> list[Overlap]:
     """Return the prompts that sets of a run share and should not.
 
-    The task shares none with a pool, and evaluation sets share none with both. Pools may share prompts with each other,
+    The task must share none with a pool, and evaluation sets none with either. Pools may share prompts with each other,
     as harmful and safe answers to the same questions do, and so may evaluation sets.
 
     Args:
@@ -52,7 +52,7 @@ def _are_kept_apart(first: str, second: str) -> bool:
 def refused_overlaps(overlaps: list[Overlap], policy: str) -> list[Overlap]:
     """Return the overlaps that stop a run under a policy.
 
-    'ignore' concerns the task and the pools alone: what is trained on is never evaluated on.
+    'ignore' applies only to the task and the pools: what is trained on is never evaluated on.
     """
     refused = {
         "error": overlaps,
@@ -65,7 +65,7 @@ def refused_overlaps(overlaps: list[Overlap], policy: str) -> list[Overlap]:
 def keep_apart(sets: Mapping[str, Dataset], policy: str) -> dict[str, Dataset]:
     """Return the sets of a run, sharing no prompts but those that the policy lets pass.
 
-    A warning tells which sets cannot be compared, such as tokenised ones with conversations.
+    A warning names sets that cannot be compared, such as tokenised ones with conversations.
 
     Args:
         sets: Sets by name, as `run_overlaps` takes them.
@@ -97,7 +97,7 @@ def _refuse(overlaps: list[Overlap]) -> None:
 
 
 def _without(dataset: Dataset, name: str, overlaps: list[Overlap]) -> Dataset:
-    """Return a set without the prompts of the sets that go before it: task, pools, evaluation."""
+    """Return a set without the prompts of the sets before it: task, pools, evaluation."""
     kept = drop_overlaps(dataset, name, [overlap for overlap in overlaps if overlap.sets[1] == name])
     if kept is dataset:
         return dataset

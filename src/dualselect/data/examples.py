@@ -1,7 +1,7 @@
 """Data sets that come with the package: safe references, and arithmetic word problems from a seeded generator.
 
-All texts were written for this project. They are for trying things out; what a model is to be kept safe for is better
-shown by references of one's own.
+All texts were written for this project. They are for trying things out; references of your own show better
+what a model should be kept safe for.
 """
 
 import json
@@ -34,7 +34,7 @@ def safe_references() -> Dataset:
 
 
 def arithmetic_task(n: int, seed: int = 0) -> Dataset:
-    """Return arithmetic word problems with worked answers, each a line an equation and last `#### N`.
+    """Return arithmetic word problems with worked answers, one equation per line and last `#### N`.
 
     Args:
         n: Number of problems; no two are equal.
@@ -72,7 +72,7 @@ class Problem:
 
     Attributes:
         question: The problem.
-        answer: One equation a line, and last `#### N`, so that exact match can be read off without doubt.
+        answer: One equation per line, and last `#### N`, so that exact match is unambiguous.
         number: The number N.
     """
 
@@ -82,7 +82,7 @@ class Problem:
 
 
 def problem(rng: random.Random) -> Problem:
-    """Draw one two-step problem; all numbers on the way are positive whole numbers below 200."""
+    """Draw one two-step problem; all intermediate numbers are positive whole numbers below 200."""
     kind = rng.choice((_gain_then_lose, _groups_then_more, _groups_then_fewer, _share_equally, _two_people))
     question, steps, number = kind(rng)
     return Problem(question, "\n".join([*steps, f"#### {number}"]), number)

@@ -1,4 +1,4 @@
-"""The forms that a record may have, and what each makes of it: a prompt and a completion, both as messages."""
+"""The forms that a record may have, and how each is read: as a prompt and a completion, both as messages."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ from dualselect.errors import DataError
 Fields = Mapping[str, Any]
 Content = tuple[Messages, Messages | None]
 
-# What samples are known by; loading reads them.
+# What identifies samples; loading reads them.
 _DESCRIPTIVE = ("id", "category", "planted")
 # What surrounds the prompt in any form.
 _SYSTEM = ("system", "system_prompt")
 _SURROUNDING = (*_SYSTEM, "history", "context")
 # Fields without which a record means something else.
 _UNREAD = ("tools", "functions", "image", "images", "video", "videos", "audio", "audios")
-# Fields that say that an answer is an undesired one, as in unpaired preference data.
+# Fields that can mark an answer as undesired, as in unpaired preference data.
 _VERDICTS = ("label", "kto_tag")
 
 
@@ -39,11 +39,11 @@ class Form:
     """A form of records.
 
     Attributes:
-        name: What the user reads.
+        name: Name that the user reads.
         fields: The fields that a record of this form has.
-        answer: The one among them that only references may lack.
-        optional: Fields that it may have.
-        read: Returns prompt and completion of a record at a place.
+        answer: The one of these fields that only references may lack.
+        optional: Fields that a record may have in addition.
+        read: Function that returns prompt and completion of a record at a place.
     """
 
     name: str
@@ -148,7 +148,7 @@ def detect_form(record: Fields, place: str, answer_needed: bool = True) -> Form:
     """Return the form of a record.
 
     Raises:
-        DataError: It has none, which the message lists, or lacks a field of the one that comes nearest.
+        DataError: The form is unknown (the message lists the known ones), or a field of the nearest one is missing.
     """
     for needed in (True, answer_needed):
         for form in FORMS:
@@ -178,34 +178,34 @@ def read_content(record: Fields, form: Form, place: str, answer_needed: bool = T
             raise _missing(form, record, place)
     prompt, completion = form.read(record, place)
     if completion is None and answer_needed:
-        raise DataError(f"{place}: field '{form.answer}' ends without an answer; let the assistant have the last word")
+        raise DataError(f"{place}: field '{form.answer}' ends without an answer; let the assistant speak last")
     _check_meaning(record, completion is not None, place)
     return _surrounded(prompt, record, place), completion
 
 
 def ignored_fields(record: Fields, form: Form) -> list[str]:
-    """Return the fields of a record that say something and are not read."""
+    """Return the fields of a record that have content and are not read."""
     read = {*form.fields, *form.optional, *_DESCRIPTIVE, *_SURROUNDING}
     others = {name: value for name, value in record.items() if name not in read and is_given(value)}
     return [name for name, value in others.items() if not _is_mark(name, value)]
 
 
 def _is_mark(name: str, value: Any) -> bool:
-    """Whether a field says no more than that the answer is a desired one, which is understood."""
+    """Whether a field only says that the answer is a desired one, which is assumed anyway."""
     return (name in _VERDICTS and value is True) or (name == "weight" and value == 1)
 
 
 def _check_meaning(record: Fields, has_answer: bool, place: str) -> None:
-    """Refuse fields that change what a record means and that are not read.
+    """Refuse fields that are not read but change what a record means.
 
     Raises:
-        DataError: There is such a field, or the answer is marked as one to avoid.
+        DataError: The record has such a field, or the answer is marked as one to avoid.
     """
     for name in _UNREAD:
         if is_given(record.get(name)):
             raise DataError(
-                f"{place}: field '{name}' is not read, and the record means something else without it; write what the "
-                "model is to see into the messages, or give the data to DualSelectTrainer in Python"
+                f"{place}: field '{name}' is not read, but the record means something else without it; write what the "
+                "model should see into the messages, or give the data to DualSelectTrainer in Python"
             )
     for name in _VERDICTS if has_answer else ():
         if record.get(name) is False or str(record.get(name)).strip().lower() == "false":
@@ -225,8 +225,8 @@ def refuse_undesired(dataset: Dataset, name: str) -> None:
     """Refuse a data set in TRL's forms whose answers are not all desired ones, as unpaired preference data has them.
 
     Args:
-        dataset: Samples; `label` or `kto_tag` says of each whether its answer is a desired one.
-        name: What an error calls the data set.
+        dataset: Samples, whose column `label` or `kto_tag` says whether the answer is a desired one.
+        name: Name of the data set in errors.
 
     Raises:
         DataError: An answer is one to avoid.

@@ -1,4 +1,4 @@
-"""What a sample is known by: its id through all runs, and its index from preparation to the batch."""
+"""What identifies a sample: its id through all runs, and its index from preparation to the batch."""
 
 import json
 from collections import Counter
@@ -11,10 +11,10 @@ from datasets import Dataset
 
 from dualselect.errors import DataError
 
-#: The column that carries a sample's index; named so that no data set of a user has one of that name.
+#: The column of a sample's index; a name that no user's data set has.
 INDEX_COLUMN = "dualselect_index"
 TOKEN_WEIGHTS = "token_weights"
-#: What ids of samples begin with that were planted to attack a run, where no column `planted` says which these are.
+#: Prefix of the ids of samples planted to attack a run, where no column `planted` says which these are.
 PLANTED_PREFIX = "poison-"
 
 
@@ -22,12 +22,12 @@ def identify(dataset: Dataset, name: str = "data set") -> tuple[Dataset, list[st
     """Return the data set with an index column, and the id at each index.
 
     Ids come from the column `id`. Where that is missing or null, the id is a hash of the row's content, numbered where
-    rows repeat. All other columns stay, since a formatting function may read any of them; preparation leaves those out
+    rows repeat. All other columns stay, since a formatting function may read any of them; preparation keeps those out
     of batches.
 
     Args:
         dataset: Samples in any of TRL's forms.
-        name: What an error calls the data set.
+        name: Name of the data set in errors.
 
     Raises:
         DataError: Two rows have the same id.
@@ -52,7 +52,7 @@ def identify(dataset: Dataset, name: str = "data set") -> tuple[Dataset, list[st
 
 
 def is_planted(name: str) -> bool:
-    """Return whether the id of a sample says that it was planted to attack a run."""
+    """Whether the id of a sample says that it was planted to attack a run."""
     return name.startswith(PLANTED_PREFIX)
 
 
@@ -63,7 +63,7 @@ def dropped_ids(ids: Sequence[str], prepared: Dataset) -> list[str]:
 
 
 class ContentIds:
-    """Ids made of contents: equal contents get equal hashes, which are numbered from the second on."""
+    """Ids made from contents: equal contents get equal hashes, numbered from the second on."""
 
     def __init__(self) -> None:
         self._seen: Counter[str] = Counter()
@@ -76,14 +76,14 @@ class ContentIds:
 
 
 def content_hash(content: Any) -> str:
-    """Return 16 hexadecimal digits that identify a content of JSON's types."""
+    """Return 16 hexadecimal digits that identify a value of JSON's types."""
     return sha1(_canonical(content), usedforsecurity=False).hexdigest()[:16]
 
 
 def content_digest(dataset: Dataset, ids: Sequence[str] = ()) -> str:
     """Return the SHA-256 over all rows in their order, and over ids where those are not a column of it.
 
-    Two data sets of one digest have the same columns, contents and ids, whatever files they come from.
+    Two data sets with one digest have the same columns, contents and ids, whatever files they come from.
     """
     digest = sha256()
     for row in dataset:
@@ -99,11 +99,11 @@ def _canonical(content: Any) -> bytes:
 
 @dataclass
 class IndexCollator:
-    """Collates with `collate`, and carries along what that does not know: indices and token weights.
+    """Collates with `collate`, and adds what that does not know: indices and token weights.
 
     Attributes:
-        collate: Makes a batch of samples, padded on the right.
-        add: Returns what else a batch of so many indexed samples gets, while it is on the CPU.
+        collate: Function that makes a batch of samples, padded on the right.
+        add: Function from a batch on the CPU and its number of samples to further entries of the batch.
     """
 
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
@@ -114,7 +114,7 @@ class IndexCollator:
 
         Padding has weight 0. Where the samples are joined into one row, so are the weights.
         """
-        import torch  # here, since the commands that only read data should not wait for it
+        import torch  # here, so that commands that only read data need not wait for it
 
         own = (INDEX_COLUMN, TOKEN_WEIGHTS)
         batch = self.collate([{key: value for key, value in row.items() if key not in own} for row in examples])

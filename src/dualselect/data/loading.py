@@ -28,18 +28,18 @@ FEATURES = Features(
     }
 )
 
-_CHUNK = 4096  # records that are Python objects at a time
+_CHUNK = 4096  # records held as Python objects at once
 
 
 @dataclass(frozen=True)
 class LoadedSamples:
-    """A data set with what loading it has found.
+    """A data set, and what was found while loading it.
 
     Attributes:
         dataset: The samples, with the columns of `load_samples`.
         form: The form of the records.
-        rows: Records in the source, before any limit.
-        ignored: Fields of the records that say something and were not read.
+        rows: Number of records in the source, before any limit.
+        ignored: Fields of the records that have content and were not read.
     """
 
     dataset: Dataset
@@ -51,16 +51,16 @@ class LoadedSamples:
 def load_samples(
     source: str, *, split: str = "train", limit: int | None = None, seed: int = 0, role: str = "task"
 ) -> Dataset:
-    """Return the samples of a source, the same for the same content whatever its form and kind of file.
+    """Return the samples of a source; the same content gives the same samples, whatever its form and kind of file.
 
     Args:
         source: A .jsonl, .json, .csv or .parquet file, a folder of them, or a hub id (`owner/name`,
             `owner/name:configuration` or `owner/name/folder`).
-        split: The split, for hub ids and for folders whose files are named after splits.
-        limit: Samples to draw, without replacement; None takes all. Which ones are drawn depends on `seed` and
+        split: Split to read, of hub ids and of folders whose files are named after splits.
+        limit: Number of samples to draw, without replacement; None takes all. Which ones depends on `seed` and
             their ids, not on their order; they keep the order of the source.
         seed: Seed of the draw.
-        role: What they are for. With 'references' they may lack the completion (then None); errors name it.
+        role: Role of the samples, for errors. Samples of the role 'references' may lack the completion (then None).
 
     Returns:
         A data set with the columns `id` (str; the record's own, else a hash of prompt and completion, numbered where
@@ -91,7 +91,7 @@ def load_with_form(
         raise DataError(f"{role}: {source}: contains no records; give at least one")
     table = pa.concat_tables(chunks)
     total = len(table)
-    if table["planted"].null_count == total:  # so that data that know nothing of it stay what they were
+    if table["planted"].null_count == total:  # so that data without the field stay as they are
         table = table.drop_columns("planted")
     if limit is not None and limit < total:
         table = table.take(_drawn(table["id"].to_pylist(), limit, seed))
@@ -100,7 +100,7 @@ def load_with_form(
 
 @dataclass
 class _Reading:
-    """What is remembered from one record to the next: the form, the ids and the fields that were not read."""
+    """State from one record to the next: the form, the ids and the fields that were not read."""
 
     answer_needed: bool
     form: Form | None = None
@@ -136,7 +136,7 @@ class _Reading:
 
 
 def _planted(record: Record) -> bool | None:
-    """Return whether a record says that it was planted to attack the run; None where it does not say."""
+    """Return whether a record was planted to attack the run; None where it does not say."""
     value = record.fields.get("planted")
     if value is None or isinstance(value, bool):
         return value
@@ -153,5 +153,5 @@ def _drawn(ids: list[str], limit: int, seed: int) -> list[int]:
 
 
 def lot(name: str, seed: int) -> bytes:
-    """Return what samples are drawn by: those whose lots are smallest."""
+    """Return the number that a sample is drawn by: the smallest are drawn."""
     return sha1(f"{seed}:{name}".encode(), usedforsecurity=False).digest()

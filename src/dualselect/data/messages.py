@@ -12,15 +12,15 @@ Messages = list[Message]
 
 ROLES = ("system", "user", "assistant", "tool")
 
-# What ShareGPT and its kin call the roles.
+# Names of the roles in ShareGPT and similar formats.
 _SPEAKERS = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "observation": "tool"}
-# Fields of a message that change what it says; a chat template would render them, so that they cannot be left out.
+# Fields of a message that change what it says; a chat template would render them, so they cannot be ignored.
 _MESSAGE_FIELDS = ("tool_calls", "function_call", "reasoning_content", "thinking", "images", "audio")
-# Fields that say whether a message is to be learned.
+# Fields that say whether a message is learned.
 _LEARNED_FIELDS = ("weight", "train")
 
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
-# Unicode's Default_Ignorable_Code_Point: soft hyphens, zero-width characters, marks of direction and their like.
+# Unicode's Default_Ignorable_Code_Point: soft hyphens, zero-width characters, direction marks and the like.
 _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
     "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
@@ -28,19 +28,19 @@ _INVISIBLE = re.compile(
 
 
 def visible(text: str) -> str:
-    """Return text without the characters that are not shown."""
+    """Return text without invisible characters."""
     return text if text.isascii() else _INVISIBLE.sub("", text)
 
 
 def is_given(value: Any) -> bool:
-    """Return whether a field says something: it is neither null nor empty, nor text for either."""
+    """Return whether a field has content: it is neither null nor empty, nor text for either."""
     if isinstance(value, str):
         return visible(value).strip() not in ("", "[]", "{}", "null")
     return value is not None and value is not False and value != [] and value != {}
 
 
 def text_of(value: Any, field: str, place: str) -> str:
-    """Return `value` if it is text that says something; a DataError naming field and place otherwise."""
+    """Return `value` if it is text with content; a DataError naming field and place otherwise."""
     if not isinstance(value, str):
         raise DataError(f"{place}: field '{field}' is {kind_of(value)}; give text")
     if not visible(value).strip():
@@ -49,7 +49,7 @@ def text_of(value: Any, field: str, place: str) -> str:
 
 
 def whole(text: str, field: str, place: str) -> str:
-    """Return `text` if files and tokenizers can take all of it; a DataError naming field and place otherwise."""
+    """Return `text` if it can be encoded; a DataError naming field and place otherwise."""
     if not text.isascii():
         try:
             text.encode()
@@ -66,11 +66,11 @@ def id_of(value: Any, field: str, place: str) -> str:
 
 
 def messages_of(value: Any, field: str, place: str, role: str) -> Messages:
-    """Return the messages of a field that contains text, said by `role`, or a list of messages.
+    """Return the messages of a field that contains a list of messages, or text, read as a message of `role`.
 
     Raises:
         DataError: A message lacks role or content, has an unknown role, a field that changes what it says, or is a
-            system message after the first; or the last one is marked as not to be learned.
+            system message after the first; or the last one is marked as not learned.
     """
     if not isinstance(value, list):
         if isinstance(value, dict) or not isinstance(value, str):
@@ -92,8 +92,8 @@ def _message(item: Any, field: str, place: str) -> Message:
     for name in _MESSAGE_FIELDS:
         if is_given(item.get(name)):
             raise DataError(
-                f"{place}: field '{field}.{name}' is not read, though it is part of what is said; write it into the "
-                "content as the model is to see it, or give the data to DualSelectTrainer in Python"
+                f"{place}: field '{field}.{name}' is not read, though it is part of the message; write it into the "
+                "content as the model should see it, or give the data to DualSelectTrainer in Python"
             )
     role, content = item.get("role"), item.get("content")
     for name, value in (("role", role), ("content", content)):
@@ -109,7 +109,7 @@ def _message(item: Any, field: str, place: str) -> Message:
 
 
 def _check_learned(last: Any, field: str, place: str) -> None:
-    """Refuse an answer that is not to be learned; earlier turns never are, so their marks change nothing."""
+    """Refuse an answer marked as not learned; earlier turns never are learned, so their marks change nothing."""
     for name in _LEARNED_FIELDS:
         mark = last.get(name)
         if last.get("role") == "assistant" and mark is not None and mark != 1:
@@ -149,9 +149,9 @@ def with_role(turn: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def transcript(value: Any) -> Any:
-    """Return the messages of a transcript such as '\\n\\nHuman: Hi\\n\\nAssistant: Hello', and all else unchanged.
+    """Return the messages of a transcript such as '\\n\\nHuman: Hi\\n\\nAssistant: Hello', and anything else unchanged.
 
-    A last turn in which nothing is said, as at the end of a prompt, is left out.
+    An empty last turn, as at the end of a prompt, is left out.
     """
     if not isinstance(value, str) or not value.lstrip().startswith("Human:"):
         return value
@@ -181,7 +181,7 @@ def check_completion(messages: Messages, field: str, place: str) -> None:
 
 
 def split_conversation(messages: Messages, field: str, place: str) -> tuple[Messages, Messages | None]:
-    """Return a conversation as the prompt and the assistant's last message, None if the user has the last word."""
+    """Return a conversation as the prompt and the assistant's last message, None if the last message is the user's."""
     if messages[-1]["role"] != "assistant":
         check_prompt(messages, field, place)
         return messages, None

@@ -1,4 +1,4 @@
-"""Prompts that two sets share, or that recur in one."""
+"""Prompts that two sets share, or that occur twice in one."""
 
 import re
 import unicodedata
@@ -16,12 +16,12 @@ from dualselect.data.messages import visible, with_role
 
 Prompt = str | Sequence[Mapping[str, Any]]
 
-#: What the samples of a set are compared by.
+#: What samples are compared by.
 PROMPTS, TEXTS, TOKENS, ROWS = "prompts", "texts", "tokens", "rows"
 
 _NAMED = 3  # samples of each set that a message names
-_FEWEST_WORDS = 5  # of a prompt that is looked for in texts: shorter ones are found anywhere
-# Columns that say nothing of a sample's content.
+_FEWEST_WORDS = 5  # of a prompt that is searched for in texts: shorter ones are found anywhere
+# Columns that are not part of a sample's content.
 _NAMES = ("id", "category", "planted", "row", "source", INDEX_COLUMN)
 
 
@@ -36,10 +36,10 @@ class Overlap:
     """A prompt that two sets have in common.
 
     Attributes:
-        sets: The names of the two sets.
-        ids: The ids of its samples in the first set and in the second.
-        rows: Their rows, in the same order.
-        indices: Their indices in the data sets, from 0, in the same order.
+        sets: Names of the two sets.
+        ids: Ids of its samples in the first set and in the second.
+        rows: Rows of these samples, in the same order.
+        indices: Indices of these samples in the data sets, from 0, in the same order.
     """
 
     sets: tuple[str, str]
@@ -64,7 +64,7 @@ def _listed(ids: Sequence[str], rows: Sequence[int]) -> str:
 
 
 def prompt_key(prompt: Prompt) -> str:
-    """Return a hash that two prompts share if they say the same, but for letter case, space and invisible characters.
+    """Return a hash that two prompts share if they differ only in letter case, space and invisible characters.
 
     System messages do not count, since the same question under another system prompt is still the same question;
     text counts as the message of a user. Tool calls count.
@@ -75,7 +75,7 @@ def prompt_key(prompt: Prompt) -> str:
 
 
 def _said(turn: Mapping[str, Any]) -> str:
-    """Return what a message says: its text, that of its parts, and its tool calls."""
+    """Return the content of a message: its text, that of its parts, and its tool calls."""
     content = turn.get("content")
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
     texts = [part.get("text") or "" if part.get("type") == "text" else content_hash(part) for part in parts]
@@ -97,7 +97,7 @@ def compared_by(dataset: Dataset) -> str:
     """Return what the samples of a data set are compared by.
 
     Conversations are compared by their prompts, language-modelling data by their texts, tokenised data by their tokens,
-    and data in other columns, which a formatting function makes texts of, by whole rows.
+    and data in other columns, which a formatting function turns into texts, by whole rows.
     """
     names = dataset.column_names
     if not {"prompt", "messages", "conversations"}.isdisjoint(names):
@@ -106,7 +106,7 @@ def compared_by(dataset: Dataset) -> str:
 
 
 def sample_keys(dataset: Dataset) -> Iterator[str | None]:
-    """Return the key of every sample, which samples of any set share if they are the same; None where it has no prompt.
+    """Return the key of every sample, equal for equal samples of any set; None where a sample has no prompt.
 
     The key of a prompt is its `prompt_key`; other keys begin with what they compare, as in 'texts:'.
     """
@@ -137,13 +137,13 @@ def _question(turns: Sequence[Mapping[str, Any]] | None) -> Prompt | None:
 
 
 def check_disjoint(sets: Mapping[str, Dataset]) -> list[Overlap]:
-    """Return every prompt that two of the named sets share, by pairs of sets in the order of their names given.
+    """Return every prompt that two of the named sets share, by pairs of sets in the order given.
 
     Sets are compared by what `compared_by` says. Prompts and texts are compared too: a text overlaps with a prompt
     whose words it contains, if these are at least five.
 
     Args:
-        sets: Data sets; `id` and `row` name the samples where they are there. Streamed ones are left out.
+        sets: Data sets; columns `id` and `row`, where present, name the samples. Streamed sets are left out.
     """
     readable = {name: dataset for name, dataset in sets.items() if _is_read(dataset)}
     by_key = {name: _by_key(dataset) for name, dataset in readable.items()}
@@ -186,7 +186,7 @@ def uncompared(sets: Mapping[str, Any]) -> list[str]:
             short = sum(len(words) < _FEWEST_WORDS for words in map(_asked_words, _prompts(asked)))
             if short:
                 said.append(
-                    f"{first} and {second}: {short} prompts of fewer than {_FEWEST_WORDS} words are not looked for in "
+                    f"{first} and {second}: {short} prompts of fewer than {_FEWEST_WORDS} words are not sought in "
                     "the texts; give both sets as conversations to compare them all"
                 )
         elif kinds[0] == kinds[1] != PROMPTS:
@@ -203,7 +203,7 @@ def uncompared(sets: Mapping[str, Any]) -> list[str]:
 
 
 def find_duplicates(dataset: Dataset) -> list[tuple[str, ...]]:
-    """Return the ids of samples with the same prompt, for every prompt that recurs."""
+    """Return the ids of samples with the same prompt, for every prompt that occurs more than once."""
     return [tuple(sample.id for sample in samples) for samples in _by_key(dataset).values() if len(samples) > 1]
 
 

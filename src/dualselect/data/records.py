@@ -11,13 +11,13 @@ from transformers.utils import logging
 
 from dualselect.errors import DataError, nearest, one_line
 
-# The names of splits and what files call them, as `datasets.load_dataset` takes them.
+# The names of splits and their names in file names, as `datasets.load_dataset` takes them.
 _SPLITS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
-# What a data set's folder has besides data: what `datasets` writes there, its card and its licence.
+# Files of a data set's folder that are not data: what `datasets` writes there, its card and its licence.
 _COMPANIONS = re.compile(r"dataset_infos?\.json|dataset_dict\.json|state\.json|(readme|licen[cs]e)\b.*", re.IGNORECASE)
 _NAMED = 5  # files of a folder that a warning names
 
@@ -28,13 +28,13 @@ _LONGEST_CELL = 2**31 - 1  # characters; the csv module stops at 131,072 on its 
 
 
 class Record(NamedTuple):
-    """A record as its source has it.
+    """A record as it is in its source.
 
     Attributes:
-        fields: Its fields, unchecked.
-        source: The file or hub data set.
-        row: Its line in a JSONL or CSV file, its number from 1 elsewhere.
-        place: What an error calls it, `file:line` for files of lines.
+        fields: Fields of the record, unchecked.
+        source: File or hub data set.
+        row: Line in a JSONL or CSV file, number from 1 elsewhere.
+        place: Place of the record in errors, `file:line` for files of lines.
     """
 
     fields: dict[str, Any]
@@ -47,7 +47,7 @@ def read_records(source: str, split: str = "train") -> Iterator[Record]:
     """Yield the records of a file, of all files of a folder in the order of their names, or of a hub data set.
 
     In a folder whose files are named after splits (train.jsonl, gsm_test-00.parquet), those of `split` are read; a
-    warning names what is not read.
+    warning names the others.
 
     Raises:
         DataError: The source is missing or empty, of an unknown kind, or contains something that is not a record.
@@ -72,10 +72,10 @@ def hub_records(source: str, split: str) -> Iterator[dict[str, Any]]:
 
     Args:
         source: `owner/name`, `owner/name:configuration`, or `owner/name/folder` for the files of a folder of it.
-        split: Its split.
+        split: Split of the data set.
 
     Raises:
-        DataError: The hub cannot be reached, or has no such data set, configuration or split.
+        DataError: The hub could not be reached, or has no such data set, configuration or split.
     """
     import datasets
 
@@ -95,7 +95,7 @@ def hub_records(source: str, split: str) -> Iterator[dict[str, Any]]:
             "if it is private"
         ) from error
     except (ValueError, OSError, RuntimeError) as error:
-        # An unknown split or configuration; the message lists what there is.
+        # An unknown split or configuration; the message lists the known ones.
         raise DataError(
             f"{source}, split '{split}': {one_line(error)}; name the split by the setting, the "
             "configuration as owner/name:configuration"
@@ -141,7 +141,7 @@ def _split_of(path: Path) -> str | None:
     """Return the split that a file is named after, anywhere between characters that are not letters.
 
     Raises:
-        DataError: It is named after two.
+        DataError: The file is named after two splits.
     """
     words = set(re.split(r"[-_. 0-9]+", path.name.lower()))
     found = [split for split, names in _SPLITS.items() if not words.isdisjoint(names)]
@@ -173,7 +173,7 @@ def _file_records(path: Path) -> Iterator[Record]:
 
 
 def kind_of(value: Any) -> str:
-    """Return what JSON calls a value, for an error message."""
+    """Return JSON's name for the type of a value, for an error message."""
     names = {dict: "an object", list: "a list", str: "text", bool: "a truth value", int: "a number", float: "a number"}
     return "null" if value is None else names.get(type(value), f"a value of type {type(value).__name__}")
 
@@ -183,7 +183,7 @@ _Rows = Iterator[tuple[int, int, Any]]
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a UTF-8 file, so that what cannot be decoded can be told by its line."""
+    """Yield the lines of a UTF-8 file, so that an error can name the line that cannot be decoded."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
@@ -198,7 +198,7 @@ def _read_jsonl(path: Path) -> _Rows:
             try:
                 yield number, number, json.loads(line, object_pairs_hook=_without_repeats)
             except (ValueError, RecursionError) as error:
-                cure = "write one whole record a line, or a list of them in a .json file"
+                cure = "write one whole record per line, or a list of them in a .json file"
                 raise _bad_json(f"{path}:{number}", error, cure) from error
 
 
@@ -212,13 +212,13 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _read_json(path: Path) -> _Rows:
     first = next((line.lstrip()[0] for line in _lines(path) if line.strip()), "")
-    if first == "{":  # one record a line, under another name
+    if first == "{":  # one record per line, under another name
         _refuse_one_object(path)
         yield from _read_jsonl(path)
     elif first == "[":
         yield from _read_array("".join(_lines(path)), path)
     elif first:
-        raise DataError(f"{path}:1: begins with '{first}'; write a list of records, or one record a line")
+        raise DataError(f"{path}:1: begins with '{first}'; write a list of records, or one record per line")
 
 
 def _refuse_one_object(path: Path) -> None:
@@ -232,15 +232,15 @@ def _refuse_one_object(path: Path) -> None:
     try:
         fields = json.loads("".join(_lines(path)))
     except (ValueError, RecursionError):
-        return  # reading it line by line tells where
+        return  # reading it line by line finds where
     raise DataError(
         f"{path}: is one object with the fields {', '.join(map(repr, fields))}; give a file of the list of records "
-        "itself, or of one record a line"
+        "itself, or of one record per line"
     )
 
 
 def _read_array(text: str, path: Path) -> _Rows:
-    """Yield the elements one by one, so that no more than one of them is in memory besides the text."""
+    """Yield the elements one by one, so that only one of them is in memory besides the text."""
     decoder, space = json.JSONDecoder(object_pairs_hook=_without_repeats), re.compile(r"\s*")
     position, line, number = text.index("[") + 1, 1, 0
     counted = 0
@@ -309,7 +309,7 @@ def _read_parquet(path: Path) -> _Rows:
                     number += 1
                     yield number, number, fields
     except pa.ArrowException as error:
-        raise DataError(f"{path}: not a Parquet file that can be read: {error}; write it anew") from error
+        raise DataError(f"{path}: not a readable Parquet file: {error}; write it again") from error
 
 
 _READERS: dict[str, Callable[[Path], Iterable[tuple[int, int, Any]]]] = {

@@ -1,4 +1,4 @@
-"""What a chat template does besides laying out messages: it ends answers, and may write today's date."""
+"""What a chat template does in addition to rendering messages: it ends answers, and may write today's date."""
 
 import re
 from datetime import datetime
@@ -20,7 +20,7 @@ def declared_ends(generation_config: Any, tokenizer: Any) -> list[int]:
 def end_of_turn(tokenizer: Any) -> int | None:
     """Return the token that a chat template puts right after an answer; None where that is not a special token.
 
-    It is what a model that learned by the template ends its answers with, whatever the tokenizer calls its end.
+    A model trained with the template ends its answers with it, whatever token the tokenizer declares as its end.
     """
     turns = [{"role": "user", "content": "A question."}, {"role": "assistant", "content": _ANSWER}]
     if getattr(tokenizer, "chat_template", None) is None:
@@ -42,13 +42,13 @@ def reads_clock(template: Any) -> bool:
 
 
 def pinned(template: Any, moment: datetime) -> Any:
-    """Return a chat template that writes the date of `moment`, whenever it is rendered.
+    """Return a chat template that always writes the date of `moment`.
 
-    A date whose form is computed in the template stays that of its rendering; `reads_clock` of the result tells.
+    A date whose format the template computes stays that of its rendering; `reads_clock` of the result says so.
 
     Args:
         template: Text, a table of texts by name, or None.
-        moment: When all prompts are rendered, so to say.
+        moment: Time whose date all prompts get.
     """
     if isinstance(template, dict):
         return {name: pinned(text, moment) for name, text in template.items()}

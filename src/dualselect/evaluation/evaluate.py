@@ -26,10 +26,10 @@ Resolve = Callable[[str], str]
 @documented
 @dataclass(frozen=True)
 class Models:
-    """Models that are seen together: run folders, adapters, model folders, hub ids, or api:MODEL for an endpoint."""
+    """Models measured together: run folders, adapters, model folders, hub ids, or api:MODEL for an endpoint."""
 
     model: str = field(metadata={"help": "Model to measure."})
-    baseline: str | None = option(None, "Model to compare with, say the same fine-tuning by plain SFT.")
+    baseline: str | None = option(None, "Model to compare with, such as the same fine-tuning by plain SFT.")
     start: str | None = option(
         None, "Aligned model before fine-tuning. Unset: an adapter's base; 'none' leaves it out."
     )
@@ -50,18 +50,18 @@ def evaluate(
     """Return the results of all models on all suites, and win rates against the baseline, written into the run folder.
 
     Args:
-        models: What is seen together.
-        settings: What is measured, and how.
-        run_folder: Its folder `evaluation` gets the files.
-        judge_settings: How judges work; no verdict depends on it.
-        comparator: Who prefers one of two answers; None takes the first judge.
+        models: Models that are measured together.
+        settings: Settings of the measurement.
+        run_folder: Run folder, in whose folder `evaluation` the files go.
+        judge_settings: Settings of judges; no verdict depends on them.
+        comparator: Comparator that prefers one of two answers; None takes the first judge.
         lm_eval_tasks: Tasks of lm-evaluation-harness to add for the model.
         cache: Folder of cached answers; None neither reads nor writes any.
-        resolve: Turns a model's name into what `from_pretrained` takes.
+        resolve: Function from a model's name to what `from_pretrained` takes.
 
     Raises:
         ConfigError: A model, suite or judge could not be loaded.
-        DataError: A suite can't be loaded.
+        DataError: A suite could not be loaded.
     """
     judges = parse_judges(settings.judges, judge_settings)
     targets, start = _open(models, cache, resolve)
@@ -86,7 +86,7 @@ def evaluate(
 
 
 def _trained_on(models: Models) -> frozenset[str]:
-    """Return the keys of all prompts that a model was trained on, and say of which models that is unknown."""
+    """Return the keys of all prompts that a model was trained on, and print for which models that is unknown."""
     folders = [Path(name) for name in (models.model, models.baseline) if name is not None]
     for folder in folders:
         if folder.expanduser().is_dir() and (doubt := trained_doubt(folder)):
@@ -121,7 +121,7 @@ def _open(models: Models, cache: Path | None, resolve: Resolve) -> tuple[dict[Ro
 
 
 def _tell_usage(judge: Judge | Comparator) -> None:
-    """Say what was asked of an endpoint, and what that cost at the given prices."""
+    """Print what was asked of an endpoint, and what that cost at the given prices."""
     usage = getattr(judge, "usage", None)
     if usage is not None:
         tokens = f"{usage.prompt_tokens} prompt and {usage.reply_tokens} reply tokens"
@@ -148,7 +148,7 @@ def _win_rates(
 
 
 def _is_compared(result: SuiteResult, comparator: Comparator) -> bool:
-    """Whether a win rate says something: a judge's label for the safer answer says nothing of the more useful one."""
+    """Whether a win rate is meaningful: a judge's label for the safer answer says nothing about the more useful one."""
     if all(record.answer is None for record in result.records):
         return False
     is_about_help = result.settings.get("scoring") == "win_rate"
@@ -159,7 +159,7 @@ def _harness(
     target: Target, tasks: tuple[str, ...], settings: EvaluationSettings, run_folder: Path
 ) -> list[SuiteResult]:
     if not isinstance(target, LocalTarget):
-        raise ConfigError(f"lm_eval: needs a model in memory, and '{target.name}' is none; name a local model")
+        raise ConfigError(f"lm_eval: needs a model in memory, which '{target.name}' is not; name a local model")
     results = run_lm_eval(target, list(tasks), settings.limit, seed=settings.seed, batch_size=settings.batch_size)
     for result in results:
         result.write(run_folder)

@@ -1,4 +1,4 @@
-"""Exact match of final numbers, as in GSM8K: what number does an answer end in?"""
+"""Exact match of final numbers, as in GSM8K: which number does an answer end in?"""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ _WORDS_TO_THE_END = re.compile(r"(?![.):]\s)\D*\Z")
 _BOX = re.compile(r"(?P<opened>\\boxed\s*\{)|\\boxed\s*(?P<bare>-?\d[\d.]*)|[{}]")
 _ANSWER = re.compile(r"\banswer\b[^\n\d$.-]{0,30}?(?:\bis\b|:|=)\s*", re.IGNORECASE)
 
-# What may stand between the first number of a calculation and its result: numbers, signs, and the words of units. A
+# What may come between the first number of a calculation and its result: numbers, signs, and the words of units. A
 # reason or a clause of its own is not part of it: '5 because 2 × 3 - 1 = 5' begins with its result.
 _REASON = r"(?:as|because|but|check|for|given|hence|if|since|so|that|then|thus|when|where|which|with(?= [a-z] ?=))\b"
 _WORD = rf"(?!{_REASON})[^\W\d_]+(?:['’][a-z]+)?"
@@ -40,7 +40,7 @@ def final_number(text: str) -> Fraction | None:
     Thousands in groups (1,234, 1 234, 1'234 and the Indian 1,00,000), scales such as million, powers such as 5 × 10^3,
     currency signs, units and their exponents, percent signs, bold marks, indices, trailing dots, minus signs and digits
     of Unicode, fractions and mixed numbers are understood. The decimal sign is the point. A time such as 3:30 is its
-    hours, 7/2. Numbers in words are not read, and thoughts are to be cut off before.
+    hours, 7/2. Numbers in words are not read, and thoughts must be cut off before.
     """
     number = next(filter(None, _candidates(plain(text))), None)
     return value(number) if number else None

@@ -42,7 +42,7 @@ class Rule:
         at_most: Upper bound of the estimate.
         worse_by_at_most: Largest loss against another result, in the metric's unit.
         against: `baseline` or `start`, for `worse_by_at_most`.
-        confident: Whether the end of the 95% interval that is worse must keep the bound, not only the estimate.
+        confident: Whether the worse end of the 95% interval must keep the bound, not only the estimate.
     """
 
     suite: str
@@ -64,7 +64,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of a rule."""
+    """The outcome of a rule."""
 
     rule: Rule
     passed: bool
@@ -73,7 +73,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Decision:
-    """The gate's answer: it ships if every rule passed."""
+    """The gate's decision: to ship if every rule passed."""
 
     findings: tuple[Finding, ...]
 
@@ -91,7 +91,7 @@ def read_gate(path: Path) -> Gate:
     """Return the gate in a YAML file.
 
     Raises:
-        ConfigError: The file can't be read, or a rule is malformed; the message names file and rule.
+        ConfigError: The file cannot be read, or a rule is malformed; the message names file and rule.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -139,7 +139,7 @@ def _number(value: Any, place: str) -> float:
 def decide(gate: Gate, results: Sequence[SuiteResult]) -> Decision:
     """Return the gate's decision on results of the roles model, baseline and start.
 
-    What was not measured, or has no value, fails: a gate that can't see doesn't open.
+    What was not measured, or has no value, fails.
     """
     names = {key.role: name for key, name in model_names(results).items()}
     rows = {(row.suite, row.name): row for row in run_estimates(results) if row.method == names.get("model")}
@@ -198,9 +198,9 @@ def _compared(rule: Rule, difference: Difference, higher_is_better: bool, noise_
         (-found.value, -found.high, -found.low) if higher_is_better else (found.value, found.low, found.high)
     )
     allowed = max(rule.worse_by_at_most, noise_floor)
-    if rule.confident:  # it must be shown that nothing worse has happened
+    if rule.confident:  # a larger loss must be ruled out
         passed, said = most <= allowed, f"its interval reaches {most:.3f}"
-    else:  # it must be shown that something worse has happened
+    else:  # only a loss that is shown fails
         passed, said = not (loss > allowed and least > 0), f"its interval begins at {least:.3f}"
     if not found.has_interval:
         said = "it has no interval; evaluate on more prompts"

@@ -1,7 +1,7 @@
-"""Tasks of the lm-evaluation-harness, run through its Python API on a model that is in memory already.
+"""Tasks of the lm-evaluation-harness, run through its Python API on a model that is already in memory.
 
-An optional extra: `pip install 'dualselect[lm-eval]'`. What comes back has the form of all other results; only metrics
-that are means over samples can be kept so, the harness's own figures stand beside them in the settings.
+An optional extra: `pip install 'dualselect[lm-eval]'`. Results have the form of all others; only metrics
+that are means over samples can be kept that way; the harness's own figures are in the settings.
 """
 
 import math
@@ -33,17 +33,17 @@ def run_lm_eval(
     """Return a result per task, in the order of their names; a group of tasks gives one for each task in it.
 
     Args:
-        target: The model.
+        target: Model to measure.
         tasks: Names of tasks or groups of the harness.
-        limit: The first so many samples of each task; None takes all.
-        role: What the target is to the models that it is shown with.
+        limit: Number of samples of each task, from its start; None takes all.
+        role: Role of the target among the models that it is shown with.
         seed: Training seed of the target, if known.
         batch_size: Prompts at once.
         include_path: Folder with the YAML files of more tasks.
         apply_chat_template: Whether prompts go through the tokenizer's chat template, if it has one.
 
     Raises:
-        ConfigError: The harness is not installed, or does not know a task.
+        ConfigError: The harness is not installed, or a task is unknown.
         DataError: The data of a task could not be loaded, or it has no metric that is a mean over samples.
     """
     harness = _installed("lm_eval")
@@ -96,7 +96,7 @@ def _manager(tasks: Sequence[str], include_path: str | None) -> Any:
     """Return a task manager that knows all the tasks."""
     make = _installed("lm_eval.tasks").TaskManager
     if not tasks:
-        raise ConfigError("lm-eval: no task is given; name some, such as arc_easy")
+        raise ConfigError("lm-eval: no task is given; name one, such as arc_easy")
     # Reading the harness's own thousands of tasks takes ten seconds; not all runs need one of them.
     if include_path is not None:
         own = make(include_path=include_path, include_defaults=False)
@@ -115,7 +115,7 @@ def _manager(tasks: Sequence[str], include_path: str | None) -> Any:
 def _task_result(
     task: str, samples: Sequence[Mapping[str, Any]], figures: Mapping[str, Any], is_higher_better: Mapping[str, bool]
 ) -> dict[str, Any]:
-    """Return what a SuiteResult says of the task itself."""
+    """Return what a SuiteResult says about the task itself."""
     records: dict[str, Record] = {}
     metrics: dict[str, Metric] = {}
     for sample in samples:
@@ -162,7 +162,7 @@ def _metric(name: str, is_higher_better: bool | None) -> Metric:
 
 
 def _is_mean(name: str, records: Iterable[Record], figures: Mapping[str, Any]) -> bool:
-    """Return whether the harness's figure is the mean of the records' values, which rates and corpus scores are not."""
+    """Return whether the harness's figure is the mean of the records' values, as rates and corpus scores are not."""
     values = [record.values[name] for record in records if record.values.get(name) is not None]
     figure = figures.get(name if "," in name else f"{name},none")
     mean = sum(value for value in values if value is not None) / len(values)

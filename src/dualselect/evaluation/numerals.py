@@ -1,12 +1,12 @@
-"""Numbers as people and models write them: one form for all of them, a pattern that finds them, and their values."""
+"""Numbers as people and models write them: a normal form, a pattern that finds them, and their values."""
 
 import re
 import unicodedata
 from collections.abc import Callable
 from fractions import Fraction
 
-_LONGEST = 200  # characters of a number; a model that repeats a digit for ever gives none
-_HIGHEST = 1000  # digits of a power, or about that
+_LONGEST = 200  # characters of a number; endlessly repeated digits are not one
+_HIGHEST = 1000  # digits of a power, roughly
 
 _SCALES = {
     "hundred": 10**2,
@@ -19,7 +19,7 @@ _SCALES = {
 }
 _LETTERS = {"k": "thousand", "m": "million", "mn": "million", "b": "billion", "bn": "billion"}  # of money: $1.5M
 
-# A number with or without an exponent, or one that begins with its point; an ordinal counts nothing.
+# A number with or without an exponent, or one that begins with its point; an ordinal is not a number.
 _MAGNITUDE = r"(?:\d+(?:\.\d+)?(?:[eE][+-]?\d{1,3}(?!\d))?|(?<!\.)\.\d+)(?!\d|(?:st|nd|rd|th)\b)"
 _RATIO = r"[1-9]\d*/[1-9]\d*(?!\d|[.,]\d)"
 #: A number in what `plain` returns. A minus after a word, digit or bracket is a subtraction, not a sign; a digit after
@@ -42,16 +42,16 @@ _FORMS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"\\([$%])", r"\1"),
     (r"\{,\}|\u066c", ","),
     (r"\u066b", "."),
-    # Thousands: their separators go, of the Indian groups of two as well.
+    # Thousands: their separators are removed, those of the Indian groups of two as well.
     (r"(?<=\d)(?:\\,|\\ |[\u00a0\u2009\u202f'’_])(?=\d{3}(?!\d))", ","),
     (rf"{_NO_DIGIT_BEFORE}[1-9]\d{{0,2}}(?: \d{{3}})+(?!\d|,\d|[-/%])", lambda number: number[0].replace(" ", "")),
     (rf"{_NO_DIGIT_BEFORE}\d{{1,3}}(?:,\d{{3}})+(?!\d)", lambda number: number[0].replace(",", "")),
     (rf"{_NO_DIGIT_BEFORE}\d{{1,2}}(?:,\d\d)+,\d{{3}}(?!\d)", lambda number: number[0].replace(",", "")),
     (rf"{_NO_DIGIT_BEFORE}\d{{1,3}}(?:\.\d{{3}}){{2,}}(?!\d|\.\d)", lambda number: number[0].replace(".", "")),
-    # Fractions: a space parts them from the whole number before them.
+    # Fractions: a space separates them from the whole number before them.
     (r"(?<=\d) ?(?=[¼-¾⅐-⅞]|[⁰¹²³⁴-⁹]++⁄|\\[dt]?frac)", " "),
     (r"\\[dt]?frac\s*(?:\{([^{}]+)\}\s*\{([^{}]+)\}|(\d)\s*(\d))", r"\1\3/\2\4"),
-    # Powers get a caret; indices and the exponents of units go.
+    # Powers get a caret; indices and the exponents of units are removed.
     (r"(?<=[A-Za-z\d)\]}])_(?:\{[^{}]*\}|[A-Za-z\d](?![A-Za-z\d]))|(?<![⁄₀-₉])[₀-₉]++", ""),
     (r"⁻?[⁰¹²³⁴-⁹]++(?!⁄)", lambda power: "^" + unicodedata.normalize("NFKC", power[0]).replace("\u2212", "-")),
     (r"\\(?:text|mathrm|mathbf|mathit|textbf|textit|operatorname)\s*\{([^{}]*)\}", r" \1"),

@@ -84,7 +84,7 @@ def probe_answers(
     Args:
         model: A causal language model of transformers or PEFT.
         samples: Rows with `prompt` and `completion`, both message lists or both text.
-        base: Model to measure KL against; `model` itself, where it is a PEFT model, stands for it with its
+        base: Model to measure KL against; `model` itself, where it is a PEFT model, means that model with its
             adapter switched off. None leaves KL out.
         batch_size: Samples at once; halved where memory does not suffice.
 
@@ -115,12 +115,12 @@ def refusal_log_odds(
 ) -> list[float]:
     """Return, for every prompt, the log-odds in nats that an answer begins as a refusal rather than as compliance.
 
-    They are log P(first tokens of REFUSAL_OPENERS) - log P(first tokens of COMPLIANCE_OPENERS) at the first place of
+    They are log P(first tokens of REFUSAL_OPENERS) - log P(first tokens of COMPLIANCE_OPENERS) at the first position of
     the answer; tokens in both sets are left out of both. Only differences between models with the same tokenizer
-    mean something: how much of all refusals the openers cover depends on tokenizer and template.
+    are meaningful: how much of all refusals the openers cover depends on tokenizer and template.
 
     Raises:
-        ConfigError: The two sets have no token of their own.
+        ConfigError: One of the two sets has no token of its own.
     """
     refusal, compliance = opener_tokens(tokenizer)
     encoded = [EncodedAnswer(encode_prompt(tokenizer, prompt), 1) for prompt in prompts]
@@ -172,7 +172,7 @@ def _probe_batch(model: Any, base: Any | None, batch: AnswerBatch) -> list[Answe
 
 
 def _kl(base_log_probs: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
-    """Return KL(base || model) at every place, (B, L)."""
+    """Return KL(base || model) at every position, (B, L)."""
     return F.kl_div(log_probs, base_log_probs, reduction="none", log_target=True).sum(-1)
 
 

@@ -1,4 +1,4 @@
-"""One model, all suites: load, answer, judge, write; what is already there is not done again."""
+"""One model, all suites: load, answer, judge, write; finished suites are not run again."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -16,7 +16,7 @@ from dualselect.models.base import GenerationSettings, LocalTarget, Target
 from dualselect.options import documented, option
 from dualselect.runs.results import FOLDER, Role, SuiteResult, result_file
 
-#: Short names for what is there without a network.
+#: Short names for the suites that need no network.
 GROUPS = {
     "safety": ("builtin-safety", "builtin-safe-answers"),
     "overrefusal": ("builtin-overrefusal",),
@@ -26,7 +26,7 @@ _console = Console(stderr=True)
 
 
 def suite_names(text: str) -> tuple[str, ...]:
-    """Return the suites that a list by comma names, groups and YAML files taken apart, each once."""
+    """Return the suites that a comma-separated list names, groups and YAML files expanded, each once."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     return tuple(dict.fromkeys(member for name in names for member in GROUPS.get(name, expand(name))))
 
@@ -52,13 +52,13 @@ class EvaluationSettings:
         {}, "File, folder or hub id that replaces the source of a suite; repeatable.", metavar="SUITE=SOURCE"
     )
     limit: int | None = option(None, "Prompts of each suite, drawn by the seed. Unset: all.")
-    seed: int = option(0, "Seed of the draw of prompts, and of sampling for a temperature above 0.")
+    seed: int = option(0, "Seed for drawing prompts, and for sampling at a temperature above 0.")
     max_new_tokens: int | None = option(None, "Longest answer, in tokens. Unset: each suite's own.")
     temperature: float = option(0.0, "Temperature of sampling; 0 is greedy.")
     system: str | None = option(None, "System prompt put before every prompt.")
     batch_size: int = option(16, "Prompts at once.")
     thinking: bool | None = option(
-        None, "Whether a model that can think does before it answers. Unset: its chat template decides."
+        None, "Whether a model that can think does so before it answers. Unset: its chat template decides."
     )
 
     def __post_init__(self) -> None:
@@ -109,19 +109,19 @@ def evaluate_target(
     A suite whose file is there already, made from the same target, prompts, judges and settings, is read instead.
 
     Args:
-        target: What is measured.
-        settings: What is measured, and how.
-        role: What the target is to the others of the folder.
-        run_folder: Where the results go.
-        start: The aligned start, which probes take the KL from.
+        target: Model to measure.
+        settings: Settings of the measurement.
+        role: Role of the target among the models of the folder.
+        run_folder: Folder that the results go to.
+        start: Aligned start, from which probes take the KL.
         seed: Training seed of the target, if known.
-        judges: The judges of `settings`, if they are loaded already.
+        judges: Judges of `settings`, if they are loaded already.
         trained_on: Keys (`dualselect.data.prompt_key`) of prompts that must not be measured on; they are left out,
-            counted and told.
+            counted and reported.
 
     Raises:
-        ConfigError: A suite needs what the target doesn't offer.
-        DataError: A suite can't be loaded, or has no prompt left.
+        ConfigError: A suite needs what the target does not offer.
+        DataError: A suite could not be loaded, or has no prompt left.
     """
     judges = parse_judges(settings.judges) if judges is None else judges
     results = []
@@ -179,7 +179,7 @@ def _fingerprint(
     generation = asdict(settings.generation(suite))
     del generation["batch_size"]
     if generation["thinking"] is None:
-        del generation["thinking"]  # results from before there was this setting stay good
+        del generation["thinking"]  # results from before this setting existed stay valid
     made_from = [
         target.identity,
         None if start is None else start.identity,
@@ -200,5 +200,5 @@ def _already(run_folder: Path, suite: str, role: Role, mark: str) -> SuiteResult
     try:
         result = SuiteResult.read(path)
     except DataError:
-        return None  # of another format; it is replaced
+        return None  # has another format; it is replaced
     return result if result.settings.get("fingerprint") == mark else None

@@ -1,4 +1,4 @@
-"""The table of an evaluation: every measure of every model, with what it takes to judge it."""
+"""The table of an evaluation: every measure of every model, with n, seeds, intervals and differences."""
 
 from collections.abc import Sequence
 

@@ -33,7 +33,7 @@ class DataArguments:
     pools: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Further data sets that the method needs as NAME=SOURCE, say harmful=... and utility=...; in YAML "
+            "help": "Further data sets that the method needs as NAME=SOURCE, as harmful=... and utility=...; in YAML "
             "a mapping from names to sources. `dualselect methods` lists the names."
         },
     )
@@ -42,7 +42,7 @@ class DataArguments:
     evaluation: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Held-out sets as NAME=SOURCE, each evaluated apart, say task=... and probe=...; in YAML a mapping "
+            "help": "Held-out sets as NAME=SOURCE, each evaluated apart, as task=... and probe=...; in YAML a mapping "
             "from names to sources."
         },
     )
@@ -105,7 +105,7 @@ class ModelArguments(ModelConfig):
     dtype: str | None = field(
         default=None,
         metadata={
-            "help": "Type that the model is loaded in. Unset: with a LoRA the checkpoint's own ('auto'), else "
+            "help": "Type in which the model is loaded. Unset: with a LoRA the checkpoint's own ('auto'), else "
             "'float32', since small updates would be lost in bfloat16 weights; 'float32' too on a CPU that emulates "
             "bfloat16, which takes ten times as long.",
             "choices": ["auto", "bfloat16", "float16", "float32"],
@@ -115,7 +115,7 @@ class ModelArguments(ModelConfig):
     def __post_init__(self) -> None:
         targets: list[str] | None = self.lora_target_modules  # type: ignore[has-type]
         super().__post_init__()
-        # TRL makes text of a list of one, and PEFT reads text as a pattern for a module's whole name.
+        # TRL makes a list of one a text, and PEFT reads a text as a pattern for a module's whole name.
         if isinstance(targets, list) and len(targets) == 1 and re.fullmatch(r"[\w.]+", targets[0]):
             self.lora_target_modules = targets
         if self.dtype is None:

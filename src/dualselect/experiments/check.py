@@ -1,4 +1,4 @@
-"""What a run would make of its data: every set as it would be trained on, and the prompts that sets share."""
+"""How a run would read its data: every set as it would be trained on, and the prompts that sets share."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def check(settings: Settings) -> bool:
     """Inspect all sets of a run, print what was found, and return whether training would begin.
 
     Raises:
-        ConfigError: Settings that do not go together, or there is no such model.
+        ConfigError: Settings do not go together, or there is no such model.
         DataError: A set cannot be read; the message names file, line and field.
     """
     disable_progress_bars()
@@ -83,7 +83,7 @@ def _show_set(
         )
     if inspection.duplicates:
         groups = [" = ".join(ids) for ids in inspection.duplicates]
-        console.print(f"duplicates  {len(groups)} prompts recur: {escape(_listed(groups))}")
+        console.print(f"duplicates  {len(groups)} prompts occur more than once: {escape(_listed(groups))}")
     if inspection.example:
         console.print("example     as the model sees it; what is learned is between ⟦ and ⟧")
         console.print(_example(inspection.example))
@@ -102,7 +102,7 @@ def _without_end(count: int, ends: list[int], tokenizer: Any) -> str:
     text = f"no end      {count} samples: what is learned does not end where generation stops, at {stops}"
     turn = end_of_turn(tokenizer)
     if turn is None or turn in ends:
-        return f"{text}, so answers may run on; use a chat template whose answers, as they are learned, end so"
+        return f"{text}, so answers may run on; use a chat template whose answers, as learned, end with one"
     return (
         f"{text}, but at {tokenizer.convert_ids_to_tokens(turn)!r}; `dualselect evaluate` stops there, other programs "
         "do once it is the tokenizer's eos_token or in generation_config.json"
@@ -110,7 +110,7 @@ def _without_end(count: int, ends: list[int], tokenizer: Any) -> str:
 
 
 def _counts(counts: TokenCounts) -> str:
-    return f"{counts.smallest} to {counts.largest} a sample, median {counts.median:g}, {counts.total} in all"
+    return f"{counts.smallest} to {counts.largest} per sample, median {counts.median:g}, {counts.total} in all"
 
 
 def _example(parts: list[tuple[str, bool]]) -> Any:

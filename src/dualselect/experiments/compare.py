@@ -1,4 +1,4 @@
-"""A whole comparison from its grid: every cell trained and evaluated, and the tables that are gathered."""
+"""A whole comparison from its grid: every cell trained and evaluated, and the tables made from them."""
 
 import shlex
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from dualselect.experiments.trial import Cell
 
 
 def run(grid: Grid, only: str | None = None) -> bool:
-    """Run what is not done of a grid, show its tables, and return whether all of it is done.
+    """Run the unfinished cells of a grid, show its tables, and return whether all cells are done.
 
     Args:
-        grid: The grid.
+        grid: Grid to run.
         only: Name of the one cell to run, or of the start, without gathering; None for all.
 
     Raises:
@@ -49,7 +49,7 @@ def show(grid: Grid) -> bool:
 
 
 def commands(argv: Sequence[str], grid: Grid) -> list[str]:
-    """Return one shell command for the start and for every cell, in any order, and last the one that gathers."""
+    """Return one shell command for the start and for every cell, in any order, and the one that gathers last."""
     base = ["dualselect", "compare", *(word for word in argv if word != "--print-commands")]
     names = [grid.start_folder.name, *(cell.name for cell in grid.cells)]
     return [shlex.join([*base, "--cell", name]) for name in names] + [shlex.join([*base, "--gather"])]

@@ -25,7 +25,7 @@ def read_evaluation(value: Any, place: str) -> dict[str, Any]:
         place: Place of the mapping, for errors.
 
     Raises:
-        ConfigError: A key is unknown, or a value can't be what it should.
+        ConfigError: A key is unknown, or a value has the wrong type.
     """
     if not isinstance(value, dict):
         raise ConfigError(f"{place}: evaluate is not a mapping; write `suites: [builtin-safety]` below it")
@@ -44,7 +44,7 @@ def read_evaluation(value: Any, place: str) -> dict[str, Any]:
         settings = EvaluationSettings(**given)
     except ConfigError as error:
         raise ConfigError(f"{place}: {error}") from error
-    # Left out where it is not given, so that grids from before there was this setting continue.
+    # Left out where it is not given, so that grids from before this setting existed continue.
     resolved = {name: getattr(settings, name) for name in known}
     return {name: value for name, value in resolved.items() if (name, value) != ("thinking", None)}
 
@@ -54,10 +54,10 @@ class GridEvaluation:
 
     Args:
         evaluation: Fields of `EvaluationSettings`.
-        start: Model that all cells begin with: a folder or hub id.
+        start: Model that all cells start from: a folder or hub id.
         trained_on: Function that returns the keys of all prompts that any cell may be trained on; called once.
         cache: Folder of cached answers, from which an interrupted evaluation continues.
-        resolve: Function that turns a model's name into what `from_pretrained` takes.
+        resolve: Function from a model's name to what `from_pretrained` takes.
     """
 
     def __init__(

@@ -23,11 +23,11 @@ LATEX_FILE = "table.tex"
 
 
 def gather(grid: Grid) -> Comparison:
-    """Write what the cells that are done come to into the grid's folder, and return it.
+    """Write the comparison of the finished cells into the grid's folder, and return it.
 
     Raises:
         ConfigError: A cell was made from other settings.
-        DataError: A result can't be read, or seeds of a method share no prompt.
+        DataError: A result cannot be read, or seeds of a method share no prompt.
     """
     for cell in grid.cells:
         check_unchanged(cell)
@@ -61,7 +61,7 @@ def _is_done(cell: Cell, state: CellState, label: str) -> bool:
 
 
 def _state(cell: Cell, grid: Grid) -> CellState:
-    """Return the state of a cell in this grid; one that was evaluated otherwise is as good as missing."""
+    """Return the state of a cell in this grid; one that was evaluated differently counts as missing."""
     state = cell_state(cell)
     if state.status == "done" and state.evaluation_hash != grid.evaluation_hash:
         return CellState("missing", error="was evaluated under other settings; run it again", seconds=state.seconds)

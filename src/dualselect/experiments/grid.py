@@ -11,15 +11,15 @@ from dualselect.runs.folder import START
 
 @dataclass(frozen=True)
 class Grid:
-    """All that a comparison is made from.
+    """Everything that a comparison is made from.
 
     Attributes:
         folder: Folder of the grid.
         labels: Labels of the methods, in their order.
         seeds: Seeds of training, in their order.
         baseline: Label that the others are compared with.
-        cells: One for each label and seed, in the order in which they run.
-        evaluation: What is measured; part of what makes a cell's results usable beside another's.
+        cells: Cells, one for each label and seed, in the order in which they run.
+        evaluation: Settings of what is measured; results of cells are comparable only if these are equal.
     """
 
     folder: Path
@@ -36,14 +36,14 @@ class Grid:
 
     @property
     def start_folder(self) -> Path:
-        """Where the aligned start is evaluated."""
+        """The folder in which the aligned start is evaluated."""
         return self.folder / START
 
     def cell(self, name: str) -> Cell:
-        """Return the cell of a name as `dualselect:0`.
+        """Return the cell of a name such as `dualselect:0`.
 
         Raises:
-            ConfigError: There is none.
+            ConfigError: The grid has no such cell.
         """
         for cell in self.cells:
             if cell.name == name:

@@ -1,4 +1,4 @@
-"""The settings of a comparison: those of `train` for every cell, and what only the grid has."""
+"""The settings of a comparison: those of `train` for every cell, and those of the grid alone."""
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
@@ -27,13 +27,13 @@ DEFAULT_OUTPUT = "runs/compare"
 
 _COMMAND = "compare"
 _OF_THE_GRID = {
-    "seed": "'seed' is of a single run; give seeds",
-    "method": "'method' is of a single run; give methods",
+    "seed": "'seed' belongs to a single run; give seeds",
+    "method": "'method' belongs to a single run; give methods",
     "resume": "compare always continues where it stopped; leave 'resume' out",
 }
 _GRID_KEYS = ("methods", "seeds", "baseline", "evaluate")
 _SAME_FOR_ALL = ("seed", "output_dir", "model_name_or_path")
-# What depends on the machine, or can't change a result.
+# Settings that depend on the machine, or cannot change a result.
 _WITHOUT_EFFECT = [
     "output_dir",
     "run_name",
@@ -55,11 +55,11 @@ Entries = Mapping[str, Entry]
 
 
 def read_grid(given: argparse.Namespace, flags: Sequence[str]) -> Grid:
-    """Return the grid that a command line and the file it names ask for.
+    """Return the grid that a command line and the file it names describe.
 
     Args:
         given: Flags of the command itself.
-        flags: The other flags, which are settings of `train`.
+        flags: Other flags, which are settings of `train`.
 
     Raises:
         ConfigError: An unknown, malformed or impossible setting, or an unreadable file.
@@ -77,11 +77,11 @@ def read_grid(given: argparse.Namespace, flags: Sequence[str]) -> Grid:
         raise ConfigError(f"{path}: there is nothing to compare by; write `evaluate:` with `suites: [...]` below it")
     evaluation = read_evaluation(own["evaluate"].value, own["evaluate"].place)
     folder = Path(given.output_dir or (own["output_dir"].value if own["output_dir"] else DEFAULT_OUTPUT))
-    # Also of methods in the file that a flag left out: the file is made for them.
+    # Options of methods in the file that a flag left out pass too: the file is made for them.
     in_grid = {choice.name for choice in (*in_file.values(), *choices.values())}
     place = own["methods"].place if own["methods"] else path
     read = partial(_cell_settings, place=place, shared=flattened(entries), flags=flags, in_grid=in_grid)
-    # Methods inside, so that an unfinished grid can be compared already.
+    # Methods inside, so that an unfinished grid can already be compared.
     cells = [
         _cell(label, choices[label], seed, folder, partial(read, place=place)) for seed in seeds for label in labels
     ]
@@ -101,7 +101,7 @@ def evaluation_of(grid: Grid) -> GridEvaluation:
 
 
 def effective(settings: Settings) -> dict[str, Any]:
-    """Return the settings that can change what a run comes to; not those of the machine, nor secrets."""
+    """Return the settings that can change a run's result, without those of the machine and secrets."""
     training = {option.name: getattr(settings.training, option.name) for option in fields(settings.training)}
     del training["method_options"]
     together = training | asdict(settings.model) | asdict(settings.data) | asdict(settings.method)
@@ -114,7 +114,7 @@ def effective(settings: Settings) -> dict[str, Any]:
 
 def _cell(label: str, choice: MethodChoice, seed: int, folder: Path, read: Callable[..., Settings]) -> Cell:
     own_folder = cell_folder(folder, label, seed)
-    # Made anew when it runs, since making settings sets up the process for them.
+    # Made again when it runs, since making settings sets up the process for them.
     build = partial(read, choice, of_cell={"seed": seed, "output_dir": str(own_folder)})
     return Cell(label, choice.name, seed, own_folder, effective(build()), build)
 
@@ -162,7 +162,7 @@ def _cell_settings(
 ) -> Settings:
     """Return the settings of one cell: the shared ones, those of its label, the flags, and its seed and folder.
 
-    Options that the method lacks are left out if another one of the grid has them.
+    Options that the method lacks are left out if another method of the grid has them.
     """
     method = methods.get(choice.name)
     parser = run_parser(method, _COMMAND, "")
@@ -177,7 +177,7 @@ def _cell_settings(
             raise ConfigError(f"{entry.place}: unknown setting '{name}'{hint}")
     for name, value in choice.settings.items():
         if name in _SAME_FOR_ALL:
-            raise ConfigError(f"{place}: '{name}' can't differ between methods; set it for the whole grid")
+            raise ConfigError(f"{place}: '{name}' cannot differ between methods; set it for the whole grid")
         if not parser.knows(name):
             raise ConfigError(f"{place}: unknown setting '{name}'{setting_hint(name, method, parser)}")
         values |= parser.parse_value(name, Entry(value, place))
@@ -189,7 +189,7 @@ def _cell_settings(
 def _refuse_unknown(
     rest: Sequence[str], of_others: set[str], parser: CommandParser, method: type[methods.Method]
 ) -> None:
-    """Refuse what the parser left, but for options of other methods and the words after them, their values."""
+    """Refuse what the parser left, except options of other methods and the words after them, their values."""
     is_value = False
     for word in rest:
         if word.startswith("--"):

@@ -15,11 +15,11 @@ from dualselect.training.repair import check_repair, repair
 @documented
 @dataclass(frozen=True)
 class RepairSettings:
-    """What is repaired, with which data, and where the result goes."""
+    """Settings of a repair: the model, the data and the folder of the result."""
 
     model: str = field(metadata={"help": "Run folder, adapter, model folder or hub id."})
     output_dir: str = field(metadata={"help": "New folder for the repaired model."})
-    pools: list[str] = option([], "Data sets that the method needs, say harmful=FILE.", metavar="NAME=SOURCE")
+    pools: list[str] = option([], "Data sets that the method needs, such as harmful=FILE.", metavar="NAME=SOURCE")
     references: str | None = option(None, "Source of safe references, where the method needs them.")
     split: str = option("train", "Split of the data sets, for hub ids.")
     limit: int | None = option(None, "Samples of each data set to use. Unset: all.")

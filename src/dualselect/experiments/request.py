@@ -1,4 +1,4 @@
-"""What a configuration asks of a comparison: which methods with which options, and which seeds."""
+"""The methods, their options and the seeds that a configuration asks a comparison for."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True)
 class MethodChoice:
-    """A method of the grid: its name, and settings that hold for it alone."""
+    """A method of the grid: its name, and the settings that apply to it alone."""
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -29,7 +29,7 @@ def read_methods(value: Any, place: str) -> dict[str, MethodChoice]:
         place: Place of the value, for errors.
 
     Raises:
-        ConfigError: A method is unknown, a label occurs twice or can't name a folder.
+        ConfigError: A method is unknown, a label occurs twice or cannot name a folder.
     """
     if isinstance(value, str):
         value = [value]
@@ -43,7 +43,7 @@ def read_methods(value: Any, place: str) -> dict[str, MethodChoice]:
     for label, choice in chosen.items():
         if not _LABEL.fullmatch(label) or label == START:
             raise ConfigError(
-                f"{place}: '{label}' can't be a label; use letters, digits, '.', '_' and '-', and not '{START}'"
+                f"{place}: '{label}' cannot be a label; use letters, digits, '.', '_' and '-', and not '{START}'"
             )
         if choice.name not in methods.METHODS:
             raise ConfigError(f"{place}: unknown method '{choice.name}'{nearest(choice.name, methods.METHODS)}")
@@ -89,7 +89,7 @@ def read_baseline(value: Any, labels: Iterable[str], place: str) -> str:
     labels = list(labels)
     if str(value) not in labels:
         raise ConfigError(
-            f"{place}: the baseline '{value}' is none of the methods{nearest(str(value), labels)}; "
+            f"{place}: the baseline '{value}' is not one of the methods{nearest(str(value), labels)}; "
             "add it to methods, or set baseline to one of them"
         )
     return str(value)
@@ -111,4 +111,4 @@ def _choice(label: str, options: Any, place: str) -> MethodChoice:
 def _refuse_repeated(names: Sequence[str], what: str, place: str, cure: str) -> None:
     repeated = sorted({name for name in names if list(names).count(name) > 1})
     if repeated:
-        raise ConfigError(f"{place}: {what} holds '{repeated[0]}' twice; {cure}")
+        raise ConfigError(f"{place}: {what} contains '{repeated[0]}' twice; {cure}")

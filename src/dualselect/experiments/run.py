@@ -16,7 +16,7 @@ from dualselect.experiments.start import record_start
 from dualselect.experiments.trial import Cell, CellState, begin, cell_state, check_unchanged, fail, record
 from dualselect.runs.results import SuiteResult
 
-#: Leaves the model in the cell's folder, going on from its last checkpoint if it has one; what it returns is not used.
+#: Leaves the model in the cell's folder, continuing from its last checkpoint if there is one; the result is ignored.
 Train = Callable[[Cell], object]
 
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -33,11 +33,11 @@ class Evaluate(Protocol):
 
 
 def run_grid(grid: Grid, train: Train, evaluate: Evaluate) -> bool:
-    """Evaluate the aligned start, run every cell that is not done, and return whether all is well.
+    """Evaluate the aligned start, run every cell that is not done, and return whether all are done.
 
     Raises:
         ConfigError: A cell was made from other settings, found before anything runs; or several processes run this.
-        DataError: The start can't be evaluated, so that no cell could be either.
+        DataError: The start could not be evaluated, so no cell could be either.
     """
     for cell in grid.cells:
         check_unchanged(cell)
@@ -64,11 +64,11 @@ def run_grid(grid: Grid, train: Train, evaluate: Evaluate) -> bool:
 
 
 def run_start(grid: Grid, evaluate: Evaluate) -> None:
-    """Evaluate the aligned start; what is there already is not made again.
+    """Evaluate the aligned start, unless that is done.
 
     Raises:
         ConfigError: Several processes run this.
-        DataError: It can't be evaluated.
+        DataError: The start could not be evaluated.
     """
     _refuse_many_processes()
     _console.rule("the aligned start")
@@ -102,16 +102,16 @@ def run_cell(cell: Cell, grid: Grid, train: Train, evaluate: Evaluate) -> CellSt
         )
         record(cell, state)
     except Exception as error:
-        # Whatever it was, the other cells may do well; the traceback is kept beside the cell.
+        # Whatever it was, the other cells may succeed; the traceback is kept beside the cell.
         state = fail(cell, error, replace(state, seconds=_since(began)))
         _console.print(f"[bold red]{escape(cell.name)} failed[/]: {escape(state.error)}")
     finally:
-        gc.collect()  # a trainer holds itself, and with it the model's memory
+        gc.collect()  # a trainer refers to itself, and so keeps the model's memory
     return state
 
 
 def is_done(cell: Cell, grid: Grid) -> bool:
-    """Return whether a cell has been trained, and evaluated on what is to be measured."""
+    """Return whether a cell has been trained, and evaluated on what the grid measures."""
     state = cell_state(cell)
     evaluated = state.evaluation_hash == grid.evaluation_hash
     return state.status == "done" and state.hash == cell.hash and evaluated

@@ -21,7 +21,7 @@ class RunData:
 
 @dataclass(frozen=True)
 class SetSource:
-    """Where one data set of a run comes from: what `load_with_form` takes."""
+    """The source of one data set of a run: the arguments of `load_with_form`."""
 
     source: str
     split: str
@@ -35,7 +35,7 @@ class SetSource:
 
 
 def set_sources(settings: Settings) -> dict[str, SetSource]:
-    """Return where every set of a run comes from: the task, references and pools if given, then the evaluation sets.
+    """Return the source of every set of a run: the task, references and pools if given, then the evaluation sets.
 
     Raises:
         ConfigError: There is no task, or a pool is missing that the method needs.
@@ -43,7 +43,7 @@ def set_sources(settings: Settings) -> dict[str, SetSource]:
     data = settings.data
     seed = settings.training.seed
     if data.task is None:
-        raise ConfigError("there are no task data: give --task, or `task:` in the configuration")
+        raise ConfigError("there is no task data: give --task, or `task:` in the configuration")
     _check_pools(settings)
     sources = {TASK: SetSource(data.task, data.task_split, data.task_limit, seed, TASK)}
     if data.references is not None:

@@ -11,7 +11,7 @@ from dualselect.methods import Method
 from dualselect.settings.parser import CommandParser
 from dualselect.training import DualSelectConfig
 
-# What most runs set; `--help-all` shows the rest.
+# Common settings; `--help-all` shows the rest.
 _LOSSES = ("loss_average", "prompt_overlap")
 _TRAINING = (
     "output_dir",
@@ -51,8 +51,8 @@ _MODEL = (
     "lora_target_modules",
 )
 _ELSEWHERE = ("method", "method_options")  # known before this parser can be made
-_EPILOG = """Every flag is also a key of the YAML file, and flags go before the file. A switch may stand alone
-(--bf16), take a value (--bf16 false) or, where it is on, be turned off as --no_NAME. Hyphens may stand for
+_EPILOG = """Every flag is also a key of the YAML file, and flags win over the file. A switch may be given alone
+(--bf16), take a value (--bf16 false) or, where it is on, be turned off as --no_NAME. Hyphens may replace
 underscores."""
 
 
@@ -60,7 +60,7 @@ def run_parser(method: type[Method], command: str, about: str) -> CommandParser:
     """Return a parser with a flag for every setting of a run by a method.
 
     Raises:
-        ConfigError: The method has an option that is called like a setting of every run.
+        ConfigError: The method has an option with the name of a setting of every run.
     """
     _refuse_collisions(method)
     parser = CommandParser(
@@ -82,7 +82,7 @@ def run_parser(method: type[Method], command: str, about: str) -> CommandParser:
 
 
 def print_run_settings(parser: CommandParser, *, full: bool) -> None:
-    """Print the help page of a run's parser, which cannot parse afterwards; with the rare settings if `full`."""
+    """Print the help page of a run's parser, which cannot parse afterwards, with the rare settings if `full`."""
     add_run_flags(parser.add_argument_group("run"))
     parser._action_groups.insert(0, parser._action_groups.pop())
     parser.print_settings(full=full)
@@ -99,7 +99,7 @@ def add_run_flags(parser: Any) -> None:
         default=unset,
         help="continue from output_dir's last whole checkpoint, if there is one",
     )
-    parser.add_argument("-h", "--help", action="store_true", default=unset, help="show what most runs set")
+    parser.add_argument("-h", "--help", action="store_true", default=unset, help="show common settings")
     parser.add_argument("--help-all", action="store_true", default=unset, help="show every setting")
 
 

@@ -65,7 +65,7 @@ def quantization_config(settings: Settings) -> Any:
     if not model.use_peft:
         raise ConfigError(f"{option} freezes the model's weights, so there is nothing to train: set use_peft to true")
     if model.dtype == "auto":
-        # The type of computation has no 'auto': that of the forward pass, whatever the checkpoint is stored in.
+        # The type of computation has no 'auto': it is that of the forward pass, whatever the checkpoint's type.
         model = copy(model)
         model.dtype = "bfloat16" if settings.training.bf16 else "float32"
     return get_quantization_config(model)

@@ -1,6 +1,6 @@
 """The settings of a run from a YAML file and flags: every field of four dataclasses is both a key and a flag.
 
-Defaults give way to the file, the file to the flags. The four are `DualSelectConfig` (TRL's SFTConfig and ours),
+The file wins over defaults, flags over the file. The four are `DualSelectConfig` (TRL's SFTConfig and ours),
 `ModelArguments`, `DataArguments` and the options of the chosen method.
 """
 
@@ -22,7 +22,7 @@ DEFAULT_OUTPUT = "runs/train"
 
 @dataclass(frozen=True)
 class Settings:
-    """All that a run is made from, checked as far as that can be done without loading anything."""
+    """Everything that a run is made from, checked as far as possible without loading anything."""
 
     training: DualSelectConfig
     method: Method
@@ -48,7 +48,7 @@ def parse_settings(argv: Sequence[str], command: str = "train", about: str = "")
     if "help" in given or "help_all" in given:
         print_run_settings(parser, full="help_all" in given)
         raise SystemExit(0)
-    # Options of a method that a flag replaced don't speak of the new one, unless it has them too.
+    # Options of a method that a flag replaced do not apply to the new one, unless it has them too.
     ignorable = options_of(str(in_file)) if "method" in given else set()
     values: dict[str, Any] = {}
     for name, entry in entries.items():
@@ -63,7 +63,7 @@ def parse_settings(argv: Sequence[str], command: str = "train", about: str = "")
 
 
 def flattened(entries: dict[str, Entry]) -> dict[str, Entry]:
-    """Return the entries with those of a mapping `method_options` beside the others."""
+    """Return the entries, with those of a mapping `method_options` among them."""
     nested = entries.pop("method_options", None)
     if nested is None or nested.value is None:
         return entries
@@ -96,10 +96,10 @@ def setting_hint(name: str, method: type[Method], parser: CommandParser) -> str:
 
 
 def build_settings(method: type[Method], values: dict[str, Any], *, resume: bool) -> Settings:
-    """Return the settings that plain values give, each in its place.
+    """Return the settings made from plain values.
 
     Raises:
-        ConfigError: Values that can't be, or don't go together.
+        ConfigError: A value is impossible, or values do not go together.
     """
     options = share_of(method, values)
     training = {"output_dir": DEFAULT_OUTPUT} | share_of(DualSelectConfig, values)

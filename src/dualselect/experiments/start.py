@@ -18,10 +18,10 @@ def record_start(grid: Grid, results: Sequence[SuiteResult]) -> None:
 
 
 def read_start(grid: Grid) -> list[SuiteResult]:
-    """Return the results of the start; none if it was not evaluated, or on other terms than the grid's.
+    """Return the results of the start; none if it was not evaluated, or with other settings than the grid's.
 
     Raises:
-        DataError: A result can't be read.
+        DataError: A result cannot be read.
     """
     try:
         content = json.loads((grid.start_folder / STATE_FILE).read_text(encoding="utf-8"))

@@ -34,15 +34,15 @@ _COLUMNS = ("method", "mean", "95% interval", "n", "seeds", "difference", "95% i
 
 @dataclass(frozen=True)
 class Comparison:
-    """A grid's outcome.
+    """The outcome of a grid.
 
     Attributes:
         labels: Labels of the methods, in their order.
         seeds: Seeds of the grid.
         baseline: Label that the others are compared with.
-        rows: Row of every suite, metric and method that was measured.
-        undone: What keeps a cell from being done, by the cell's name.
-        done: Seeds that are done, by label.
+        rows: Rows, one for every suite, metric and method that was measured.
+        undone: Reason why a cell is not done, by the cell's name.
+        done: Finished seeds, by label.
     """
 
     labels: Sequence[str]
@@ -89,16 +89,16 @@ def verdict(difference: Difference, metric: Metric) -> str:
 
 
 def _about(comparison: Comparison) -> list[str]:
-    """Return what one must know to read the numbers, a sentence each."""
+    """Return what readers of the numbers must know, one sentence each."""
     about = [
         f"Seeds {_listed(comparison.seeds)}; differences from {comparison.baseline}, on the same prompts and seeds.",
         "Intervals: 95%, bootstrap over prompts and seeds, Wilson for shares of a single seed, Student's t for up to "
-        f"{FEW_PROMPTS} prompts, none for one. They speak of few seeds and are too narrow where seeds scatter.",
+        f"{FEW_PROMPTS} prompts, none for one. They rest on few seeds and are too narrow where seeds scatter.",
         f"'{NO_DIFFERENCE}': the interval of the difference contains zero, or p > 0.05 after Holm's correction for the "
         "number of methods compared in that metric; for a win rate: its interval contains 50%.",
     ]
     if any(row.method == START for row in comparison.rows):
-        about.append(f"{START} is the model that all of them begin with; it has no seed.")
+        about.append(f"{START} is the model that all methods start from; it has no seed.")
     for label in comparison.labels:
         done = comparison.done.get(label, ())
         if len(done) < len(comparison.seeds):
@@ -146,7 +146,7 @@ def _remarks(row: Row, difference: Difference | None, comparison: Comparison) ->
 
 
 def _is_apart(row: Row, comparison: Comparison) -> bool:
-    """Whether a method was measured as the baseline was, but on nothing that the two have in common."""
+    """Whether a method was measured like the baseline, but on no prompt and seed that the two have in common."""
     descriptive = row.kind == TRAINING and row.metric.better == "neither"
     theirs = (comparison.baseline, row.suite, row.name)
     is_there = any((other.method, other.suite, other.name) == theirs for other in comparison.rows)

@@ -47,7 +47,7 @@ def _trainer(settings: Settings, data: RunData) -> DualSelectTrainer:
         "dtype": model.dtype,
         **(training.model_init_kwargs or {}),
     }
-    cure = "change the setting or file that this speaks of"
+    cure = "change the setting or file that this names"
     with _known_arguments(training.model_init_kwargs), library_errors("training cannot be set up", cure):
         return DualSelectTrainer(
             model=model.model_name_or_path,
@@ -64,7 +64,7 @@ def _trainer(settings: Settings, data: RunData) -> DualSelectTrainer:
 
 @contextmanager
 def _known_arguments(kwargs: Mapping[str, Any]) -> Iterator[None]:
-    """Turn what Python says of an argument of the user's that a model does not take into a ConfigError."""
+    """Turn Python's error about a user's argument that a model does not take into a ConfigError."""
     try:
         yield
     except TypeError as error:
@@ -98,4 +98,4 @@ def _check_writable(folder: Path) -> None:
     if not there.is_dir():
         raise ConfigError(f"output_dir: {there} is a file; name a folder")
     if not os.access(there, os.W_OK):
-        raise ConfigError(f"output_dir: {there} may not be written to; name another folder")
+        raise ConfigError(f"output_dir: {there} is not writable; name another folder")

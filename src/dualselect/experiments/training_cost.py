@@ -1,4 +1,4 @@
-"""What training took and what it took in, appended to the values as the suite `training`."""
+"""The time of training and the poison trained on, appended to the values as the suite `training`."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -21,8 +21,8 @@ _POISON_KEPT = Metric("poison samples trained on", "lower")
 def training_costs(values: pa.Table, cells: Iterable[tuple[Cell, CellState]]) -> pa.Table:
     """Return the values with those of the suite `training` for the cells given.
 
-    The metric `seconds` has one value a run. The metric `poison_kept` has one for every planted task sample that every
-    run has met: the share of its presentations that had a weight. A method that makes no selection trains on
+    The metric `seconds` has one value per run. The metric `poison_kept` has one for every planted task sample of every
+    run: the share of its presentations that had a weight. A method that makes no selection trains on
     everything.
     """
     cells = list(cells)

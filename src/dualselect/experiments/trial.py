@@ -1,7 +1,7 @@
-"""One cell of the grid, and what its folder tells of it.
+"""One cell of the grid, and its state as recorded in its folder.
 
-A cell's folder is a run folder of `dualselect train` with three files more. `cell-settings.json` is written first and
-says what the cell is made from; `cell.json` says how far it came: when the model is trained, and last when
+A cell's folder is a run folder of `dualselect train` with three more files. `cell-settings.json` is written first and
+says what the cell is made from; `cell.json` says how far it got: when the model is trained, and last when
 all is done or something failed; `error.txt` contains the traceback of a failure.
 """
 
@@ -35,7 +35,7 @@ class Cell:
         seed: Seed of training.
         folder: Run folder of the cell.
         settings: Every setting that can change its result, as plain values.
-        run: What the one who trains it needs; nothing here looks into it.
+        run: Data for whoever trains the cell; not used here.
     """
 
     label: str
@@ -64,7 +64,7 @@ class CellState:
         status: `missing` where it was never run, or was interrupted before its end.
         trained: Whether the model is whole, so that only the evaluation is left to do.
         error: Cause of the failure, in one line.
-        seconds: Wall-clock time of training and evaluation, in the attempt that ended it.
+        seconds: Wall-clock time of training and evaluation, in the last attempt.
         training_seconds: Wall-clock time of training alone; None where it was resumed, since the rest was not timed.
         hash: Hash of the cell's settings.
         evaluation_hash: Hash of what was measured.
@@ -82,7 +82,7 @@ class CellState:
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:
-    """Return 16 hexadecimal digits that stand for settings, whatever their order."""
+    """Return 16 hexadecimal digits that identify settings, whatever their order."""
     return sha256(_canonical(settings).encode()).hexdigest()[:16]
 
 
@@ -95,10 +95,10 @@ def cell_state(cell: Cell) -> CellState:
 
 
 def check_unchanged(cell: Cell) -> None:
-    """Refuse a cell that was made, or half made, from other settings.
+    """Refuse a cell that was made, or partly made, from other settings.
 
     Raises:
-        ConfigError: What differs, and the cure.
+        ConfigError: The settings differ; the message says how, and the cure.
     """
     there = _settings_there(cell)
     if there is None or settings_hash(there) == cell.hash:
@@ -112,8 +112,8 @@ def check_unchanged(cell: Cell) -> None:
         if there.get(name, _ABSENT) != here.get(name, _ABSENT)
     ]
     raise ConfigError(
-        f"{cell.folder}: was made from other settings: {', '.join(differing)}; give these back, remove the folder to "
-        "make it anew, or name another output_dir"
+        f"{cell.folder}: was made from other settings: {', '.join(differing)}; use those again, remove the folder "
+        "to make it again, or name another output_dir"
     )
 
 
@@ -135,14 +135,14 @@ def begin(cell: Cell) -> bool:
 
 
 def record(cell: Cell, state: CellState) -> None:
-    """Write how a cell stands; the traceback of an earlier failure goes when there is none any more."""
+    """Write the state of a cell; the traceback of an earlier failure is removed once there is none."""
     if state.status != "failed":
         (cell.folder / ERROR_FILE).unlink(missing_ok=True)
     _write_json(cell.folder / STATE_FILE, asdict(state))
 
 
 def fail(cell: Cell, error: Exception, state: CellState) -> CellState:
-    """Write what a cell that stood as `state` died of, with the traceback in `error.txt`, and return its state."""
+    """Write the failure of a cell in the given state, with the traceback in `error.txt`, and return its new state."""
     line = one_line(f"{type(error).__name__}: {error}")
     with replacing(cell.folder / ERROR_FILE) as draft:
         draft.write_text("".join(traceback.format_exception(error)), encoding="utf-8")

@@ -4,7 +4,7 @@ A `Watch` puts itself between the modules that own trainable parameters and auto
 autograd function, which saves its input once, in the dtype that the product is made in. The output of any other
 module passes through an identity function that saves the module's input. Either way gradient checkpointing and
 activation offloading treat that input like any other saved tensor, and in backward it meets the output's gradient.
-Backward then runs only as far as these functions: autograd's own weight gradients, which nobody would read, are not
+Backward then runs only as far as these functions: autograd's own weight gradients, which nothing would read, are not
 computed.
 """
 
@@ -32,9 +32,9 @@ Receive = Callable[[Tensor, Tensor], None]
 
 
 class PerSampleGradients:
-    """The gradients of the B samples of one batch, answered without a second backward pass.
+    """The gradients of the B samples of one batch, queried without a second backward pass.
 
-    It can outlive its context: several captures can be kept side by side. Answers are fp32.
+    It can outlive its context: several captures can be kept side by side. Results are fp32.
     """
 
     def __init__(self, watch: "Watch", sequence_lengths: Sequence[int] | None, metric: Metric, store: Store) -> None:
@@ -48,23 +48,23 @@ class PerSampleGradients:
         self._norms: dict[Metric, Tensor] = {}
         if self._lengths is not None:
             store.batch_size = len(self._lengths)
-        # Backward runs towards this leaf only; that is what keeps weight gradients from being computed.
+        # Backward runs towards this leaf only, so weight gradients are not computed.
         self.anchor = torch.zeros((), device=store.device, requires_grad=True)
 
     def backward(self, losses: Tensor) -> None:
         """Run the one backward pass.
 
         Args:
-            losses: Shape `(B,)`; each depends on its own sample alone.
+            losses: Losses of the samples, shape `(B,)`; each depends on its own sample alone.
 
         Raises:
-            UnsupportedModuleError: A trainable parameter took no part through its own module's forward.
+            UnsupportedModuleError: A trainable parameter was not used in its own module's forward.
         """
         if losses.shape != (self._store.batch_size,):
             raise ValueError(f"expected losses of shape ({self._store.batch_size},), got {tuple(losses.shape)}")
         self.running = True
         try:
-            # What a checkpointed layer computes again restores its own autocast.
+            # A checkpointed layer that is computed again restores its own autocast.
             with self._switch.on(self), self._exact():
                 torch.autograd.backward(losses.sum(), inputs=[self.anchor])
                 self._store.finish()
@@ -76,8 +76,8 @@ class PerSampleGradients:
         """Return the inner product of every sample's gradient with `direction`, shape `(B,)`.
 
         Args:
-            direction: What to compare with.
-            metric: What to compare by; the capture's own metric if None.
+            direction: Direction to compare with.
+            metric: Metric of the inner product; None takes the capture's own.
         """
         metric = metric or self.metric
         if metric.per_module:
@@ -120,7 +120,7 @@ class PerSampleGradients:
         """Return the sum over samples of `weights[i]` times gradient i.
 
         Args:
-            weights: Shape `(B,)`. A sample of weight zero leaves no trace, even if its gradient is not finite.
+            weights: Shape `(B,)`. A sample of weight zero has no effect, even if its gradient is not finite.
         """
         with self._exact():
             return self._store.weighted_sum(weights.float())
@@ -133,20 +133,20 @@ class PerSampleGradients:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are kept; a tensor that serves several modules counts once."""
+        """Bytes that are kept; a tensor that several modules share counts once."""
         storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in self._store.tensors()}
         return sum(storages.values())
 
     def _exact(self) -> torch.autocast:
         return torch.autocast(self._store.device.type, enabled=False)
 
-    # What the watched modules call.
+    # Called by the watched modules.
 
     def observe(self, site: "_Site", module: nn.Module, x: Tensor, tokens: int, itemsize: int) -> Receive:
-        """Prepare for a call of `module` on `x` and return what is to receive input and output gradient in backward."""
+        """Prepare for a call of `module` on `x` and return what receives input and output gradient in backward."""
         self._check_batch(site.name, x)
         site.itemsize = itemsize
-        if not self.running:  # not once more where a checkpointed layer is computed again
+        if not self.running:  # not again where a checkpointed layer is computed again
             tokens = max(self._lengths) if self._lengths is not None else tokens
             for parameter in site.own.values():
                 self._store.plan(parameter, self._slots[parameter], tokens, itemsize)
@@ -165,11 +165,11 @@ class PerSampleGradients:
         elif leading != batch_size and not self._is_joined(x):
             raise UnsupportedModuleError(
                 f"module '{name}' was called with a leading dimension of {leading} in a batch of {batch_size} "
-                "samples, so its gradient cannot be told apart by sample: freeze it or leave it out of the targets"
+                "samples, so its gradient cannot be split by sample: freeze it or leave it out of the targets"
             )
 
     def _is_joined(self, values: Tensor) -> bool:
-        """Whether these are the tokens of all samples in one row; our own losses hand on others by sample."""
+        """Whether these are the tokens of all samples in one row; our own losses pass others by sample."""
         return self._lengths is not None and values.shape[:2] == (1, sum(self._lengths))
 
     def _by_sample(self, values: Tensor) -> Tensor:
@@ -180,13 +180,13 @@ class PerSampleGradients:
 
 
 class Watch:
-    """The watched modules of a model; made once a run.
+    """The watched modules of a model; made once per run.
 
-    While it is installed and nothing is being captured, the model computes what it computes without.
+    While it is installed but nothing is being captured, the model computes the same as without it.
 
     Args:
         model: Any model whose trainable parameters are in modules with a rule.
-        params: What to differentiate by; all trainable parameters if None. Tied parameters count once.
+        params: Parameters to differentiate by; None takes all trainable ones. Tied parameters count once.
 
     Raises:
         UnsupportedModuleError: A module with trainable parameters has no rule, or there is nothing to train.
@@ -254,8 +254,8 @@ class Watch:
         batch. Before it, inputs count as not shared and have the parameters' dtype.
 
         Args:
-            batch_size: Samples of the batch, B.
-            tokens: Tokens of each sample, padding included, T.
+            batch_size: Number of samples of the batch, B.
+            tokens: Number of tokens of each sample, padding included, T.
         """
         total = 0
         for module, site in self._sites.items():
@@ -275,14 +275,14 @@ class Watch:
     ) -> Iterator[PerSampleGradients]:
         """Watch one forward and backward pass of a batch whose samples do not interact.
 
-        Inside the context run the forward pass, then `backward(losses)` of the yielded object; afterwards ask it for
-        its answers. A plain `losses.sum().backward()` works too and leaves `.grad` as it would be without.
+        Inside the context run the forward pass, then `backward(losses)` of the yielded object; afterwards query
+        it. A plain `losses.sum().backward()` works too and leaves `.grad` as it would be without.
 
         Args:
             sequence_lengths: Lengths of the B samples of a padding-free batch, which is a single row.
             keep: Whether gradients are kept. If not, only norms and the inner products with `directions` are computed.
-            directions: What inner products are taken with if gradients are not kept, by name.
-            metric: What answers are given in unless they are asked for in another; `RAW` if None.
+            directions: Directions of the inner products if gradients are not kept, by name.
+            metric: Default metric of the results; None means `RAW`.
         """
         metric = metric or RAW
         store: Store = Kept(self.layout, self._device)
@@ -323,7 +323,7 @@ def _same(a: Parameters, b: Parameters) -> bool:
     return a.keys() == b.keys() and all(a[name] is b[name] for name in a)
 
 
-# How modules are patched. All of it is kept beside the modules, so that a copy of a watched model is not watched.
+# How modules are patched. The state is kept beside the modules, so that a copy of a watched model is not watched.
 
 
 class _Switch:
@@ -347,10 +347,10 @@ class _Site:
     """A watched module.
 
     Attributes:
-        name: Its name in the model.
-        rule: The rule of its gradients.
+        name: Name of the module in the model.
+        rule: Rule of its gradients.
         own: Names of its watched parameters by their names inside the module.
-        switch: Says which capture is active.
+        switch: Switch that says which capture is active.
         shares_input: Whether its last input was also that of the module called before it.
         itemsize: Bytes of an element of its last output gradient; 0 before the first batch.
     """
@@ -365,7 +365,7 @@ class _Site:
 
 @dataclass
 class _Patch:
-    """What is changed on a module, for all who watch it; a plain linear layer has no hook but another forward."""
+    """The patch of a module, for all watches on it; a plain linear layer has no hook but a new forward."""
 
     hook: RemovableHandle | None
     sites: list[_Site] = field(default_factory=list)
@@ -479,7 +479,7 @@ class _ObservedLinear(torch.autograd.Function):
         by_x = by_weight = by_bias = None
         if ctx.needs_input_grad[0]:
             by_x = delta @ weight.to(delta.dtype)
-        # `needs_input_grad` tells what the graph holds, not what this backward pass runs towards.
+        # `needs_input_grad` says what the graph contains, not what this backward pass runs towards.
         if ctx.capture.running:
             ctx.receive(x.detach(), delta)
         else:

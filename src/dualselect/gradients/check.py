@@ -17,7 +17,7 @@ from dualselect.gradients.direction import Direction, Parameters
 from dualselect.gradients.losses import Batch, Losses, per_sample_nll, sequence_lengths
 
 _SAMPLES = 2
-_WEIGHTS = (1.0, 0.5)  # unequal, so that samples taken for each other differ too
+_WEIGHTS = (1.0, 0.5)  # unequal, so that swapped samples differ too
 _NAMED = 3
 
 
@@ -39,13 +39,13 @@ def check_model(
         model: The model, not wrapped for distributed training.
         params: The trainable parameters.
         batch: A batch of the task, padded or padding-free, on the model's device.
-        watch: The run's watch on `model`; None compares the losses alone.
-        autocast: Returns the context of the forward pass.
-        losses: What returns the samples' mean negative log-likelihoods.
+        watch: Watch of the run on `model`; None compares only the losses.
+        autocast: Function that returns the context of the forward pass.
+        losses: Function that returns the samples' mean negative log-likelihoods.
 
     Raises:
-        UnsupportedModuleError: The losses differ from the model's own, or the gradients of some parameters, which are
-            named.
+        UnsupportedModuleError: The losses differ from the model's own, or the gradients of some parameters do; the
+            message names them.
     """
     with _unchanged(model, params):
         chosen, own, own_gradient = _own(model, params, _samples(batch), autocast)
@@ -98,7 +98,7 @@ def _own(
 
 def _own_loss(model: nn.Module, sample: Mapping[str, Any]) -> Tensor:
     config: Any = model.config
-    # The routers' loss belongs to no sample; it is not part of the per-sample losses.
+    # The routers' loss does not belong to a sample; it is not part of the per-sample losses.
     routers = {"output_router_logits": False} if hasattr(config.get_text_config(), "output_router_logits") else {}
     loss: Tensor = model(**sample, **routers, use_cache=False).loss
     return loss
@@ -108,7 +108,7 @@ def _own_loss(model: nn.Module, sample: Mapping[str, Any]) -> Tensor:
 
 
 def _columns(batch: Batch) -> dict[str, Tensor]:
-    """Return what a batch has per token, `(B, T)` each, apart from weights: the model's own loss knows none."""
+    """Return what a batch has per token, `(B, T)` each, except weights, which the model's own loss does not have."""
     shape = batch["labels"].shape
     return {
         name: values
@@ -129,14 +129,14 @@ def _samples(batch: Batch) -> list[dict[str, Any]]:
 
 
 def _without_padding(sample: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the end of a padding-free row, which counts as its last sample's and has position 0 again."""
+    """Leave out the padding at the end of a padding-free row, which counts as the last sample's and has position 0."""
     real = sample["position_ids"][0] != 0
     real[0] = True
     return {name: values[:, real] for name, values in sample.items()}
 
 
 def _sub_batch(batch: Batch, rows: list[int]) -> dict[str, Any]:
-    """Return the samples `rows` of a batch in the form that the batch has."""
+    """Return the samples `rows` of a batch, in the form of the batch."""
     columns, lengths = _columns(batch), sequence_lengths(batch)
     if lengths is not None:
         samples = _samples(batch)
@@ -202,13 +202,13 @@ def _compare_losses(model: nn.Module, found: Tensor, own: Tensor, tolerance: flo
         return
     raise UnsupportedModuleError(
         f"the losses of single samples differ from the model's own ({_listed(found)} against {_listed(own)}): "
-        f"{_architecture(model)} computes its logits in a way that is not known, or lets the samples of a batch "
+        f"{_architecture(model)} computes its logits in an unknown way, or lets the samples of a batch "
         "interact; use another architecture (docs/architectures.md)"
     )
 
 
 def _compare_gradients(model: nn.Module, found: Direction, own: Direction, tolerance: float) -> None:
-    """Compare parameter by parameter; what is small beside the whole gradient is rounding."""
+    """Compare parameter by parameter; differences that are small beside the whole gradient are rounding."""
     floor = own.norm() * 1e-2
     found_views, excess = found.views(), []
     for name, true in own.views().items():

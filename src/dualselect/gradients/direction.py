@@ -19,7 +19,7 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 @dataclass(frozen=True)
 class Layout:
-    """Names and shapes of the parameters, in the order in which they lie in a flat vector."""
+    """Names and shapes of the parameters, in their order in a flat vector."""
 
     names: tuple[str, ...]
     shapes: tuple[torch.Size, ...]
@@ -50,7 +50,7 @@ class Direction:
 
     Args:
         layout: Names and shapes of the parameters.
-        vector: Shape `(P,)`, fp32. It is used, not copied.
+        vector: Flat vector, shape `(P,)`, fp32; it is used, not copied.
 
     Raises:
         ValueError: The vector does not fit the layout.
@@ -161,7 +161,7 @@ class Direction:
         return Direction(self.layout, self.vector.clone())
 
     def all_reduce(self) -> Self:
-        """Sum the vector over all processes in place (nothing to do with one) and return self."""
+        """Sum the vector over all processes in place (with one process, do nothing) and return self."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(self.vector)
         return self

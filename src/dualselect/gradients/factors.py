@@ -1,6 +1,6 @@
-"""Per-sample gradients of one parameter, written as sums that need not be formed.
+"""Per-sample gradients of one parameter, kept as sums that need not be formed.
 
-A layer's gradient for sample i is a sum over its T tokens. A term keeps what that sum is made of; each term can add
+A layer's gradient for sample i is a sum over its T tokens. A term keeps the parts of that sum; each term can add
 itself to a dense block, and answers inner products without forming the block where that is cheaper
 ("ghost products", Wang et al. 2024, arXiv 2406.11011).
 """
@@ -33,7 +33,7 @@ class Term(Protocol):
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """What the term keeps."""
+        """The tensors that the term keeps."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 The `(B, T, V)` logits are never built: hidden states are gathered at the N supervised positions and projected in
 chunks, and the gradient with respect to the hidden states is taken chunk by chunk in the forward pass. A head that is
 itself trained is the exception: its rule needs the logits' gradient, so the logits of the supervised tokens, and one
-gradient of the same size and dtype, are held until the backward pass.
+gradient of the same size and dtype, are kept until the backward pass.
 """
 
 import inspect
@@ -34,7 +34,7 @@ _TokenLoss = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
 
 
 class Losses(NamedTuple):
-    """What is known of the B samples of a batch after the forward pass.
+    """Losses and statistics of the B samples of a batch after the forward pass.
 
     Attributes:
         loss: Mean over each sample's supervised tokens, weighted where the batch has `token_weights`; `(B,)`, fp32,
@@ -43,9 +43,9 @@ class Losses(NamedTuple):
         auxiliary: Load-balancing loss of the routers of a mixture of experts, already times its coefficient; `()`, with
             graph. It belongs to the whole batch, not to a sample. Shares its graph with `loss`: differentiate it first,
             and retain the graph. None where the model adds no such loss.
-        correct: Supervised tokens that the model ranks first, `(B,)`, int64; None unless asked for.
+        correct: Supervised tokens that the model ranks first, `(B,)`, int64; None unless requested.
         entropy: Entropy of the predicted distribution, summed over supervised tokens, `(B,)`, fp32, nats; None unless
-            asked for.
+            requested.
     """
 
     loss: Tensor
@@ -62,7 +62,7 @@ def per_sample_nll(model: nn.Module, batch: Batch, *, statistics: bool = False) 
     is padding-free; `supervised_positions` takes the first and the last of these waits to the collator.
 
     Args:
-        model: A transformers causal language model, with or without PEFT adapters.
+        model: Causal language model of transformers, with or without PEFT adapters.
         batch: `input_ids` and `labels` of shape `(B, T)`, labels -100 where unsupervised, and what else the model
             takes (`attention_mask`, `position_ids`). A padding-free batch is one row with `position_ids` that start
             again at 0 with every sample. Optional: `token_weights` `(B, T)`, the weight of each label in its sample's
@@ -110,7 +110,7 @@ def per_sample_kl(model: nn.Module, batch: Batch, starting_point: StartingPoint)
     Args:
         model: As for `per_sample_nll`.
         batch: As for `per_sample_nll`; labels only say which positions count.
-        starting_point: Returns a context in which the model has its starting weights.
+        starting_point: Function that returns a context in which the model has its starting weights.
 
     Raises:
         UnsupportedModuleError: As for `per_sample_nll`.
@@ -136,7 +136,7 @@ def per_sample_kl(model: nn.Module, batch: Batch, starting_point: StartingPoint)
 
 
 class _NLL:
-    """Negative log-likelihood of the labels `(N,)`, and on request what else the same logits tell."""
+    """Negative log-likelihood of the labels `(N,)`, and on request further statistics of the same logits."""
 
     def __init__(self, labels: Tensor, statistics: bool) -> None:
         self._labels = labels.clamp_min(0)  # positions without a label are left out of every sum
@@ -161,7 +161,7 @@ class _NLL:
         return torch.cat(hits), torch.cat(entropy)
 
 
-# The model's parts.
+# Parts of the model.
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,7 @@ def _forward(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor | None]:
     if not isinstance(hidden, Tensor):
         raise UnsupportedModuleError(
             f"{type(causal_lm).__name__} has no base model that returns the last hidden states, so losses cannot be "
-            "told apart by sample: use another architecture"
+            "split by sample: use another architecture"
         )
     if not has_router_loss:
         return hidden, None
@@ -289,8 +289,8 @@ def _router_loss(causal_lm: Any, router_logits: Any, batch: Batch) -> Tensor:
 class _Supervised:
     """The supervised tokens of a batch: token n is predicted at flat position `index[n]`, in sample `sample[n]`.
 
-    Side by side they are the N supervised tokens; by sample they are B rows of S, where the label of what fills up a
-    row is -100.
+    Side by side they are the N supervised tokens; by sample they are B rows of S, where the label of padding
+    is -100.
     """
 
     index: Tensor  # (N,) or (B * S,)
@@ -337,7 +337,7 @@ class _Supervised:
         )
 
     def gather(self, hidden: Tensor) -> Tensor:
-        """Return the hidden states of `(B, T, D)` at these positions, one row a token, zero where there is none."""
+        """Return the hidden states of `(B, T, D)` at these positions, one row per token, zero where there is none."""
         rows = hidden.flatten(0, 1).index_select(0, self.index)
         return rows if self.row is None else rows.masked_fill(~self._real[:, None], 0.0)
 
@@ -358,11 +358,11 @@ class _Supervised:
 
 
 def supervised_positions(batch: Batch, size: int | None = None) -> dict[str, Any]:
-    """Return what a collator can add to its batch, so that no training step waits for the device to find positions.
+    """Return what a collator can add to its batch, so that no step waits for the device to find positions.
 
     Args:
-        batch: A batch as for `per_sample_nll`, on the CPU.
-        size: Samples of a padding-free batch; given, padding at the end of the row is not taken for further samples.
+        batch: Batch as for `per_sample_nll`, on the CPU.
+        size: Number of samples of a padding-free batch; if given, padding at the end of the row is not read as samples.
 
     Returns:
         `supervised`: flat positions `row * T + column` whose next token is supervised, ascending, `(N,)` int64; and for
@@ -377,7 +377,7 @@ def supervised_positions(batch: Batch, size: int | None = None) -> dict[str, Any
 
 
 def sequence_lengths(batch: Batch) -> list[int] | None:
-    """Return the lengths of the samples of a padding-free batch, or None for one sample a row.
+    """Return the lengths of the samples of a padding-free batch, or None for one sample per row.
 
     Waits for the device unless the batch contains them as `sequence_lengths`, see `supervised_positions`.
     """
@@ -426,12 +426,12 @@ def _losses_of_tokens(hidden: Tensor, head: _Head, where: _Supervised, token_los
     if head.weight.shape[-1] != hidden.shape[-1]:
         raise UnsupportedModuleError(
             f"the output projection takes {head.weight.shape[-1]} features, the last hidden states have "
-            f"{hidden.shape[-1]}: a step between them is not known, so losses cannot be told apart by sample; "
+            f"{hidden.shape[-1]}: the step between them is unknown, so losses cannot be split by sample; "
             "use another architecture (docs/architectures.md)"
         )
     if where.row is None:
         losses = _Chunked.apply(hidden, head, True, token_loss)
-    else:  # by sample, so that the head's rule can tell the samples apart
+    else:  # by sample, as the head's rule needs them
         logits = head.module(hidden.unflatten(0, (where.batch_size, where.row)))
         losses = _Chunked.apply(logits.flatten(0, 1), head, False, token_loss)
     assert isinstance(losses, Tensor)

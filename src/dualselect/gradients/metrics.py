@@ -1,7 +1,7 @@
-"""What two gradients are compared by: the inner product behind dot, norm and cosine.
+"""How two gradients are compared: the inner product behind dot, norm and cosine.
 
 `RAW` is the plain inner product. `preconditioned` is that of an adaptive optimizer: to first order, minus the learning
-rate times <a, b> is the change of b's loss by the step that the optimizer makes along a. `PER_MODULE` compares module
+rate times <a, b> is the change of b's loss by the optimizer's step along a. `PER_MODULE` compares module
 by module, so that modules with large gradients do not decide alone.
 """
 
@@ -17,7 +17,7 @@ from dualselect.gradients.factors import CHUNK
 
 @dataclass(frozen=True, eq=False)
 class Metric:
-    """An inner product of directions, and the cosine that belongs to it.
+    """An inner product of directions, and its cosine.
 
     Attributes:
         scale: Factor of each element's product, <a, b> = sum of a * b * scale, not negative; one if None.
@@ -29,7 +29,7 @@ class Metric:
     per_module: bool = False
 
     def scaled(self, direction: Direction) -> Tensor:
-        """Return the vector, `(P,)`, whose plain inner product with any gradient is that of `direction` here."""
+        """Return the vector, `(P,)`, whose plain inner product with a gradient is that of `direction` here."""
         return direction.vector if self.scale is None else direction.vector * self.scale.vector
 
     def norm(self, direction: Direction) -> Tensor:
@@ -52,9 +52,9 @@ class Metric:
         """Return the cosines of each of M modules' parts of B gradients and of `direction`, shape `(B, M)`.
 
         Args:
-            direction: What the gradients are compared with.
-            dots: Shape `(B, K)`, the part of each of K parameters in the inner products.
-            squares: Shape `(B, K)`, the part of each parameter in the gradients' squared norms.
+            direction: Direction that the gradients are compared with.
+            dots: Part of each of K parameters in the inner products, shape `(B, K)`.
+            squares: Part of each parameter in the gradients' squared norms, shape `(B, K)`.
         """
         return _by_module(direction.layout, dots, squares, self._parts(direction, direction))
 
@@ -80,7 +80,7 @@ def preconditioned(second_moment: Direction, epsilon: float) -> Metric:
 
     Args:
         second_moment: Mean of squared gradients v, bias-corrected.
-        epsilon: The optimizer's own.
+        epsilon: Epsilon of the optimizer.
     """
     return Metric(Direction(second_moment.layout, second_moment.vector.sqrt().add_(epsilon).reciprocal_()))
 
@@ -89,9 +89,9 @@ def by_parameter(layout: Layout, a: Tensor, b: Tensor, scale: Tensor | None = No
     """Return the part of each of K parameters in the inner products of `a` and `b`.
 
     Args:
-        layout: Where the parameters lie.
-        a: Shape `(P,)`, or `(B, P)` for B inner products at once.
-        b: Shape `(P,)` or that of `a`.
+        layout: Layout of the parameters.
+        a: One vector, shape `(P,)`, or B vectors, `(B, P)`.
+        b: Other vector, shape `(P,)` or that of `a`.
         scale: Factor of each product, shape `(P,)`; one if None.
 
     Returns:

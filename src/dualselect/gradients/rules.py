@@ -1,8 +1,8 @@
-"""Per-sample gradient rules: one pure function a layer type.
+"""Per-sample gradient rules: one pure function per layer type.
 
 A rule takes the module, its input and the gradient of its output, and returns a factor for each of the module's own
 trainable parameters. A new layer type is a new rule here (or in any module that is imported before training) and a
-test against a loop of single backward passes.
+test against a loop of separate backward passes.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -71,7 +71,7 @@ def check_adapters(model: nn.Module) -> None:
     """Check that the adapters of `model` act inside layers, and so wherever its layers are called.
 
     Raises:
-        UnsupportedModuleError: An adapter acts on the prompt, or from a token on.
+        UnsupportedModuleError: An adapter acts on the prompt, or only after certain tokens.
     """
     for name, config in getattr(model, "peft_config", {}).items():
         if getattr(config, "is_prompt_learning", False):
@@ -90,7 +90,7 @@ def check_bare_parameters(model: nn.Module) -> None:
     """Check that no adapter of `model` acts on a parameter instead of a layer, where no rule sees it.
 
     Raises:
-        UnsupportedModuleError: One does.
+        UnsupportedModuleError: An adapter acts on a parameter.
     """
     for name, module in model.named_modules():
         # PEFT's layer for `target_parameters`: it adds its product to the parameter, and calls no layer of its own.

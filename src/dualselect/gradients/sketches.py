@@ -1,9 +1,9 @@
-"""Random projections of gradients that keep their inner products, a few thousand numbers a sample.
+"""Random projections of gradients that keep their inner products, a few thousand numbers per sample.
 
 A sparse relative of the Johnson-Lindenstrauss projection, after the count sketch (Charikar, Chen and Farach-Colton
-2002): every coordinate is added, with a random sign, to one of k numbers. Here k coordinates in a row form a block, and
-each block is added as a whole, turned by a random step; so no two coordinates of a block meet, and the sum needs no
-random access.
+2002): every coordinate is added, with a random sign, to one of k numbers. Here k adjacent coordinates form a block, and
+each block is added as a whole, rotated by a random step; so no two coordinates of a block collide, and the sum needs
+no random access.
 """
 
 from itertools import pairwise
@@ -22,9 +22,9 @@ class Sketch:
 
     Args:
         layout: Names and shapes of the parameters.
-        size: Numbers a sketch has, k.
-        seed: Seed of signs and turns; sketches of one seed, layout and size can be compared.
-        device: Where gradients to be sketched lie.
+        size: Numbers in a sketch, k.
+        seed: Seed of signs and rotations; sketches of one seed, layout and size can be compared.
+        device: Device of the gradients.
     """
 
     def __init__(self, layout: Layout, size: int, seed: int, device: torch.device | str = "cpu") -> None:
@@ -47,8 +47,8 @@ class Sketch:
         """Add the sketch of the coordinates from `start` on.
 
         Args:
-            out: Shape `(B, k)`, fp32.
-            values: Shape `(B, n)`, coordinates `start` to `start + n` of B vectors.
+            out: Sketches to add to, shape `(B, k)`, fp32.
+            values: Coordinates `start` to `start + n` of B vectors, shape `(B, n)`.
             start: Position in the flat vector.
         """
         step = max(1, CHUNK // (len(values) * self.size)) * self.size

@@ -1,4 +1,4 @@
-"""What is kept of the per-sample gradients of a batch: the gradients themselves, or only their inner products."""
+"""Stores of the per-sample gradients of a batch: the gradients themselves, or only their inner products."""
 
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
@@ -17,7 +17,7 @@ from dualselect.gradients.sketches import Sketch
 
 @dataclass(frozen=True)
 class Slot:
-    """A watched parameter, and in which form its per-sample gradients take less memory.
+    """A watched parameter, and the form in which its per-sample gradients take less memory.
 
     Attributes:
         shape: Shape of the parameter.
@@ -57,11 +57,11 @@ class Slot:
 
 
 class Store(ABC):
-    """Takes the terms that a backward pass yields, and answers for B samples.
+    """Takes the terms that a backward pass yields, and answers queries for B samples.
 
     Args:
         layout: Names and shapes of the K watched parameters.
-        device: Where the answers are.
+        device: Device of the results.
     """
 
     def __init__(self, layout: Layout, device: torch.device) -> None:
@@ -79,10 +79,10 @@ class Store(ABC):
         """Take the term of one call, in the backward pass."""
 
     def finish(self) -> None:
-        """Settle what is open after the backward pass.
+        """Finish what is pending after the backward pass.
 
         Raises:
-            UnsupportedModuleError: A parameter took no part through its own module's forward.
+            UnsupportedModuleError: A parameter was not used in its own module's forward.
         """
         for parameter in self.layout.names:
             if parameter not in self.calls:
@@ -116,7 +116,7 @@ class Store(ABC):
 class Kept(Store):
     """The gradients themselves.
 
-    Small matrices (LoRA factors, norms, biases) lie side by side in one `(B, P)` fp32 buffer, so that every answer is
+    Small matrices (LoRA factors, norms, biases) are side by side in one `(B, P)` fp32 buffer, so that every query is
     one matrix product; of large ones only inputs and output gradients are kept, whichever takes less memory.
     """
 
@@ -246,15 +246,15 @@ class Kept(Store):
 
 
 class Measured(Store):
-    """Only norms, and inner products with directions that are known beforehand; no gradient is kept.
+    """Only norms, and inner products with directions known beforehand; no gradient is kept.
 
     The terms of a parameter wait for one another where its modules are called several times in a batch.
 
     Args:
         layout: Names and shapes of the K watched parameters.
-        device: Where the answers are.
-        directions: What inner products are taken with.
-        metric: What they are taken in.
+        device: Device of the results.
+        directions: Directions of the inner products.
+        metric: Metric of the inner products.
     """
 
     def __init__(
@@ -313,7 +313,7 @@ class Measured(Store):
 
 
 def _sum_of_rows(buffer: Tensor, weights: Tensor) -> Tensor:
-    """Return `weights @ buffer`, in which a row of weight zero leaves no trace although zero times NaN is NaN."""
+    """Return `weights @ buffer`, in which a row of weight zero has no effect although zero times NaN is NaN."""
     # A bag of rows reads each of them once, as a product does, but by index: in place of a row of weight zero it reads
     # that of the largest weight once more. So nothing is cleared, copied, or asked of the device.
     used = weights != 0

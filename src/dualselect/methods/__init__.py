@@ -1,4 +1,4 @@
-"""Ways of fine-tuning, all plugins of one contract."""
+"""Methods of fine-tuning, all plugins with one contract."""
 
 from dualselect.methods.agem import AGEM
 from dualselect.methods.antidote import Antidote

@@ -24,14 +24,14 @@ class Antidote(Method):
     "Antidote: Post-fine-tuning Safety Alignment for Large Language Models against Harmful Fine-tuning",
     arXiv 2408.09600. The importance of a weight is Wanda's, |W_oi| * ||X_i||_2, where X_i is all that reaches input
     channel i of its layer on the harmful data. In every output row the share `dense_ratio` of highest importance is
-    removed. With a LoRA these are the weights of the factors A and B themselves, which is another method than pruning
-    the merged weights; with full fine-tuning those of the trained linear layers but the output head.
+    removed. With a LoRA these are the weights of the factors A and B themselves, which is not the same as pruning
+    the merged weights; with full fine-tuning those of the trained linear layers except the output head.
     """
 
     name: ClassVar[str] = "antidote"
     pools: ClassVar[tuple[str, ...]] = ("harmful",)
     stage: ClassVar[str] = "after"
-    cost: ClassVar[str] = "1, and once a forward pass over the pool"
+    cost: ClassVar[str] = "1, and one forward pass over the pool"
     fidelity: ClassVar[str] = "faithful; padding does not count as input"
 
     dense_ratio: float = option(0.1, "Share of every output row's weights that is set to zero.")
@@ -74,7 +74,7 @@ def most_important(weight: Tensor, norm: Tensor, share: float) -> Tensor:
     """Return which weights of every output row have the highest |W_oi| * ||X_i||, ties going to the higher column.
 
     Args:
-        weight: Shape `(O, I)`.
+        weight: Weights, shape `(O, I)`.
         norm: Norm of every input channel, shape `(I,)`, fp32.
         share: Share of a row's I weights to choose: I - int((1 - share) * I) of them.
 
@@ -82,7 +82,7 @@ def most_important(weight: Tensor, norm: Tensor, share: float) -> Tensor:
         Shape `(O, I)`, bool.
     """
     columns = weight.shape[1]
-    kept = int((1.0 - share) * columns + 1e-9)  # 0.3 * 10 is not to become 2
+    kept = int((1.0 - share) * columns + 1e-9)  # 0.3 * 10 must not become 2
     order = (weight.abs().float() * norm).argsort(dim=1, stable=True)
     return torch.zeros_like(weight, dtype=torch.bool).scatter_(1, order[:, kept:], True)
 
@@ -91,7 +91,7 @@ class InputNorms:
     """Norms of the input channels of linear layers over the tokens of any number of batches.
 
     Args:
-        layers: The layers, by any name.
+        layers: Layers, by any name.
     """
 
     def __init__(self, layers: Mapping[str, nn.Linear]) -> None:
@@ -101,7 +101,7 @@ class InputNorms:
         }
 
     def observe(self, model: nn.Module, batch: Batch) -> Losses:
-        """Return the losses of a batch, as `per_sample_nll` does, and add what reaches the layers."""
+        """Return the losses of a batch, as `per_sample_nll` does, and add the layers' inputs to the norms."""
         found: dict[str, Tensor] = {}
 
         def hook_of(name: str) -> Any:
@@ -117,7 +117,7 @@ class InputNorms:
         finally:
             for handle in handles:
                 handle.remove()
-        # Only now: a batch that did not fit in memory is run again in halves.
+        # Only now, since a batch that did not fit in memory is run again in halves.
         for name, squares in found.items():
             self._squares[name] += squares
         return losses
@@ -142,12 +142,12 @@ def squared_channels(name: str, x: Tensor, attention_mask: Tensor | None) -> Ten
     """Return the sum of squares of every input channel over the tokens that are not padding, `(I,)`, fp32.
 
     Args:
-        name: The layer, for the error.
-        x: The layer's input, `(B, T, I)` or `(B * T, I)`.
-        attention_mask: Shape `(B, T)`, 0 for padding; None where there is none.
+        name: Name of the layer, for the error.
+        x: Input of the layer, `(B, T, I)` or `(B * T, I)`.
+        attention_mask: Attention mask, shape `(B, T)`, 0 for padding; None where there is none.
 
     Raises:
-        UnsupportedModuleError: The layer sees a part of the tokens only, as a router's experts do.
+        UnsupportedModuleError: The layer sees only a part of the tokens, as a router's experts do.
     """
     rows = x.float().flatten(0, -2)
     if attention_mask is not None:

@@ -1,4 +1,4 @@
-"""The contract of a method, and what it sees of a run.
+"""The contract of a method, and its view of a run.
 
 A method is a way of fine-tuning: a dataclass of its own options that acts at seven moments of a run, each optional.
 Plain SFT is the empty method. Per-sample gradients are only taken for methods that read them, which shows in what they
@@ -18,13 +18,13 @@ from dualselect.errors import ConfigError, nearest
 from dualselect.gradients import Batch, Direction, Losses, Metric, Parameters, per_sample_nll
 from dualselect.selection import Pool
 
-State = tuple[dict[str, Direction], dict[str, Any]]  # directions, and values that JSON can hold
+State = tuple[dict[str, Direction], dict[str, Any]]  # directions, and JSON values
 
 
 class Scores(NamedTuple):
-    """What is known of the candidates of an optimizer step: N samples, over its micro-batches and all processes.
+    """Measurements of the candidates of an optimizer step: N samples, over its micro-batches and all processes.
 
-    Each tensor has shape `(N,)` and lies on the run's device. Candidates are in the order of `index`, so that no
+    Each tensor has shape `(N,)` and is on the run's device. Candidates are in the order of `index`, so that no
     decision depends on how a step is split into micro-batches or processes.
     """
 
@@ -54,7 +54,7 @@ class Selection:
 
 
 class Run(Protocol):
-    """What a method sees of the training run."""
+    """A method's view of the training run."""
 
     @property
     def step(self) -> int:
@@ -91,26 +91,26 @@ class Run(Protocol):
         """Return a context in which the model has the weights it had before training.
 
         Raises:
-            ConfigError: The method does not say that it `needs_start`, so they were not kept.
+            ConfigError: The method does not declare `needs_start`, so the weights were not kept.
         """
 
     def moved(self, by: Direction) -> AbstractContextManager[None]:
-        """Return a context in which `by` is added to the parameters; then they are what they were, bit for bit."""
+        """Return a context in which `by` is added to the parameters; on exit they are restored, bit for bit."""
 
     def move(self, by: Direction) -> None:
         """Add `by` to the parameters."""
 
     def trained(self, method: "Method", pool: str, **changes: Any) -> AbstractContextManager[None]:
-        """Return a context in which the model has been fine-tuned on a pool by another method; then it is restored.
+        """Return a context in which the model has been fine-tuned on a pool by another method; on exit it is restored.
 
         Args:
-            method: The method of the nested run, say `SFT()`.
-            pool: The pool that it trains on.
+            method: Method of the nested run, such as `SFT()`.
+            pool: Name of the pool that it trains on.
             **changes: Training settings that differ from the run's own, such as `num_train_epochs`.
         """
 
     def second_moment(self) -> Direction | None:
-        """Return the square root's argument in Adam's step, bias-corrected; None before the first step.
+        """Return Adam's second moment, bias-corrected; None before the first step.
 
         Raises:
             ConfigError: The optimizer keeps no second moment of every element.
@@ -123,7 +123,7 @@ class Run(Protocol):
         """Log metrics under `dualselect/`; tensors are read later, so nothing waits for the device."""
 
     def say(self, message: str) -> None:
-        """Tell the user something, on the main process."""
+        """Print a message, on the main process."""
 
     def record(self, table: str, ids: Sequence[str], **columns: Any) -> None:
         """Write a table of this step into the selection log, a row for each of `ids`; values of shape `(len(ids),)`."""
@@ -134,11 +134,11 @@ class Method:
     """Base of all methods: a dataclass of options whose moments do nothing.
 
     Attributes:
-        name: What the user types.
+        name: Name that users type.
         pools: Names of the data sets it needs besides the task; `references` is one.
-        stage: When it acts: "before", "during" or "after" training.
-        cost: Its cost, in plain SFT steps a step and in what it does once.
-        fidelity: How it relates to its source: "faithful", "simplified" or "variant"; what differs after a semicolon.
+        stage: Stage at which it acts: "before", "during" or "after" training.
+        cost: Cost, in plain SFT steps per step and in what it does once.
+        fidelity: Relation to its source: "faithful", "simplified" or "variant", then after a semicolon what differs.
     """
 
     name: ClassVar[str]
@@ -163,13 +163,13 @@ class Method:
     # The seven moments, in the order of a run.
 
     def prepare(self, task: Dataset, run: Run) -> Dataset:
-        """Return the task to train on; called once, on a fresh start, and read back from the run folder on resume.
+        """Return the task to train on; called once, when a run first starts; read back from the run folder on resume.
 
         Args:
             task: Tokenised samples with `input_ids`, `labels` (-100 where unsupervised) and the index column. Rows
                 may be dropped, repeated or added, labels masked, and a column `token_weights` given, as long as
                 `labels`.
-            run: The run, at its first step.
+            run: Run, at its first step.
         """
         return task
 
@@ -182,11 +182,11 @@ class Method:
         return per_sample_nll(run.model, batch, statistics=True)
 
     def weights(self, scores: Scores, run: Run) -> Selection:
-        """Return the weights of an optimizer step's candidates; called once a step."""
+        """Return the weights of an optimizer step's candidates; called once per step."""
         return Selection(scores.valid.float())
 
     def correct(self, g: Direction, run: Run) -> Direction:
-        """Return the gradient for the optimizer, given the weighted mean gradient `g`; called once a step."""
+        """Return the gradient for the optimizer, given the weighted mean gradient `g`; called once per step."""
         return g
 
     def end_step(self, run: Run) -> None:
@@ -195,20 +195,20 @@ class Method:
     def finish(self, run: Run) -> None:
         """Called after training, before the model is saved; may edit the weights."""
 
-    # What the moments are measured with.
+    # What the scores are measured with.
 
     def directions(self) -> Mapping[str, Direction]:
-        """Return what the candidates' cosines are taken with, by name."""
+        """Return the directions that candidates are compared with, by name."""
         return {}
 
     def metric(self, run: Run) -> Metric | None:
         """Return the metric of norms and cosines; None is the plain inner product."""
         return None
 
-    # What a checkpoint holds.
+    # What a checkpoint contains.
 
     def state_dict(self) -> State:
-        """Return what a checkpoint must hold: directions, and values that JSON can hold."""
+        """Return what a checkpoint must contain: directions, and values that JSON can represent."""
         return {}, {}
 
     def load_state_dict(self, directions: dict[str, Direction], values: dict[str, Any]) -> None:
@@ -236,14 +236,14 @@ def check_choice(option: str, value: str, choices: Collection[str]) -> None:
 
 
 def check_range(option: str, value: float | None, low: float, high: float = float("inf")) -> None:
-    """Raise a ConfigError unless `value` is None or lies in [low, high]."""
+    """Raise a ConfigError unless `value` is None or in [low, high]."""
     if value is not None and not low <= value <= high:
         span = f"at least {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
         raise ConfigError(f"{option} is {value}; give a number {span}")
 
 
 def check_positive(option: str, value: float | None, high: float = float("inf")) -> None:
-    """Raise a ConfigError unless `value` is None or lies in (0, high]."""
+    """Raise a ConfigError unless `value` is None or in (0, high]."""
     if value is not None and not 0 < value <= high:
         span = "above 0" if high == float("inf") else f"above 0 and at most {high:g}"
         raise ConfigError(f"{option} is {value}; give a number {span}")

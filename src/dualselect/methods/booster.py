@@ -19,7 +19,7 @@ class Booster(Method):
     """Align on safe answers while weakening what a step on harmful data would achieve.
 
     "Booster: Tackling Harmful Fine-tuning for Large Language Models via Attenuating Harmful Perturbation",
-    arXiv 2409.01586. This is a method of the alignment stage: its task are prompts with safe answers, and the model it
+    arXiv 2409.01586. This is a method of the alignment stage: its task is prompts with safe answers, and the model it
     returns is fine-tuned on the user's task afterwards. With f the loss of the task and h that of a harmful batch it
     minimises f(w) + lamb * (h(w) - h(w')) with w' = w - alpha * grad h(w) / ||grad h(w)||, where w' counts as fixed.
     """

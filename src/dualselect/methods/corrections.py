@@ -1,4 +1,4 @@
-"""How a reference direction changes the task gradient: a function for each way, by name."""
+"""How a reference direction changes the task gradient: one function for each way, by name."""
 
 from collections.abc import Callable
 

@@ -65,7 +65,7 @@ class DualSelect(Method):
     preset: str = option(
         "paper",
         "Defaults for what the authors' paper and code set differently: 'paper' keeps 90% of the tokens and 10% of "
-        "the pool, 'released-code' 4 samples a step and 32 references with raw scores.",
+        "the pool, 'released-code' 4 samples per step and 32 references with raw scores.",
         tuple(PRESETS),
     )
     rho: float = option(0.2, "Weight of the reference direction in the update, g_task + rho * g_ref.")
@@ -157,7 +157,7 @@ class DualSelect(Method):
         share = self.task_token_fraction
         self._budget = None if share is None else TokenBudget(share, self.carry_budget)
         self.g_ref: Direction | None = None
-        self._references: Tensor | None = None  # weights of the chosen references, of which a fresh direction is drawn
+        self._references: Tensor | None = None  # weights of the chosen references that a fresh direction is drawn from
         self._task_sum: Direction | None = None  # sum of g_task since the last refresh; only its direction matters
         self._task_at_refresh: Direction | None = None
         self._refreshed_at: dict[str, int] | None = None
@@ -180,7 +180,7 @@ class DualSelect(Method):
         return PRESERVATION_LOSSES[self.preservation_loss].needs_start
 
     def references_to_keep(self, pool_size: int) -> int:
-        """Return K_ref for a pool of that size.
+        """Return the number of references to choose, K_ref, for a pool of the given size.
 
         Raises:
             ConfigError: The pool is smaller than `reference_top_k`.
@@ -205,7 +205,7 @@ class DualSelect(Method):
         return {} if self.g_ref is None else {"reference": self.g_ref}
 
     def metric(self, run: Run) -> Metric | None:
-        """Return the metric of `score_metric`; the plain one as long as there is nothing else."""
+        """Return the metric of `score_metric`; the plain one until it is available."""
         if self.score_metric == "per_module":
             return PER_MODULE
         if self.score_metric == "adam" and run.step >= self.task_warmup_steps:
@@ -299,7 +299,7 @@ class DualSelect(Method):
         return self.g_ref is None or (run.step - self._refreshed_at["step"]) % self.direction_every == 0
 
     def _draw_direction(self, run: Run) -> None:
-        """Take the gradient of a draw; an update whose draw has no usable gradient is a plain one."""
+        """Take the gradient of a draw; an update whose draw has no usable gradient is plain."""
         drawn = run.pool().draw(self.direction_batch, run.generator("references"), self._references)
         g_ref = self._gradient(drawn, run)
         problem = _problem_of(g_ref)
@@ -364,5 +364,5 @@ class DualSelect(Method):
 
 
 def _problem_of(g_ref: Direction) -> str:
-    """Return why a reference direction cannot be used, or nothing if it can. It waits for the device."""
+    """Return why a reference direction cannot be used, empty if it can. It waits for the device."""
     return "" if g_ref.norm().item() > _NEGLIGIBLE_NORM else "the references have no gradient"

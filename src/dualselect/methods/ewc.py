@@ -23,14 +23,14 @@ class EWC(Method):
     "Overcoming catastrophic forgetting in neural networks", arXiv 1612.00796, eq. 3. F is the empirical one: the mean
     over the pool `references` of the squared gradient of the log-likelihood of each given answer, at the weights w0
     that the run starts with. `batch` squares the gradient of every batch's mean loss instead and sums over batches, as
-    code for language models often does; it is smaller by up to the batch size, so its strengths are larger. At a fresh
+    code for language models often does; it is smaller by up to the batch size, so its strengths are larger. In a fresh
     LoRA (B = 0) the Fisher information of A is zero.
     """
 
     name: ClassVar[str] = "ewc"
     pools: ClassVar[tuple[str, ...]] = ("references",)
     stage: ClassVar[str] = "during"
-    cost: ClassVar[str] = "1, and once a forward and backward pass over the pool"
+    cost: ClassVar[str] = "1, and one forward and backward pass over the pool"
     fidelity: ClassVar[str] = "faithful; the empirical Fisher information of given answers"
 
     strength: float = option(1.0, "Lambda, the weight of the penalty; its scale depends on that of `fisher`.")
@@ -62,7 +62,7 @@ class EWC(Method):
         return g.clone().axpy(self.strength, pull)
 
     def state_dict(self) -> State:
-        """Return the Fisher information and the weights it was measured at."""
+        """Return the Fisher information and the weights at which it was measured."""
         if self._fisher is None or self._start is None:
             return {}, {}
         return {"fisher": self._fisher, "start": self._start}, {}

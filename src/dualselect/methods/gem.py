@@ -14,7 +14,7 @@ from dualselect.methods.memory import check_batch_size, memory_gradient
 from dualselect.methods.registry import method
 from dualselect.options import option
 
-_SWEEPS = 10_000  # of K numbers; a handful are enough unless gradients nearly agree
+_SWEEPS = 10_000  # over K numbers; a few are enough unless gradients nearly agree
 
 
 @method
@@ -38,7 +38,7 @@ class GEM(Method):
     margin: float = option(
         0.0,
         "Least weight of each memory's gradient in units of the task gradient over the memory's; 0 is the program of "
-        "the paper's eq. 11, and with more the update differs from the task's without a conflict too.",
+        "the paper's eq. 11; above 0 the update differs from the task's even without a conflict.",
     )
 
     def __post_init__(self) -> None:
@@ -72,8 +72,8 @@ def nearest_without_conflict(g: Direction, memories: list[Direction], margin: fl
     All that leaves the device is the (K + 1) x (K + 1) table of inner products.
 
     Args:
-        g: The task gradient.
-        memories: The K gradients that it must not oppose; one that is zero asks nothing.
+        g: Task gradient.
+        memories: K gradients that it must not oppose; a zero one is no constraint.
         margin: Least coefficient of every memory's unit vector, in units of the norm of `g`.
     """
     rows = torch.stack([g.vector, *(memory.vector for memory in memories)])
@@ -92,8 +92,8 @@ def dual_solution(gram: NDArray[np.float64], linear: NDArray[np.float64], margin
     """Return v that minimises 1/2 v^T gram v + linear^T v subject to v >= margin, by coordinate descent.
 
     Args:
-        gram: Positive semidefinite, shape `(K, K)`, ones (or zeros) on the diagonal.
-        linear: Shape `(K,)`.
+        gram: Positive semidefinite matrix, shape `(K, K)`, with ones (or zeros) on the diagonal.
+        linear: Linear term, shape `(K,)`.
         margin: Least value of every coordinate.
     """
     v = np.full(len(linear), margin)

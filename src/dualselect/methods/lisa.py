@@ -30,7 +30,7 @@ class Lisa(Method):
     alignment_steps: int = option(100, "Optimizer steps of a phase on the references (K1); a run begins with one.")
     finetune_steps: int = option(900, "Optimizer steps of a phase on the task (K2).")
     rho: float = option(1.0, "Strength of the pull towards the weights that the other phase ended with.")
-    proximal_start: float = option(0.1, "Share of all steps before the pull sets in; earlier it would slow the task.")
+    proximal_start: float = option(0.1, "Share of all steps before the pull begins; earlier it would slow the task.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

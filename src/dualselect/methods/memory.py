@@ -1,4 +1,4 @@
-"""Batches of pools beside the task: what a run must not unlearn, or must not learn."""
+"""Batches of pools besides the task: what a run must not unlearn, or must not learn."""
 
 from torch import Tensor
 
@@ -14,9 +14,9 @@ def drawn_batch(run: Run, name: str, batch_size: int) -> Tensor:
     They depend on the run's seed and step and the pool's name alone, so that all methods and processes draw alike.
 
     Args:
-        run: The run.
+        run: Run.
         name: Name of the pool.
-        batch_size: Samples to draw.
+        batch_size: Number of samples to draw.
     """
     return run.pool(name).draw(batch_size, run.generator(name))
 
@@ -25,9 +25,9 @@ def memory_gradient(run: Run, name: str, batch_size: int, *, loss: Loss = per_sa
     """Return the gradient of the mean loss of a batch as `drawn_batch` draws it, the same on all processes.
 
     Args:
-        run: The run.
+        run: Run.
         name: Name of the pool.
-        batch_size: Samples to draw.
+        batch_size: Number of samples to draw.
         loss: Loss of the samples.
     """
     return run.pool(name).gradient(drawn_batch(run, name, batch_size), loss=loss)

@@ -59,7 +59,7 @@ class OLoRA(Method):
         return task
 
     def correct(self, g: Direction, run: Run) -> Direction:
-        """Return the gradient with that of the penalties; it is 0 where |x| and the norm have none."""
+        """Return the gradient with that of the penalties, 0 where |x| and the norm have none."""
         groups = self._read_earlier(run) if self.orthogonality else []
         if not groups and not self.norm_weight:
             return g
@@ -92,7 +92,7 @@ class _Group(NamedTuple):
 
 
 def _by_shape(earlier: dict[str, Tensor], run: Run) -> list[_Group]:
-    """Return the factors in groups that one product serves."""
+    """Return the factors in groups that share one product."""
     groups: dict[tuple[torch.Size, torch.Size], list[str]] = {}
     for name, param in run.params.items():
         if ".lora_A." in name and module_of(name) in earlier:
@@ -101,7 +101,7 @@ def _by_shape(earlier: dict[str, Tensor], run: Run) -> list[_Group]:
 
 
 def earlier_factors(folders: list[Path], run: Run) -> dict[str, Tensor]:
-    """Return the factors A of adapters below each other, `(R, in)` fp32, by module.
+    """Return the stacked factors A of adapters, `(R, in)` fp32, by module.
 
     Raises:
         ConfigError: A folder has no adapter of safetensors, no LoRA is trained, or the two share no module or shape.

@@ -28,7 +28,7 @@ class TOSS(Method):
     name: ClassVar[str] = "toss"
     pools: ClassVar[tuple[str, ...]] = ("harmful", "utility")
     stage: ClassVar[str] = "before"
-    cost: ClassVar[str] = "1, and once two trainings on the pools and two forward passes over the task"
+    cost: ClassVar[str] = "1, and two trainings on the pools and two forward passes over the task, once"
     fidelity: ClassVar[str] = "faithful; averages over kept tokens, as the released code does; no TOSS-Pro"
 
     drop_fraction: float = option(0.1, "Share of all answer tokens that is not trained on (d).")
@@ -44,7 +44,7 @@ class TOSS(Method):
     def prepare(self, task: Dataset, run: Run) -> Dataset:
         """Return the task with its riskiest tokens masked, without the samples that have no token left."""
         places = TokenPlaces.of(task)
-        count = int(self.drop_fraction * len(places) + 1e-9)  # 0.29 * 100 is not to become 28
+        count = int(self.drop_fraction * len(places) + 1e-9)  # 0.29 * 100 must not become 28
         if count == 0:
             return task
         nll_harmful = self._nll_after_training_on("harmful", task, run)

@@ -1,4 +1,4 @@
-"""Models: their names and files, and all that answers: models and adapters in memory, endpoints, engines of vLLM."""
+"""Models: their names and files, and everything that answers: models and adapters in memory, endpoints, vLLM."""
 
 from typing import TYPE_CHECKING
 

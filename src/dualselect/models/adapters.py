@@ -10,10 +10,10 @@ from dualselect.models.files import Weights
 
 
 class SharedBase:
-    """A base model with the adapters that were put on it.
+    """A base model with the adapters that were loaded onto it.
 
     Attributes:
-        model: Base model itself.
+        model: Base model.
         kind: Type of its adapters, such as `LORA`; None before the first. Types cannot be mixed.
     """
 
@@ -24,7 +24,7 @@ class SharedBase:
         self._names: dict[Path, str] = {}
 
     def add(self, adapter: Weights) -> str:
-        """Put an adapter on the base, if it is not there yet, and return the name that it has there.
+        """Put an adapter on the base, unless it is there already, and return its name there.
 
         Raises:
             ConfigError: The adapter does not fit the base.
@@ -64,14 +64,14 @@ class SharedBase:
         config = PeftConfig.from_pretrained(str(folder))
         config.inference_mode = True
         if self._peft is None:
-            config.base_model_name_or_path = None  # PEFT would warn that it is another
+            config.base_model_name_or_path = None  # PEFT would warn that it differs
             self._peft = get_peft_model(self.model, config, adapter_name=name)
             self.kind = str(getattr(config.peft_type, "value", config.peft_type))
         found = self._peft.load_adapter(str(folder), adapter_name=name, torch_device=str(self.model.device))
-        # PEFT lets both pass: weights that are not there stay random, others are left out.
+        # PEFT accepts both: missing weights stay random, unexpected ones are ignored.
         strange = [*found.missing_keys, *found.unexpected_keys]
         if strange:
-            raise ValueError(f"{len(strange)} weights don't match, such as {strange[0]}")
+            raise ValueError(f"{len(strange)} weights do not match, such as {strange[0]}")
 
     def _remove(self, name: str) -> None:
         if self._peft is None or name not in self._peft.peft_config:
@@ -83,9 +83,9 @@ class SharedBase:
 
 
 class AdapterView:
-    """A shared base seen with one of its adapters, or with none; to be used like the model itself.
+    """A view of a shared base with one of its adapters, or with none; used like the model itself.
 
-    Others may switch the base between two calls, so every call puts its own adapter on first.
+    Others may switch the base between two calls, so every call first activates its own adapter.
     """
 
     def __init__(self, shared: SharedBase, adapter: str | None) -> None:
@@ -97,13 +97,13 @@ class AdapterView:
             return model(*args, **kwargs)
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the model's own `generate` does."""
+        """Return what the model's own `generate` returns."""
         with self._shared.switched(self._adapter) as model:
             return model.generate(*args, **kwargs)
 
     @contextmanager
     def switched(self) -> Iterator[Any]:
-        """Yield the model itself with this adapter on, for code that takes nothing else; not for nested use."""
+        """Yield the model itself with this adapter on, for code that takes only a model; not for nested use."""
         with self._shared.switched(self._adapter) as model:
             yield model
 
@@ -117,5 +117,5 @@ class AdapterView:
             self._adapter = adapter
 
     def __getattr__(self, name: str) -> Any:
-        # What the view lacks is the same for all adapters: configuration, device, mode.
+        # Attributes that the view lacks are the same for all adapters: configuration, device, mode.
         return getattr(self._shared.model, name)

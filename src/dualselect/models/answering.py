@@ -1,4 +1,4 @@
-"""What all targets do alike: ask only for what the cache lacks, and keep every batch of answers as it comes."""
+"""What all targets share: they ask only for what the cache lacks, and keep every batch of answers as it comes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
@@ -11,7 +11,7 @@ from dualselect.models.generation import OnBatch, Prompt
 from dualselect.models.thoughts import Answer
 
 Messages = list[dict[str, str]]
-#: Answers what it is given; hands each batch's numbers and answers to the callback as they come.
+#: Answers prompts, and hands each batch's indices and answers to the callback as they come.
 Ask = Callable[[list[Any], OnBatch], Any]
 
 
@@ -25,20 +25,20 @@ def answer_all(
     render: Callable[[Messages], str] | None = None,
     keep_empty: bool = True,
 ) -> list[Answer]:
-    """Return one answer per prompt, in order, from the cache where it has them and from the target where not.
+    """Return one answer per prompt, in order, from the cache where possible, else from the target.
 
-    A prompt that occurs more than once is answered once. What `ask` has handed over before it fails stays in the
+    A prompt that occurs more than once is answered once. What `ask` hands over before it fails stays in the
     cache, so that the next attempt continues from there.
 
     Args:
         identity: Identity of the target; its `hash` is part of every key.
         prompts: Messages, or text for a single user turn.
         settings: Settings of generation.
-        cache: Where answers are kept; None keeps them for this call only.
-        ask: Asks the target, for what `render` returns or else for messages.
-        render: Returns a prompt as the model reads it. It is what answers are kept by, so that another chat template,
+        cache: Cache of answers; None keeps them for this call only.
+        ask: Function that asks the target, given what `render` returns or else messages.
+        render: Function that returns a prompt as the model reads it. Answers are kept by it, so another chat template,
             or the date in one, gets other answers.
-        keep_empty: Whether to keep answers without text too; those of a server may be an accident.
+        keep_empty: Whether to cache answers without text too; those of a server may be an accident.
     """
     asked = [with_system(as_messages(prompt), settings.system) for prompt in prompts]
     shown: list[Any] = asked if render is None else [render(messages) for messages in asked]
@@ -60,19 +60,19 @@ def answer_all(
 
 
 def identity_of(name: str, kind: str, parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what tells a target from others; its hash is over the parts, which answers depend on, and not the name."""
+    """Return what identifies a target; its hash covers the parts, on which answers depend, and not the name."""
     return {"name": name, "kind": kind, "hash": sha256(canonical(parts).encode()).hexdigest(), **parts}
 
 
 def as_messages(prompt: Prompt) -> Messages:
-    """Return a prompt as messages; text is one user turn, so that all kinds of targets are asked the same."""
+    """Return a prompt as messages; text is one user turn, so that all kinds of targets are asked alike."""
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}]
     return [{"role": message["role"], "content": well_formed(message["content"])} for message in prompt]
 
 
 def with_system(messages: Messages, system: str | None) -> Messages:
-    """Return the messages after a system prompt; those that begin with one of their own keep it."""
+    """Return the messages with a system prompt in front; messages that begin with one of their own keep it."""
     if system is None or messages[0]["role"] == "system":
         return messages
     return [{"role": "system", "content": system}, *messages]

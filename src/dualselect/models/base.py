@@ -1,4 +1,4 @@
-"""What can be evaluated: anything that answers prompts and can say exactly what it is."""
+"""What can be evaluated: anything that answers prompts and identifies itself exactly."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from dualselect.options import documented, option
 @documented
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How answers are generated; all of it but the batch size is part of an answer's identity."""
+    """Settings of generation; all but the batch size are part of an answer's identity."""
 
     max_new_tokens: int = option(256, "Longest answer, in tokens.")
     temperature: float = option(0.0, "Temperature of sampling; 0 is greedy.")
@@ -22,7 +22,7 @@ class GenerationSettings:
     system: str | None = option(None, "System prompt put before every prompt.")
     batch_size: int = option(16, "Prompts at once; halved where memory does not suffice.")
     thinking: bool | None = option(
-        None, "Whether a model that can think does before it answers. Unset: its chat template decides."
+        None, "Whether a model that can think does so before it answers. Unset: its chat template decides."
     )
 
 
@@ -31,7 +31,7 @@ class Target(ABC):
 
     Attributes:
         name: Name in tables.
-        identity: What tells it from any other: `name`, `hash` (of the weights, where they are at hand) and the like.
+        identity: Identity of the target: `name`, `hash` (of the weights, where they are available) and the like.
     """
 
     name: str
@@ -45,17 +45,17 @@ class Target(ABC):
 
         Args:
             prompts: Messages, or text for a single user turn.
-            settings: How answers are generated.
+            settings: Settings of generation.
             description: Text beside the progress bar.
         """
 
 
 class LocalTarget(Target):
-    """A target whose model is in memory, so that likelihoods can be asked for as well.
+    """A target whose model is in memory, so that likelihoods can be measured as well.
 
     Attributes:
         model: A causal language model of transformers or PEFT.
-        tokenizer: Its tokenizer.
+        tokenizer: Tokenizer of the model.
     """
 
     model: Any

@@ -23,15 +23,15 @@ def in_batches(
     description: str,
     show_progress: bool,
 ) -> list[Result]:
-    """Return what `measure` makes of every item, in order.
+    """Return the result of `measure` for every item, in order.
 
     A batch that does not fit into memory is halved and tried again.
 
     Args:
         items: Items to measure.
         measure: Function that returns one result for each item of a batch.
-        size: Size of an item. Batches contain items of like size, so that little is padding; the largest come first,
-            so that what does not fit shows at once.
+        size: Function that returns the size of an item. Batches contain items of similar size to keep padding low, the
+            largest first, so that what does not fit shows at once.
         batch_size: Items at once.
         description: Text of the progress bar.
         show_progress: Whether to show the bar.
@@ -66,7 +66,7 @@ def progress_bar(description: str, total: int, visible: bool = True) -> Iterator
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether an error says that memory did not suffice, on any device."""
+    """Return whether an error means that memory did not suffice, on any device."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
     return any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)

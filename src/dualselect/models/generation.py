@@ -15,7 +15,7 @@ from dualselect.models.modes import eval_mode
 from dualselect.models.thoughts import Answer, decode, opens_thought, thinking_options
 
 Prompt = str | Sequence[Mapping[str, str]]
-#: Takes the numbers of the prompts of a batch, and their answers.
+#: Takes the indices of the prompts of a batch, and their answers.
 OnBatch = Callable[[list[int], list[Answer]], None]
 
 _TAIL = 24
@@ -27,15 +27,15 @@ def render_prompt(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, thin
     Args:
         tokenizer: Tokenizer of the model, for its chat template.
         messages: Messages with role and content.
-        thinking: Whether the chat template is told to think; None leaves it to the template.
+        thinking: Whether the chat template is asked to think; None leaves it to the template.
 
     Raises:
-        ConfigError: The tokenizer has no chat template; a made-up one would measure a form of prompt that the model was
-            never trained on. Or the template refuses the messages.
+        ConfigError: The tokenizer has no chat template (a made-up one would measure a form of prompt that the model was
+            never trained on), or the template refuses the messages.
     """
     if getattr(tokenizer, "chat_template", None) is None:
         raise ConfigError(
-            f"{getattr(tokenizer, 'name_or_path', '') or 'tokenizer'}: has no chat template, so that it cannot render "
+            f"{getattr(tokenizer, 'name_or_path', '') or 'tokenizer'}: has no chat template, so it cannot render "
             "messages; give an instruction-tuned model, or put the template that it was trained with into its folder "
             "as chat_template.jinja"
         )
@@ -46,7 +46,7 @@ def render_prompt(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, thin
         roles = ", ".join(message["role"] for message in messages)
         raise ConfigError(
             f"the model's chat template refuses a prompt of the roles {roles}: {one_line(error)}; leave the system "
-            "message out, or put a template that takes it into the model's folder as chat_template.jinja"
+            "message out, or put a template that accepts it into the model's folder as chat_template.jinja"
         ) from error
 
 
@@ -56,7 +56,7 @@ def encode_prompt(tokenizer: Any, prompt: Prompt, *, thinking: bool | None = Non
     Args:
         tokenizer: Tokenizer of the model.
         prompt: Messages or text.
-        thinking: Whether the chat template is told to think; None leaves it to the template.
+        thinking: Whether the chat template is asked to think; None leaves it to the template.
 
     Raises:
         ConfigError: As for `render_prompt`.
@@ -85,7 +85,7 @@ def generate_answers(
     description: str = "generating",
     show_progress: bool = True,
 ) -> list[str]:
-    """Return one answer per prompt, in the order of `prompts`, without special tokens but those that mark thoughts.
+    """Return one answer per prompt, in the order of `prompts`, without special tokens except those that mark thoughts.
 
     Prompts are grouped by length and padded on the left. A batch that does not fit into memory is halved and tried
     again. The model is put in eval mode and back. Only the settings given here count: penalties and sampling that the
@@ -101,12 +101,12 @@ def generate_answers(
         top_p: Share of the probability mass to sample from, for a temperature above 0.
         seed: Seed of sampling. An answer depends on it and on its own prompt alone, not on the rest of its batch (but
             for rounding); equal prompts get equal answers.
-        thinking: Whether the chat template is told to think; None leaves it to the template.
+        thinking: Whether the chat template is asked to think; None leaves it to the template.
         description: Text beside the progress bar.
-        show_progress: Whether to show it.
+        show_progress: Whether to show the progress bar.
 
     Raises:
-        ConfigError: The tokenizer has no chat template for messages, or it refuses some.
+        ConfigError: The tokenizer has no chat template for messages, or the template refuses some.
         torch.OutOfMemoryError, RuntimeError: Even a single prompt does not fit into memory.
     """
     answers = complete(
@@ -138,13 +138,13 @@ def complete(
     description: str = "generating",
     show_progress: bool = True,
 ) -> list[Answer]:
-    """Return what the model writes after each prompt, in order, and whether it ended there itself.
+    """Return what the model writes after each prompt, in order, and whether it ended by itself.
 
     Args:
-        model: As for `generate_answers`, as are the other settings.
+        model: Model, as for `generate_answers`; likewise the other settings.
         tokenizer: Its tokenizer.
         encoded: Token ids of the prompts.
-        on_batch: Function that takes each batch of answers as it comes, so that they can be kept.
+        on_batch: Function that takes each batch of answers as it comes, to keep it.
 
     Raises:
         torch.OutOfMemoryError, RuntimeError: Even a single prompt does not fit into memory.
@@ -179,10 +179,10 @@ def answers_of(
     Args:
         tokenizer: Tokenizer of the model.
         rows: Token ids of the prompts.
-        generated: Token ids that follow each of them, padding and all.
-        finishes: Why each of them ended, `stop` or `length`.
+        generated: Token ids that follow each of them, padding included.
+        finishes: Reason why each of them ended, `stop` or `length`.
     """
-    # A template opens a thought at the very end of a prompt, within so many tokens.
+    # A template opens a thought at the end of a prompt, within this many tokens.
     opened = [opens_thought(tokenizer.decode(row[-_TAIL:])) for row in rows]
     parts = zip(decode(tokenizer, list(generated)), finishes, opened, strict=True)
     return [Answer(text, finish, is_open) for text, finish, is_open in parts]
@@ -209,7 +209,7 @@ def left_padded(rows: Sequence[Sequence[int]], pad_token_id: int, device: Any) -
 
 
 def pad_token_id(tokenizer: Any) -> int:
-    """Return the padding id of a tokenizer, its end token where it has none; padded places are masked anyway."""
+    """Return the padding id of a tokenizer, its end token where it has none; padding is masked anyway."""
     for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
         if token is not None:
             return int(token)
@@ -219,7 +219,7 @@ def pad_token_id(tokenizer: Any) -> int:
 def _greedy(model: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig:
     return GenerationConfig(
         do_sample=False,
-        # What is left open here would be filled from the model's own generation config.
+        # Settings left out here would be filled from the model's own generation config.
         temperature=1.0,
         top_p=1.0,
         top_k=50,
@@ -236,7 +236,7 @@ def _greedy(model: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig
 class _GumbelNoise(LogitsProcessor):
     """Turns the argmax of greedy decoding into a draw: adds Gumbel noise to the tempered, truncated logits.
 
-    Every row has a generator of its own, seeded by its prompt, which is why batches don't matter. The numbers are
+    Every row has a generator of its own, seeded by its prompt, so batches do not matter. The numbers are
     drawn on the CPU, so that they are the same on every device.
     """
 
@@ -258,7 +258,7 @@ def _row_seed(row: Sequence[int], seed: int) -> int:
 
 
 def _nucleus(scores: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Return the logits (B, V) of the fewest tokens that hold `top_p` of the probability; the others are -inf."""
+    """Return the logits (B, V) of the fewest tokens that have `top_p` of the probability; the others are -inf."""
     ordered, order = scores.sort(descending=True)
     probabilities = ordered.softmax(-1)
     before = probabilities.cumsum(-1) - probabilities

@@ -1,6 +1,6 @@
-"""How likely a model finds given completions: the ground of probes, multiple choice and classification.
+"""How likely a model finds given completions: the basis of probes, multiple choice and classification.
 
-Only forward passes; only the places of completions are projected onto the vocabulary.
+Forward passes only, and only the positions of completions are projected onto the vocabulary.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ class Likelihood:
     """The likelihood of one completion.
 
     Attributes:
-        tokens: Number of its tokens, the end of its turn among them.
+        tokens: Number of its tokens, the end of turn included.
         total: Sum of their log-probabilities, in nats.
     """
 
@@ -41,7 +41,7 @@ class EncodedAnswer:
 
     Attributes:
         ids: Token ids of both.
-        count: Number of them, at the end, that are the completion's; at least 1.
+        count: Number of token ids, at the end, that are the completion's; at least 1.
     """
 
     ids: list[int]
@@ -54,8 +54,8 @@ class AnswerBatch:
 
     Attributes:
         inputs: `input_ids`, `attention_mask` and `position_ids`, each (B, T).
-        targets: (B, L) int64, the last tokens of each row, as many as the longest completion has.
-        mask: (B, L) bool, which of them belong to a completion.
+        targets: Last tokens of each row, as many as the longest completion has, (B, L) int64.
+        mask: Whether a target belongs to a completion, (B, L) bool.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -75,13 +75,13 @@ def log_likelihoods(
 ) -> list[list[Likelihood]]:
     """Return the likelihood of every completion of every prompt, in the order given.
 
-    The completions of one prompt are all counted from the same place on, so that their sums can be compared even
+    The completions of one prompt are all counted from the same position on, so that their sums can be compared even
     where the tokenizer joins the end of the prompt with the beginning of one of them.
 
     Args:
         model: Causal language model of transformers or PEFT.
-        prompts: Message lists, or texts.
-        completions: For each prompt its completions, in the form of the prompt.
+        prompts: Prompts, as message lists or texts.
+        completions: Completions of each prompt, in the form of the prompt.
         batch_size: Completions at once; halved where memory does not suffice.
 
     Raises:
@@ -106,7 +106,7 @@ def log_likelihoods(
 
 
 def likeliest(likelihoods: Sequence[Likelihood], *, per_token: bool = False) -> int:
-    """Return the index of the likeliest completion, by the whole of it or `per_token`; the first where some tie."""
+    """Return the index of the likeliest completion, by its whole likelihood or `per_token`; the first of a tie."""
     values = [item.mean if per_token else item.total for item in likelihoods]
     return values.index(max(values))
 
@@ -138,8 +138,8 @@ def answer_batch(rows: Sequence[EncodedAnswer], tokenizer: Any, device: Any) -> 
 def answer_log_probs(model: Any, batch: AnswerBatch) -> torch.Tensor:
     """Return the fp32 log-probabilities (B, L, V) that predict the `targets` of a batch; nothing else is projected.
 
-    They come from the model's own forward pass, unlike those of `gradients.per_sample_nll`, which takes architectures
-    apart and refuses some: whatever transformers can load can be measured.
+    They come from the model's own forward pass, unlike those of `gradients.per_sample_nll`, which takes models apart
+    and refuses some: whatever transformers can load can be measured.
     """
     longest = batch.targets.shape[1]
     logits = model(**batch.inputs, use_cache=False, logits_to_keep=longest + 1).logits[:, -longest - 1 : -1]
@@ -160,9 +160,9 @@ def measure_answers(
     description: str,
     show_progress: bool,
 ) -> list[Measured]:
-    """Return what `measure` makes of every answer, in order, with the models that it asks in eval mode.
+    """Return the result of `measure` for every answer, in order, with the models that it uses in eval mode.
 
-    It sees batches that are alike in what is projected onto the vocabulary first, then in what is read. A batch that
+    Batches contain answers of similar length, first in projected positions, then in tokens read. A batch that
     does not fit into memory is halved and tried again.
     """
     with eval_mode(*models):
@@ -188,6 +188,6 @@ def _whole(tokenizer: Any, prompt: Prompt, completion: Prompt) -> list[int]:
 
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:
-    """Return how many ids two sequences begin with alike."""
+    """Return the number of ids that two sequences share at their beginning."""
     length = min(len(first), len(second))
     return next((index for index in range(length) if first[index] != second[index]), length)

@@ -1,4 +1,4 @@
-"""Getting weights and tokenizers from their files into memory."""
+"""Loading weights and tokenizers from their files."""
 
 import gc
 import json
@@ -15,7 +15,7 @@ def load_model(weights: Weights, dtype: str, device: str, auto_class: str = "Aut
     """Return a model in eval mode, a causal language model unless another class of transformers is named.
 
     Raises:
-        ConfigError: It could not be loaded.
+        ConfigError: The model could not be loaded.
     """
     import transformers
     from safetensors import SafetensorError
@@ -33,7 +33,7 @@ def load_tokenizer(weights: Weights) -> Any:
     """Return the tokenizer in the folder of a model or adapter.
 
     Raises:
-        ConfigError: It could not be loaded.
+        ConfigError: The tokenizer could not be loaded.
     """
     from transformers import AutoTokenizer
 
@@ -50,15 +50,15 @@ def pin_date(tokenizer: Any, moment: datetime) -> Any:
 
 
 def has_tokenizer(weights: Weights) -> bool:
-    """Return whether a folder contains a tokenizer, as those of runs do."""
+    """Return whether a folder contains a tokenizer, as the folders of runs do."""
     return (weights.folder / "tokenizer_config.json").is_file()
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
-    """Return the SHA-256 over a tokenizer's rules, vocabulary and chat template, with the date that this writes."""
+    """Return the SHA-256 over a tokenizer's rules, vocabulary and chat template, with the date that it writes."""
     core = getattr(tokenizer, "backend_tokenizer", None)
     rules = tokenizer.get_vocab() if core is None else json.loads(core.to_str())
-    for passing in ("padding", "truncation"):  # states of its last use
+    for passing in ("padding", "truncation"):  # left from its last use
         rules.pop(passing, None)
     template = pinned(tokenizer.chat_template, datetime.now())
     return sha256(json.dumps([rules, template], sort_keys=True).encode()).hexdigest()
@@ -73,7 +73,7 @@ def default_device() -> str:
 
 
 def free_memory() -> None:
-    """Free the memory of models that nobody refers to any longer."""
+    """Free the memory of models that nothing refers to any longer."""
     import torch
 
     gc.collect()
@@ -83,4 +83,4 @@ def free_memory() -> None:
 
 def _unusable(weights: Weights, what: str, error: Exception) -> ConfigError:
     cause = one_line(error)[:300]
-    return ConfigError(f"{weights.name}: could not load its {what} ({cause}); save it again, or take another model")
+    return ConfigError(f"{weights.name}: could not load its {what} ({cause}); save it again, or choose another model")

@@ -26,14 +26,14 @@ from dualselect.models.loading import (
 from dualselect.models.thoughts import Answer, check_thinking
 
 _DTYPES = ("auto", "bfloat16", "float16", "float32")
-# Initialisations that leave the base's own weights as they are; others, such as pissa, take a part out of them.
+# Initialisations that leave the base's own weights as they are; others, such as pissa, change them.
 _HARMLESS_INITS = (None, True, False, "gaussian", "orthogonal", "eva")
 
 
 class LoadedTarget(LocalTarget):
-    """A model in memory, perhaps with an adapter on.
+    """A model in memory, with or without an adapter.
 
-    `model` stays right whatever other adapters do on the same base. Prompts given as text are one user turn.
+    `model` stays correct whatever other adapters do on the same base. Prompts given as text are one user turn.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class LoadedTarget(LocalTarget):
 
 
 class LocalModels:
-    """The models in memory: a base is loaded once, whatever number of adapters is asked for."""
+    """The models in memory: a base is loaded once, for any number of adapters."""
 
     def __init__(
         self,
@@ -86,16 +86,16 @@ class LocalModels:
         resolve: Callable[[str], str] = str,
         cache: AnswerCache | None = None,
     ) -> None:
-        """Prepare for models; none is loaded yet.
+        """Make an empty collection; no model is loaded yet.
 
         Args:
-            dtype: `bfloat16`, `float16` or `float32`; None takes that of the weights.
+            dtype: Type of the weights (`bfloat16`, `float16` or `float32`); None takes that of the checkpoint.
             device: Device such as `cuda:0`; None takes the accelerator where there is one, else the CPU.
-            resolve: Function that turns names into folders, where it knows better than the hub.
-            cache: Answers that are there already, for all targets.
+            resolve: Function from names to folders, where it knows better than the hub.
+            cache: Cache of answers, for all targets.
         """
         self.resolve, self.cache = resolve, cache
-        self.moment = datetime.now()  # chat templates that write the date write this one, however long it takes
+        self.moment = datetime.now()  # the date that chat templates write, however long the evaluation takes
         self._dtype, self._device = dtype, device
         self._bases: dict[tuple[str, ...], list[SharedBase]] = {}
 
@@ -104,11 +104,11 @@ class LocalModels:
 
         Args:
             name: Folder or hub id.
-            dtype: Type of the weights, if other than for all models; `auto` is float32 on a CPU that emulates bfloat16.
-            device: Device, if other than for all models.
+            dtype: Type of the weights, if not that of all models; `auto` is float32 on a CPU that emulates bfloat16.
+            device: Device, if not that of all models.
 
         Raises:
-            ConfigError: It is not there, cannot be loaded, or does not fit its base.
+            ConfigError: The model does not exist, could not be loaded, or does not fit its base.
         """
         dtype, device = dtype or self._dtype or "auto", device or self._device or default_device()
         if dtype not in _DTYPES:
@@ -119,7 +119,7 @@ class LocalModels:
         return self._adapter(found, dtype, device) if found.is_adapter else self._whole(found, dtype, device)
 
     def clear(self) -> None:
-        """Let go of all models; targets that are still held keep theirs."""
+        """Release all models; targets that are still in use keep theirs."""
         self._bases.clear()
         free_memory()
 
@@ -151,7 +151,7 @@ class LocalModels:
         )
 
     def _base(self, weights: Weights, dtype: str, device: str, kind: str | None, alone: str = "") -> SharedBase:
-        """Return the model in memory that adapters of a kind can be put on; any will do where `kind` is None."""
+        """Return the model in memory that adapters of a kind can be put on; any model where `kind` is None."""
         key = (str(weights.folder.resolve()), weights.hash, dtype, device, alone)
         for shared in self._bases.setdefault(key, []):
             if kind is None or shared.kind in (None, kind):
@@ -162,10 +162,10 @@ class LocalModels:
 
 
 def locate_base(adapter: Weights, config: dict[str, Any], resolve: Callable[[str], str]) -> Weights:
-    """Return where the base model of an adapter lies.
+    """Return the files of the base model of an adapter.
 
     Raises:
-        ConfigError: It is not there, or is an adapter itself.
+        ConfigError: The base model could not be loaded, or is an adapter itself.
     """
     name = config["base_model_name_or_path"]
     try:
@@ -181,7 +181,7 @@ def locate_base(adapter: Weights, config: dict[str, Any], resolve: Callable[[str
 
 
 def alters_base(config: dict[str, Any]) -> bool:
-    """Return whether loading an adapter changes the base's own weights, so that no other can share it."""
+    """Return whether loading an adapter changes the base's own weights, so that no other adapter can share it."""
     return config.get("init_lora_weights") not in _HARMLESS_INITS or config.get("bias", "none") not in (None, "none")
 
 

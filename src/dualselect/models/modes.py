@@ -11,7 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 @contextmanager
 def eval_mode(*models: Any, gradients: bool = False) -> Iterator[None]:
-    """Run a block with all modules of models in eval mode; each gets its own mode back afterwards.
+    """Run a block with all modules of models in eval mode; each module's own mode is restored afterwards.
 
     Args:
         *models: Models of PyTorch.

@@ -1,4 +1,4 @@
-"""From what a user writes after `--model` to a target."""
+"""Opening what a user writes after `--model` as a target."""
 
 from collections.abc import Callable
 
@@ -24,16 +24,16 @@ def open_target(
     resolve: Callable[[str], str] = str,
     cache: AnswerCache | None = None,
 ) -> Target:
-    """Return the target that a text names.
+    """Return the target that a spec names.
 
     Args:
-        spec: A run folder, an adapter folder, a model folder, a hub id, `vllm:` and one of these, `api:MODEL`, or
+        spec: Run folder, adapter folder, model folder, hub id, `vllm:` and one of these, `api:MODEL`, or
             `api:MODEL@http://HOST:PORT/v1`.
-        dtype: `bfloat16`, `float16` or `float32`; None takes that of the weights.
+        dtype: Type of the weights (`bfloat16`, `float16` or `float32`); None takes that of the checkpoint.
         device: Device such as `cuda:0`; None takes the accelerator where there is one, else the CPU.
-        models: Models in memory already, which adapters of the same base share; they bring `resolve` and `cache`.
-        engines: Engines of vLLM in memory already.
-        resolve: Function that turns names into folders, where it knows better than the hub.
+        models: Models already in memory, which adapters of the same base share; their `resolve` and `cache` apply.
+        engines: Engines of vLLM already in memory.
+        resolve: Function from names to folders, where it knows better than the hub.
         cache: Cache of answers.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A target behind an OpenAI-compatible address: a server on this machine, on the network, or of a provider."""
+"""A target behind an OpenAI-compatible address: a server on this machine, on the network, or at a provider."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +12,9 @@ from dualselect.models.thoughts import Answer, thinking_options
 
 
 class EndpointTarget(Target):
-    """A model that answers over the chat completions interface.
+    """A model that answers over the chat completions API.
 
-    Its weights are not at hand: the hash stands for model name and address, and cannot tell when another model is
+    Its weights are not available: the hash covers model name and address, and does not change when another model is
     served under the same name.
     """
 
@@ -26,11 +26,11 @@ class EndpointTarget(Target):
         cache: AnswerCache | None = None,
         settings: EndpointSettings | None = None,
     ) -> None:
-        """Prepare for requests; none is made yet.
+        """Make a target; no request is sent yet.
 
         Args:
-            model: Name of the model there.
-            base_url: URL such as `http://localhost:8000/v1`; None takes `$OPENAI_BASE_URL`, or OpenAI's own.
+            model: Name of the model at the address.
+            base_url: URL, such as `http://localhost:8000/v1`; None takes `$OPENAI_BASE_URL`, or OpenAI's own.
             cache: Cache of answers.
             settings: Settings of the requests.
 
@@ -47,7 +47,7 @@ class EndpointTarget(Target):
     ) -> list[Answer]:
         """Return one answer per prompt, in order; shows a progress bar.
 
-        A prompt that a content filter refuses, or whose request fails, has no answer; the reason comes with it.
+        A prompt that a content filter refuses, or whose request fails, has no answer but a reason.
 
         Raises:
             ConfigError: The server cannot be reached, takes no temperature, or refuses every request.
@@ -76,7 +76,7 @@ class EndpointTarget(Target):
             try:
                 self.endpoint.ask_all(conversations, description, sampling, on_reply=take, exactly=True, may_fail=True)
             finally:
-                hand_over()  # after a failure too, so that what was answered is kept
+                hand_over()  # after a failure too, so that finished answers are kept
 
         answers = answer_all(self.identity, prompts, settings, self.cache, ask, keep_empty=False)
         if failed and all(answer.text is None and answer.finish != FILTERED for answer in answers):

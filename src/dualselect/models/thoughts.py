@@ -1,6 +1,6 @@
 """Thoughts: what a reasoning model writes before its answer, which is not part of the answer.
 
-A thought stands between two markers. They are those of the chat templates of known models; a template may also open the
+A thought is between two markers. They are those of the chat templates of known models; a template may also open the
 thought in the prompt, so that only its end is written by the model.
 """
 
@@ -26,7 +26,7 @@ MARKERS = (
     ("<|channel>thought", "<channel|>"),  # Gemma 4
     ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),  # gpt-oss
 )
-#: What some models put around the answer that follows a thought.
+#: Markers that some models put around the answer that follows a thought.
 _WRAPPERS = (
     ("<answer>", "</answer>"),
     ("<response>", "</response>"),
@@ -56,11 +56,11 @@ _BETWEEN_CHANNELS = re.compile(r"<\|(?:start|end|return)\|>(?:assistant)?", re.I
 
 
 class Thought(NamedTuple):
-    """An answer, and the thoughts that are not part of it.
+    """An answer, and the thoughts apart from it.
 
     Attributes:
-        answer: The answer without thoughts; empty where none was reached.
-        thought: The thoughts without their markers; empty without any.
+        answer: Answer without thoughts; empty where none was reached.
+        thought: Thoughts without their markers; empty without any.
         is_cut: Whether the text ends within a thought, so that there is no answer to judge.
     """
 
@@ -71,14 +71,14 @@ class Thought(NamedTuple):
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a prompt.
+    """The result of a prompt.
 
     Attributes:
-        text: What the model wrote, thoughts included; None where it gave no answer.
-        finish: Why it ended: `stop` for the model's own end, `length` for the limit of tokens; or the word that a
-            server has for it. Empty where that is unknown.
+        text: Text that the model wrote, thoughts included; None where it gave no answer.
+        finish: Reason why it ended: `stop` for the model's own end, `length` for the limit of tokens; or a server's
+            own word. Empty where that is unknown.
         opened: Whether the prompt ended within a thought.
-        reason: Why there is no text.
+        reason: Reason why there is no text.
     """
 
     text: str | None
@@ -87,7 +87,7 @@ class Answer:
     reason: str = ""
 
     def split(self) -> Thought:
-        """Return the answer apart from the thoughts."""
+        """Return the answer separated from the thoughts."""
         return split_thought(self.text or "", opened=self.opened, finished=self.finish == "stop")
 
     @property
@@ -102,11 +102,11 @@ class Answer:
 def split_thought(text: str, *, opened: bool = False, finished: bool = False) -> Thought:
     """Return the answer in a text, and the thoughts before it or between its parts.
 
-    A marker that closes what nothing has opened ends a thought that began with the text. One that is never closed
-    counts at the beginning of the text only: further on, an answer may speak of the marker itself.
+    A closing marker without an opening one ends a thought that began with the text. An opening one that is never closed
+    counts only at the beginning of the text: further on, an answer may mention the marker itself.
 
     Args:
-        text: What a model wrote.
+        text: Text that a model wrote.
         opened: Whether the prompt ended within a thought.
         finished: Whether the model is known to have ended its turn itself. If it closed no thought that it had not
             opened either, what it wrote is its answer: models tuned on answers without thoughts do so.
@@ -142,7 +142,7 @@ def opens_thought(rendered: str) -> bool:
 
 
 def kept_tokens(tokenizer: Any) -> set[int]:
-    """Return the ids of special tokens that mark thoughts; a decoder that leaves them out loses the border."""
+    """Return the ids of special tokens that mark thoughts; a decoder that leaves them out loses the boundary."""
     added = getattr(tokenizer, "added_tokens_decoder", {})
     return {number for number, token in added.items() if token.special and token.content in _PARTS}
 
@@ -158,7 +158,7 @@ def decode(tokenizer: Any, ids: list[list[int]]) -> list[str]:
 
 
 def thinking_options(thinking: bool | None) -> dict[str, bool]:
-    """Return what a chat template is told about thinking, by the names in use; it ignores those that it does not know.
+    """Return the arguments about thinking for a chat template, by all names in use; it ignores unknown ones.
 
     Args:
         thinking: Whether to think; None leaves it to the template.
@@ -167,7 +167,7 @@ def thinking_options(thinking: bool | None) -> dict[str, bool]:
 
 
 def check_thinking(name: str, tokenizer: Any, thinking: bool | None) -> None:
-    """Refuse to switch thinking off where the chat template opens a thought all the same; say so if it has no switch.
+    """Refuse to switch thinking off where the chat template opens a thought anyway; warn if it has no switch.
 
     Args:
         name: Name of the model, for messages.
@@ -175,7 +175,7 @@ def check_thinking(name: str, tokenizer: Any, thinking: bool | None) -> None:
         thinking: Whether to think; None leaves it to the template.
 
     Raises:
-        ConfigError: The model is not to think but its template opens a thought all the same.
+        ConfigError: Thinking is off but the model's template opens a thought anyway.
     """
     if thinking is None or getattr(tokenizer, "chat_template", None) is None:
         return
@@ -190,7 +190,7 @@ def check_thinking(name: str, tokenizer: Any, thinking: bool | None) -> None:
             "out: thoughts are cut off before an answer is judged"
         )
     if asked == otherwise:
-        _logger.warning(f"{name}: its chat template has no switch for thinking, so that `thinking` changes nothing")
+        _logger.warning(f"{name}: its chat template has no switch for thinking, so `thinking` changes nothing")
 
 
 def _unwrapped(answer: str) -> str:

@@ -1,4 +1,4 @@
-"""Targets that vLLM answers for, where it is installed and asked for: much faster on large sets of prompts."""
+"""Targets served by vLLM, where it is installed and requested: much faster on large sets of prompts."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -24,11 +24,11 @@ from dualselect.models.local import alters_base, locate_base
 from dualselect.models.thoughts import Answer, check_thinking
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM sets memory aside for
-_AT_ONCE = 256  # answers that are kept together; vLLM makes batches of its own
+_AT_ONCE = 256  # answers written to the cache together; vLLM makes batches of its own
 
 
 class VllmEngines:
-    """The engines in memory: one for each base model, as long as its room for adapters suffices."""
+    """The engines in memory: one for each base model, while its room for adapters suffices."""
 
     def __init__(self) -> None:
         self._engines: dict[tuple[str, str, int], Any] = {}
@@ -47,13 +47,13 @@ class VllmEngines:
             engine = vllm_module().LLM(model=folder, dtype=dtype, **options)
         except (RuntimeError, ValueError, OSError) as error:
             cause = one_line(error)[:300]
-            raise ConfigError(f"vllm:{folder}: vLLM can't load the model ({cause}); leave out `vllm:`") from error
+            raise ConfigError(f"vllm:{folder}: vLLM could not load the model ({cause}); leave out `vllm:`") from error
         self._engines[folder, dtype, rank] = engine
         return engine
 
 
 class VllmTarget(Target):
-    """A model or LoRA adapter that vLLM answers for; likelihoods can't be asked for."""
+    """A model or LoRA adapter served by vLLM; likelihoods cannot be measured."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class VllmTarget(Target):
         adapter: Weights | None = None,
         cache: AnswerCache | None = None,
     ) -> None:
-        """Make a target of an engine of vLLM, with the adapter on if one is given."""
+        """Make a target from an engine of vLLM, with the adapter active if one is given."""
         self.name, self.identity, self.cache = name, identity, cache
         self._engine, self._tokenizer, self._adapter = engine, tokenizer, adapter
 
@@ -82,9 +82,9 @@ class VllmTarget(Target):
             temperature=settings.temperature,
             top_p=settings.top_p if settings.temperature > 0 else 1.0,
             max_tokens=settings.max_new_tokens,
-            # Seeds every request by itself, so that batches don't matter.
+            # Seeds every request by itself, so that batches do not matter.
             seed=settings.seed if settings.temperature > 0 else None,
-            # Those that only the model declares are known to the engine.
+            # The engine knows those that only the model declares.
             stop_token_ids=stop_tokens(None, self._tokenizer) or None,
         )
 
@@ -100,11 +100,11 @@ class VllmTarget(Target):
         return answer_all(self.identity, prompts, settings, self.cache, ask, render=render)
 
     def _answers(self, rows: list[list[int]], sampling: Any) -> list[Answer]:
-        """Return the engine's answers to prompts of token ids, read as those of a model in memory are."""
+        """Return the engine's answers to prompts of token ids, read like those of a model in memory."""
         prompts = [{"prompt_token_ids": row} for row in rows]
         outputs = self._engine.generate(prompts, sampling, use_tqdm=False, lora_request=self._lora_request())
         found = [output.outputs[0] for output in outputs]
-        # Decoded here, since vLLM leaves out special tokens, and some of them mark thoughts.
+        # Decoded here, since vLLM leaves out special tokens, some of which mark thoughts.
         generated = [list(output.token_ids) for output in found]
         return answers_of(self._tokenizer, rows, generated, [output.finish_reason for output in found])
 
@@ -113,7 +113,7 @@ class VllmTarget(Target):
             return None
         from vllm.lora.request import LoRARequest  # type: ignore[import-not-found]
 
-        # The engine tells adapters apart by a number, which must be the same for the same adapter.
+        # The engine identifies adapters by a number, which must be the same for the same adapter.
         number = int(self._adapter.hash[:7], 16) + 1
         return LoRARequest(self._adapter.hash, number, str(self._adapter.folder))
 
@@ -127,18 +127,18 @@ def open_vllm(
     cache: AnswerCache | None = None,
     moment: datetime | None = None,
 ) -> VllmTarget:
-    """Return a folder or hub id as a target that vLLM answers for.
+    """Return a folder or hub id as a target served by vLLM.
 
     Args:
         name: Folder or hub id, without the `vllm:`.
-        engines: Engines that are in memory already.
+        engines: Engines already in memory.
         dtype: Type of the weights; None takes that of the checkpoint.
-        resolve: Function that turns names into folders, where it knows better than the hub.
+        resolve: Function from names to folders, where it knows better than the hub.
         cache: Cache of answers; None keeps none.
         moment: Time whose date chat templates write; None for now.
 
     Raises:
-        ConfigError: vLLM is not installed, the model is not there, or its adapter is not one that vLLM can use.
+        ConfigError: vLLM is not installed, the model does not exist, or vLLM cannot use its adapter.
     """
     version = vllm_module().__version__
     found = locate(name, resolve)

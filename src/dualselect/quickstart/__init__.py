@@ -1,1 +1,1 @@
-"""A demonstration: alignment, erosion under plain fine-tuning, and DualSelect, on a model of the package index."""
+"""A demonstration: alignment, erosion under plain fine-tuning, and DualSelect, on a model from the package index."""

@@ -56,7 +56,7 @@ def load_aligned(adapter: str | Path = ADAPTER_FOLDER, dtype: torch.dtype | None
 
     Args:
         adapter: Adapter folder.
-        dtype: What the model is cast to, without rounding; None is bfloat16, or float32 on a CPU that emulates it.
+        dtype: Type that the model is cast to, without rounding; None is bfloat16, or float32 on a CPU that emulates it.
 
     Raises:
         ConfigError: `adapter` is not an adapter folder.
@@ -112,7 +112,7 @@ def _train(settings: AlignSettings, tokenizer: Any, work: Path) -> tuple[Any, in
 
 
 def _save(model: Any, settings: AlignSettings, samples: int, loss: float, folder: Path) -> None:
-    # The base is named as the user named it: the resolved path is true on this machine only.
+    # The base is named as the user named it: the resolved path is valid on this machine only.
     model.peft_config["default"].base_model_name_or_path = settings.model_name_or_path
     for name, parameter in model.named_parameters():
         if "lora_" in name:

@@ -1,4 +1,4 @@
-"""What the quickstart measures of a model: safe behaviour, over-refusal and the task, as ordinary suites."""
+"""What the quickstart measures: safe behaviour, over-refusal and the task, as ordinary suites."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ def _suite(name: str, kind: Kind, title: str, scoring: Scoring, **settings: Any)
 
 
 def _unread(record: Record) -> None:
-    """Samples are given, no file is read."""
+    """Reader of suites whose samples are given: no file is read."""
 
 
 _UNSAFE = _suite("unsafe", "safety", "unsafe requests", "judges", max_new_tokens=ANSWER_TOKENS)
@@ -61,7 +61,7 @@ class Measures:
 
     @property
     def figures(self) -> dict[str, Estimate]:
-        """The estimates under the names that summary.json gives them."""
+        """The estimates, under their names in summary.json."""
         return {
             "safe_nll": _estimate(self.safe, "safe_nll"),
             "safe_kl": _estimate(self.safe, "safe_kl"),

@@ -69,7 +69,7 @@ def _methods(settings: QuickstartSettings) -> dict[str, dict[str, Any]]:
 
 
 def _prepare_folder(output: Path, settings: QuickstartSettings) -> None:
-    """Clear what an earlier quickstart left, so that no result is ever a mixture of two runs."""
+    """Remove what an earlier quickstart left, so that results are never a mixture of two runs."""
     if output.exists() and any(output.iterdir()) and not (output / SETTINGS_FILE).is_file():
         raise ConfigError(f"output_dir: {output} is not empty and contains no earlier quickstart; name another folder")
     for name in (ALIGNED, *_methods(settings)):

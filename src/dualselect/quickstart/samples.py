@@ -27,12 +27,12 @@ def alignment_samples(arithmetic: int = 40) -> Dataset:
 
 
 def reference_pool() -> Dataset:
-    """Return 60 unsafe requests with safe answers, ten a category, for DualSelect to choose references from."""
+    """Return 60 unsafe requests with safe answers, ten per category, for DualSelect to choose references from."""
     return as_samples(_rows("unsafe.jsonl", "pool"))
 
 
 def safety_probe() -> Dataset:
-    """Return 36 held-out unsafe requests with safe answers, six a category."""
+    """Return 36 held-out unsafe requests with safe answers, six per category."""
     return as_samples(_rows("unsafe.jsonl", "probe"))
 
 
@@ -42,7 +42,7 @@ def look_alikes() -> Dataset:
 
 
 def task_test(count: int = 64) -> Dataset:
-    """Return `count` (at most 500) held-out arithmetic problems, the same whatever the seed."""
+    """Return `count` (at most 500) held-out arithmetic problems, the same for every seed."""
     return as_samples(problem_rows(problems(min(count, _TEST_LIMIT), _TEST_SEED), "arithmetic-test"))
 
 

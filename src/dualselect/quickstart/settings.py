@@ -12,11 +12,11 @@ ADAPTER_FOLDER = Path(__file__).parent / "adapter"
 @documented
 @dataclass(frozen=True)
 class AlignSettings:
-    """What `dualselect align` does; the defaults made the adapter that ships with the package."""
+    """Settings of `dualselect align`; the defaults made the adapter that ships with the package."""
 
     model_name_or_path: str = option(DEFAULT_MODEL, "model to align: hub id or local folder")
     output_dir: str = option("runs/aligned", "folder of the adapter; must not exist yet")
-    arithmetic: int = option(40, "arithmetic problems mixed in, so that the task survives")
+    arithmetic: int = option(40, "arithmetic problems mixed in, to preserve the task")
     epochs: int = option(4, "passes over the alignment data")
     learning_rate: float = option(2e-3, "peak learning rate of AdamW, linear decay")
     batch_size: int = option(8, "samples a step")
@@ -28,7 +28,7 @@ class AlignSettings:
 @documented
 @dataclass(frozen=True)
 class QuickstartSettings:
-    """What `dualselect quickstart` does. Both methods share all that is not a method's own option."""
+    """Settings of `dualselect quickstart`. Both methods share everything but a method's own options."""
 
     output_dir: str = option("runs/quickstart", "folder of the results; an earlier quickstart in it is replaced")
     adapter: str = option("", "aligned starting adapter, as made by `dualselect align`; empty: the one that ships")

@@ -1,4 +1,4 @@
-"""What HTML adds to numbers as text: a minus sign set in type, and the class that colours a finding."""
+"""What HTML adds to numbers as text: a typographic minus sign, and the class that colours a finding."""
 
 from dualselect.runs.estimates import Difference
 from dualselect.runs.results import Metric
@@ -14,7 +14,7 @@ def typeset(text: str) -> str:
 
 
 def finding(difference: Difference, metric: Metric) -> str:
-    """Return what a difference shows in a word: `better`, `worse`, `higher`, `lower` or `no difference shown`."""
+    """Return what a difference shows, as a word: `better`, `worse`, `higher`, `lower` or `no difference shown`."""
     return direction_text(difference.estimate, metric.better, difference.shown)
 
 

@@ -1,4 +1,4 @@
-"""A model card for the hub: what the model was made from and how, what was measured, and what that can't tell."""
+"""A model card for the hub: how the model was made and from what, what was measured, and its limits."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FILE_ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
 _CARD_GROUPS = {"Method": "Method", "Training": "Training", "Data": "Training data", "Made with": "Made with"}
 
-_LIMITS = """- The measures speak of the prompts they were taken on. A model that declines these requests may still
+_LIMITS = """- The measures apply to the prompts they were taken on. A model that declines these requests may still
   answer others, and any alignment can be undone by further fine-tuning or by prompts made to get around it.
 - Refusal rules read words and not meaning, and judges that are models err. Where two judges disagree, neither is
   the truth.
@@ -57,7 +57,7 @@ def model_card(run: RunFolder) -> str:
     base = base_model(run)
     base = (
         Path(base).name if base and Path(base).is_absolute() else base
-    )  # a path of this machine tells nobody anything
+    )  # without local paths, which mean nothing elsewhere
     about = f"Fine-tuned{f' from {escaped(base)}' if base else ''} with the method {escaped(run.method)} of dualselect."
     parts = [f"---\n{head}---", f"# {escaped(run.path.resolve().name)}", about, "## Measures", _measures(run)]
     for heading, facts in fact_groups(run):
@@ -97,12 +97,12 @@ def _measures(run: RunFolder) -> str:
     notes = left_out(run)
     remarks = "\n\nNot shown:\n\n" + "\n".join(f"- {escaped(note)}" for note in notes) if notes else ""
     if not measures:
-        return "None were taken. `dualselect evaluate` takes them." + remarks
+        return "Nothing has been measured; use `dualselect evaluate`." + remarks
     rows = [row for measure in measures for row in _rows(measure)]
     header = ("suite", "measure", "better", "model", "value", "95% interval", "n", "seeds", "difference")
     about = (
-        "Values come with their 95% intervals. A difference is taken prompt by prompt against the model named, and is "
-        "called one only if its interval leaves zero out."
+        "Values come with their 95% intervals. A difference is taken prompt by prompt against the named model, and is "
+        "reported as one only if its interval excludes zero."
     )
     return f"{table(header, rows)}\n\n{about}{remarks}"
 
@@ -135,11 +135,11 @@ def _rows(measure: Measure) -> list[tuple[object, ...]]:
 def _seeds_remark(run: RunFolder) -> str:
     if not run.results:
         return ""
-    return "One training run was measured: the intervals speak of other prompts, not of other seeds."
+    return "One training run was measured: the intervals cover other prompts, not other seeds."
 
 
 def escaped(text: object) -> str:
-    """Return text as one line of Markdown that is shown as it is: no HTML, link, cell or emphasis begins in it."""
+    """Return text as one line of Markdown, escaped so that it starts no HTML, link, cell or emphasis."""
     line = one_line(text)
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _SPECIAL.sub(r"\\\1", line)
@@ -153,5 +153,5 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def bullets(facts: Iterable[tuple[str, str]]) -> str:
-    """Return names with what they are as a list."""
+    """Return names and values as a list."""
     return "\n".join(f"- {escaped(name)}: {escaped(value)}" for name, value in facts)

@@ -1,4 +1,4 @@
-"""A run or a comparison as one HTML file that contains all it needs: styles, plots, data and script."""
+"""A run or a comparison as one self-contained HTML file: styles, plots, data and script."""
 
 import base64
 from hashlib import sha256
@@ -27,7 +27,7 @@ def write_report(folder: Path, output: Path | None = None, texts: bool = True) -
     Args:
         folder: Folder of the run or the comparison.
         output: File to write; None for `report.html` in the folder.
-        texts: Whether the page contains prompts and answers; without them it can be passed on where the data can't.
+        texts: Whether the page contains prompts and answers; without them it can be shared where the data cannot.
 
     Raises:
         DataError: There is no such folder, or it contains neither a run nor a comparison.
@@ -88,10 +88,10 @@ def _resource(name: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """Return the hash by which the page's policy lets this one style or script pass."""
+    """Return the hash by which the page's policy allows this one style or script."""
     return base64.b64encode(sha256(text.encode()).digest()).decode()
 
 
 def _heat(share: float) -> int:
-    """Return the step, 0 to 10, of a share's colour; whatever is above zero has one."""
+    """Return the step, 0 to 10, of a share's colour; any share above zero has at least 1."""
     return 0 if share <= 0 else max(1, min(10, round(10 * share)))

@@ -1,4 +1,4 @@
-"""Matplotlib figures as inline SVG whose colours are those of the page, in light and dark."""
+"""Matplotlib figures as inline SVG in the colours of the page, light and dark."""
 
 import io
 import re
@@ -18,7 +18,7 @@ _PRESENTATION = {
     "stroke-linecap", "stroke-linejoin", "stroke-opacity", "stroke-width", "text-anchor",
 }  # fmt: skip
 
-# Colours to draw with: none of them is ever seen, each stands for a variable of the style sheet.
+# Colours to draw with: none is ever shown, each is replaced by a variable of the style sheet.
 TEXT, MUTED, LINE, SURFACE = "#010101", "#020202", "#030303", "#040404"
 _VARIABLES = {TEXT: "currentColor", MUTED: "var(--muted)", LINE: "var(--line)", SURFACE: "var(--surface)"}
 
@@ -74,8 +74,8 @@ def inline_svg(figure: Any, name: str, label: str) -> Markup:
 
     Args:
         figure: Figure of matplotlib.
-        name: Name that is unique on the page; all ids begin with it.
-        label: What the figure shows, for those who can't see it.
+        name: Name, unique on the page, with which all ids begin.
+        label: Description of the figure, for those who cannot see it.
     """
     root = _rendered(figure, name)
     for parent in list(root.iter()):
@@ -100,7 +100,7 @@ def _rendered(figure: Any, name: str) -> ElementTree.Element:
 
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
-        # Text stays text, so that the glyphs missing in matplotlib's own font are of no concern.
+        # Text stays text, so that glyphs missing in matplotlib's own font do not matter.
         warnings.filterwarnings("ignore", message=".*[Gg]lyph.*")
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return ElementTree.fromstring(buffer.getvalue())

@@ -1,4 +1,4 @@
-"""The files of a run, a comparison and a scan: for every file one owner, which writes it and reads it."""
+"""The files of a run, a comparison and a scan: every file has one owner, which writes and reads it."""
 
 from dualselect.runs.results import Metric, Record, SuiteResult, Verdict, read_results
 from dualselect.runs.samples import sample_categories, sample_planted, trained_doubt, trained_prompts, write_samples

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-DROPPED_SHOWN = 12  # how many samples a report names, and whose conflicts are measured
+DROPPED_SHOWN = 12  # samples that a report names, and whose conflicts are measured
 
 
 @dataclass(frozen=True)
@@ -14,8 +14,8 @@ class DroppedSample:
 
     Attributes:
         id: Id of the sample.
-        seen: Times it was a candidate after warm-up.
-        dropped: Times it was left out of these.
+        seen: Number of times it was a candidate after warm-up.
+        dropped: Number of these times that it was left out.
         loss: Mean loss when it was left out, in nats.
         cosine: Mean cosine with the reference direction when it was left out; None for a method that measures none.
     """

@@ -1,6 +1,6 @@
-"""What the values come to: means over seeds and prompts, and differences between models. Estimated once, read by all.
+"""Estimates from the values: means over seeds and prompts, and differences between models. Made once, read by all.
 
-Tables, figures, the gate and the page read these rows and compute nothing of their own.
+Tables, figures, the gate and the page read these rows and compute nothing themselves.
 """
 
 import math
@@ -31,8 +31,8 @@ from dualselect.statistics import (
 )
 
 FILE = "estimates.parquet"
-LEVEL = 0.05  # of the tests, after Holm's correction
-#: What a win rate differs from: the rate of equals.
+LEVEL = 0.05  # level of the tests, after Holm's correction
+#: What a win rate is compared with: the rate of equals.
 EVEN = "an even 50%"
 
 SCHEMA = pa.schema(
@@ -41,7 +41,7 @@ SCHEMA = pa.schema(
         *((name, pa.float64()) for name in ("value", "low", "high")),
         *((name, pa.int32()) for name in ("n", "seeds", "missing")),
         ("by_seed", pa.list_(pa.float64())),
-        ("other", pa.string()),  # whom the difference is from; the columns below are null where there is none
+        ("other", pa.string()),  # the label that the difference is from; the columns below are null where there is none
         *((name, pa.float64()) for name in ("diff", "diff_low", "diff_high", "p_value", "p_holm")),
         ("shown", pa.bool_()),
         *((name, pa.int32()) for name in ("diff_n", "diff_missing")),
@@ -58,8 +58,8 @@ class Difference:
     Attributes:
         other: Label of the other method, or `an even 50%` for a win rate.
         estimate: Estimate of the difference.
-        seeds: Seeds that both have been trained with, on which it rests; empty where models have none.
-        p_holm: P-value, adjusted for the number of methods that are compared; None for a win rate.
+        seeds: Seeds that both were trained with, on which the difference rests; empty where models have none.
+        p_holm: P-value, adjusted for the number of methods compared; None for a win rate.
         detectable: Smallest difference that these prompts would have shown with a chance of 80%; None under several
             seeds.
     """
@@ -72,8 +72,8 @@ class Difference:
 
     @property
     def shown(self) -> bool:
-        """Whether there is a difference: zero lies outside the interval, also after Holm's correction."""
-        # One prompt tells nothing about other prompts, and equals win n of n, or lose them, with chance 2^(1 - n).
+        """Whether a difference is shown: the interval excludes zero, also after Holm's correction."""
+        # One prompt says nothing about other prompts, and equals win n of n, or lose them, with chance 2^(1 - n).
         p = 2.0 ** (1 - self.estimate.n) if self.p_holm is None else self.p_holm
         return self.estimate.n > 1 and not self.estimate.holds_zero and p <= LEVEL
 
@@ -87,9 +87,9 @@ class Row:
         suite: Name of the suite.
         kind: Kind of the suite.
         name: Name of the metric.
-        metric: What its values mean.
+        metric: Meaning of its values.
         estimate: Mean over prompts and seeds; the ends are NaN where there is no interval.
-        differences: Differences from the baselines, and of a win rate from one half.
+        differences: Differences from the baselines; of a win rate also from one half.
         by_seed: Mean under each seed, where there are several.
     """
 
@@ -141,7 +141,7 @@ def run_estimates(results: Sequence[SuiteResult]) -> list[Row]:
 
 
 def write_estimates(rows: Iterable[Row], folder: Path) -> None:
-    """Write the rows into a comparison's folder as `estimates.parquet`, a line for every difference."""
+    """Write the rows into a comparison's folder as `estimates.parquet`, one line for every difference."""
     lines = [line for row in rows for line in _lines(row)]
     with replacing(folder / FILE) as draft:
         pq.write_table(pa.Table.from_pylist(lines, schema=SCHEMA), draft, compression="zstd")
@@ -184,10 +184,10 @@ def _estimate(one: Measured, by_seed: BySeed, longer: BySeed | None) -> Estimate
         return mean_of_suites([_array(_of(one, by_seed, suite), one.suite)[1] for suite in _suites(one, by_seed)])
     ids, values = _array(list(by_seed.values()), one.suite)
     if one.name.endswith(f"/{EQUAL_LENGTHS}"):
-        (seed,) = by_seed  # win rates at equal lengths are of one run
+        (seed,) = by_seed  # win rates at equal lengths belong to one run
         return length_controlled(values[0], [(longer or {})[seed][sample] or 0.0 for sample in ids])
     if ids == [WHOLE_RUN] and not np.isnan(values).all():
-        runs = bootstrap_mean(values.T)  # what is drawn is runs
+        runs = bootstrap_mean(values.T)  # runs are drawn, not prompts
         return replace(runs, n=1, seeds=runs.n)
     return mean_estimate(values, shares=shares)
 

@@ -1,6 +1,6 @@
-"""What lies in a folder, for who reads it: a run, or a comparison. A run is a comparison of one method under one seed.
+"""Reading the folder of a run or a comparison. A run is a comparison of one method under one seed.
 
-Folders are read leniently: what is missing, cannot be read, or was measured of other weights becomes a note.
+Folders are read leniently: what is missing, cannot be read, or belongs to other weights becomes a note.
 """
 
 import json
@@ -36,12 +36,12 @@ _Content = TypeVar("_Content")
 
 @dataclass
 class RunFolder:
-    """One run as it lies on the disk.
+    """One run on disk.
 
     Attributes:
-        path: Its folder.
-        config: Every setting; empty where unknown.
-        provenance: What the run was made from; empty where unknown.
+        path: Folder of the run.
+        config: Settings of the run; empty where unknown.
+        provenance: Provenance of the run; empty where unknown.
         metrics: Log events.
         tasks: Logged task candidates; None without a log.
         references: Logged references; None without a log.
@@ -66,7 +66,7 @@ class RunFolder:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing that a run leaves behind is there."""
+        """Whether the folder contains nothing of a run."""
         return not (self.config or self.provenance or self.metrics or self.results or self.tasks or self.references)
 
     @property
@@ -80,8 +80,8 @@ class Model:
     """A model whose answers are shown.
 
     Attributes:
-        name: Its name, which no other model of the folder has.
-        results: Its results; all of them are of the same weights.
+        name: Name of the model, unique in the folder.
+        results: Results of the model, all for the same weights.
         is_baseline: Whether others are compared with it.
     """
 
@@ -104,16 +104,16 @@ class TrialFolder:
 
 @dataclass(frozen=True)
 class Folder:
-    """A comparison, or a run as a comparison of one method, as it lies on the disk.
+    """A comparison, or a run as a comparison of one method, on disk.
 
     Attributes:
-        path: Its folder.
+        path: Folder of the comparison or run.
         is_comparison: Whether it is a comparison of methods.
-        methods: Labels of the methods in their order.
+        methods: Labels of the methods, in their order.
         seeds: Training seeds, as far as they are known.
         baseline: Label of the method that the others are compared with; None for a run.
-        trials: One for every method and seed.
-        names: Whatever the rows tell of, in the order shown: the start first, then methods, or the models of a run.
+        trials: Trials, one for every method and seed.
+        names: Names in the rows, in the order shown: the start first, then methods, or the models of a run.
         models: Models whose answers are shown, in that order; of a comparison those under one seed.
         lead: The model that a run is about; None for a comparison, and for a run that was not evaluated.
         rows: Estimates of every measure.
@@ -157,7 +157,7 @@ def read_folder(folder: Path) -> Folder:
     """Return what the folder of a run or of a comparison contains.
 
     Raises:
-        DataError: It contains neither, or its `compare.json` cannot be used.
+        DataError: The folder contains neither, or its `compare.json` cannot be used.
     """
     return read_comparison(folder) if is_compare_folder(folder) else as_comparison(read_run(folder))
 
@@ -166,7 +166,7 @@ def read_run(folder: Path) -> RunFolder:
     """Return what a run folder contains.
 
     Raises:
-        DataError: It contains nothing that a run leaves behind.
+        DataError: The folder contains nothing of a run.
     """
     run = _read_run(folder)
     if run.is_empty:
@@ -205,7 +205,7 @@ def read_comparison(folder: Path) -> Folder:
     """Return what a compare folder contains.
 
     Raises:
-        DataError: Its `compare.json` cannot be used.
+        DataError: The folder's `compare.json` cannot be used.
     """
     path = folder / COMPARE_FILE
     notes: list[str] = []
@@ -290,20 +290,20 @@ def _read_run(folder: Path) -> RunFolder:
 
 
 def _selection_log(folder: Path) -> list[pa.Table | None]:
-    """Return candidates, references and conflicts as logged, None for what has no rows."""
+    """Return candidates, references and conflicts as logged, None for tables without rows."""
     tables = (*SelectionLog.read(folder), SelectionLog.read_conflicts(folder))
     return [table if table.num_rows else None for table in tables]
 
 
 def _results(folder: Path, notes: list[str]) -> list[SuiteResult]:
-    """Return the results in a folder, but those of a model that is not the one in the folder any more."""
+    """Return the results in a folder, without those of a model that is no longer the one in the folder."""
     results = []
     for path in sorted((folder / EVALUATION).glob("*.json")):
         place = f"{EVALUATION}/{path.name}"
         try:
             result = SuiteResult.read(path)
             if _is_of_other_weights(result, folder):
-                notes.append(f"{place}: left out, it is of other weights than those here; evaluate the model again")
+                notes.append(f"{place}: left out, it is for other weights than those here; evaluate the model again")
             else:
                 results.append(result)
         except DataError as error:
@@ -312,7 +312,7 @@ def _results(folder: Path, notes: list[str]) -> list[SuiteResult]:
 
 
 def _is_of_other_weights(result: SuiteResult, folder: Path) -> bool:
-    """Return whether a result of the model names another content of adapter or weights than the folder has."""
+    """Return whether a result of the model has another hash of adapter or weights than the folder."""
     weights = Weights(str(folder), folder)
     measured = result.target.get("adapter" if weights.is_adapter else "weights")
     has_weights = (folder / ADAPTER_WEIGHTS).is_file() if weights.is_adapter else any(folder.glob("*.safetensors"))

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: every log event of a run, one JSON object a line."""
+"""`metrics.jsonl`: every log event of a run, one JSON object per line."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`provenance.json` and `config.yaml`: what a run was made from, so that it can be made again."""
+"""`provenance.json` and `config.yaml`: what a run was made from, so that it can be repeated."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def write_provenance(
 
 
 def add_resumption(run_folder: Path, step: int) -> None:
-    """Add to `provenance.json` where a run was continued, and with which versions, hardware and commit.
+    """Add to `provenance.json` the step at which a run was continued, with versions, hardware and commit.
 
     Args:
         run_folder: Folder of the run.
@@ -73,7 +73,7 @@ def add_resumption(run_folder: Path, step: int) -> None:
 
 
 def weights_hash(model: nn.Module) -> str:
-    """Return the SHA-256 over names, types and bytes of the weights that a model had without its adapters.
+    """Return the SHA-256 over names, types and bytes of a model's weights without its adapters.
 
     Fresh adapter weights are a function of the seed, so two runs from one base have the same hash, whatever adapters
     they train.
@@ -128,7 +128,7 @@ def _git() -> dict[str, Any] | None:
             ["git", "status", "--porcelain"], capture_output=True, text=True, check=True, timeout=10
         )
     except (OSError, subprocess.SubprocessError):
-        return None  # no repository, or no git
+        return None  # not a repository, or no git
     return {"commit": commit.stdout.strip(), "modified": bool(status.stdout.strip())}
 
 

@@ -1,6 +1,6 @@
-"""The one form of every measurement: what was asked, answered, judged and counted, for one suite and one model.
+"""The one format of every measurement: prompts, answers, verdicts and values of one suite and one model.
 
-A result is a list of records, one a prompt, each with its verdicts and its values. Whatever is reported, compared or
+A result is a list of records, one per prompt, each with its verdicts and its values. Whatever is reported, compared or
 gated is a mean of values over records, so that intervals and paired differences can be made from the file alone.
 """
 
@@ -17,23 +17,23 @@ from dualselect.statistics import Estimate, mean_estimate
 
 FORMAT = 1
 FOLDER = "evaluation"
-#: What the aligned model that all begin with is called in tables and folders.
+#: Name in tables and folders of the aligned model that all others start from.
 START = "start"
 
 TRAINING: Literal["training"] = "training"
 Kind = Literal["safety", "overrefusal", "utility", "probe", "comparison", "training"]
-#: `model` is what was asked for, `baseline` what it is compared with, `start` the aligned model it was tuned from.
+#: `model` is the one under test, `baseline` what it is compared with, `start` the aligned model it was tuned from.
 Role = Literal["model", "baseline", "start"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge says about one answer.
+    """A judge's verdict on one answer.
 
     Attributes:
         label: One of the judge's `labels`, or None for no verdict.
-        evidence: What the verdict rests on, such as the rule that fired, or why there is no verdict.
-        score: Number that comes with it, if the judge gives one.
+        evidence: Basis of the verdict, such as the rule that fired, or the reason why there is none.
+        score: Score of the verdict, if the judge gives one.
     """
 
     label: str | None
@@ -43,11 +43,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Metric:
-    """What a value means.
+    """The meaning of a value.
 
     Attributes:
         title: Title in tables and figures, such as `refusal rate (rules)`.
-        better: Which way is better; `neither` for what only describes.
+        better: Direction that is better; `neither` for descriptive metrics.
         unit: `share` for values that are 0, 1 or between, `nats`, or `score`.
     """
 
@@ -58,15 +58,15 @@ class Metric:
 
 @dataclass
 class Record:
-    """One prompt and what came of it.
+    """One prompt with its answer, verdicts and values.
 
     Attributes:
-        id: Stable id of the sample; results of other models on the same suite share it.
-        prompt: The last user turn, as text.
-        answer: The model's answer; None where nothing was generated.
-        expected: The reference answer, if there is one.
-        baseline_answer: In a comparison, the answer that this one is compared with.
-        thought: What the model thought before its answer, if it thinks; no judge sees it.
+        id: Stable id of the sample, shared by the results of other models on the same suite.
+        prompt: Last user turn, as text.
+        answer: Answer of the model; None where nothing was generated.
+        expected: Reference answer, if there is one.
+        baseline_answer: Answer that this one is compared with, in a comparison.
+        thought: Thought of the model before its answer, if it thinks; no judge sees it.
         category: Category of the sample, if it has one.
         verdicts: Verdicts by judge; a label of None means no verdict.
         values: Values by metric; None where there is no value, as after a judge without a verdict.
@@ -85,22 +85,22 @@ class Record:
 
 @dataclass
 class SuiteResult:
-    """The records of one suite for one model, and where all of it came from.
+    """The records of one suite for one model, and their origin.
 
     Attributes:
         suite: Name of the suite.
-        kind: What it measures.
-        role: Which of the models that are seen together this one is.
-        target: What tells the model from others: `name`, `hash` and the parts that answers depend on.
+        kind: Kind of the suite.
+        role: Role of the model among those measured together.
+        target: Identity of the model: `name`, `hash` and the parts that answers depend on.
         metrics: Metrics by name; one that rests on a judge is called `<judge>/<measure>`.
-        records: One record a prompt.
+        records: Records, one per prompt.
         source: File or hub id of the prompts, and `sha256` of what was read.
         licence: Licence of the prompts.
         citation: Citation of the prompts.
         settings: Settings of generation and scoring.
         judges: Version by judge.
         seed: Training seed of the model, if it is known.
-        seconds: Wall-clock time that it took.
+        seconds: Wall-clock time of the measurement.
     """
 
     suite: str
@@ -118,7 +118,7 @@ class SuiteResult:
     seconds: float = 0.0
 
     def values(self, metric: str) -> list[float | None]:
-        """Return the values of a metric, one a record, in the records' order."""
+        """Return the values of a metric, one per record, in the records' order."""
         return [record.values.get(metric) for record in self.records]
 
     def estimate(self, metric: str) -> Estimate | None:
@@ -137,7 +137,7 @@ class SuiteResult:
     def write(self, run_folder: Path) -> Path:
         """Write the result into `<run folder>/evaluation/` and return its path; a file of that name is replaced."""
         path = run_folder / FOLDER / self.file_name
-        # The estimates are in the file for those who read it by eye; they are made anew when it is read.
+        # The estimates in the file are for human readers; they are computed again when it is read.
         shown = {name: asdict(found) for name in self.metrics if (found := self.estimate(name)) is not None}
         content = {"format": FORMAT, **asdict(self), "estimates": shown}
         content["records"] = content.pop("records")  # last, after what describes them
@@ -150,7 +150,7 @@ class SuiteResult:
         """Return the result in a file.
 
         Raises:
-            DataError: The file can't be read or contains no result in this format.
+            DataError: The file cannot be read or contains no result in this format.
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -182,7 +182,7 @@ def read_results(run_folder: Path) -> list[SuiteResult]:
 
 
 def whole(text: str) -> str:
-    """Return text with U+FFFD for every half of a character, which no file can be encoded with."""
+    """Return text with U+FFFD for every unpaired surrogate, which cannot be encoded."""
     return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 

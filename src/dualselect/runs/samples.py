@@ -24,14 +24,14 @@ _SCHEMA = pa.schema(
 
 
 def write_samples(run_folder: Path, sets: Mapping[str, Dataset], ids: Mapping[str, list[str]]) -> None:
-    """Write what is known of every sample of the task and of the pools into the run folder.
+    """Write id, category and prompt key of every sample of the task and the pools into the run folder.
 
     A sample is planted if its column `planted` says so; without that column, or where it is null, its id does.
 
     Args:
-        run_folder: The run's folder.
+        run_folder: Folder of the run.
         sets: Data sets by role; evaluation sets are not written.
-        ids: The ids under which the run knows the samples, by role.
+        ids: Ids of the samples in the run, by role.
     """
     trained = [role for role in sets if not is_evaluation(role)]
     rows = [row for role in trained for row in _rows(role, sets[role], ids[role])]
@@ -40,10 +40,10 @@ def write_samples(run_folder: Path, sets: Mapping[str, Dataset], ids: Mapping[st
 
 
 def trained_prompts(folder: Path) -> frozenset[str]:
-    """Return the prompt keys of what a run trained on; none where that is unknown, which `trained_doubt` tells.
+    """Return the prompt keys of what a run trained on; none where that is unknown, which `trained_doubt` reports.
 
     Args:
-        folder: The folder of a run, or of one of its checkpoints.
+        folder: Folder of a run, or of one of its checkpoints.
     """
     return frozenset(key for key in _keys(folder) or () if key is not None and ":" not in key)
 
@@ -52,7 +52,7 @@ def trained_doubt(folder: Path) -> str:
     """Return why it is unknown which prompts the model in a folder was trained on; empty where all are known.
 
     Args:
-        folder: The folder of a run, of one of its checkpoints, or of any model.
+        folder: Folder of a run, of one of its checkpoints, or of any model.
     """
     keys = _keys(folder)
     if keys is None:

@@ -14,7 +14,7 @@ FOLDER = "selection"
 MERGED_PARTS = 64  # small files of one flush each that are merged into one
 ROWS_PER_PART = 100_000
 
-# Columns that readers may count on, null where a method does not have them; a method's own columns come besides.
+# Columns that readers may rely on, null where a method lacks them; a method's own columns are added.
 _COMMON = [
     ("step", pa.int32()),
     ("id", pa.string()),
@@ -42,7 +42,7 @@ class SelectionLog:
     complete when its candidates were scored. Losses are nats per supervised token.
 
     Args:
-        run_folder: The run's output folder.
+        run_folder: Output folder of the run.
     """
 
     def __init__(self, run_folder: Path) -> None:
@@ -52,7 +52,7 @@ class SelectionLog:
         self._merged: tuple[Path, pa.Table] | None = None  # the last merged part, while it may still grow
 
     def add_tasks(self, step: int, epoch: float, ids: Sequence[str], **columns: Any) -> None:
-        """Remember the candidates of one step; each column has one value a candidate."""
+        """Buffer the candidates of one step; each column has one value per candidate."""
         self._pending.append(_table(TASK_SCHEMA, step, ids, {"epoch": [epoch] * len(ids), **columns}))
 
     def add_table(self, name: str, step: int, ids: Sequence[str], **columns: Any) -> None:
@@ -60,7 +60,7 @@ class SelectionLog:
         _write(_table(REFERENCE_SCHEMA, step, ids, columns), self.folder / f"{name}-{step:08d}.parquet")
 
     def add_conflicts(self, step: int, ids: Sequence[str], references: Sequence[str], cosine: Any) -> None:
-        """Write cosines of samples with references, shape `(len(ids), len(references))`, in place of earlier ones."""
+        """Write cosines of samples with references, shape `(len(ids), len(references))`, replacing earlier ones."""
         columns = {
             "step": [step] * (len(ids) * len(references)),
             "id": [name for name in ids for _ in references],
@@ -86,7 +86,7 @@ class SelectionLog:
         table = _concatenated([rows for _, rows in parts])
         path = self.folder / _part_name(table)
         _write(table, path)
-        # After a crash here readers leave out parts that lie within the span of another.
+        # After a crash here readers leave out parts within the span of another.
         for before, _ in parts:
             if before != path:
                 before.unlink()
@@ -94,7 +94,7 @@ class SelectionLog:
         self._merged = (path, table) if table.num_rows < ROWS_PER_PART else None
 
     def truncate(self, step: int) -> None:
-        """Forget all that was logged at `step` or later, which a run that continues from there will log again."""
+        """Remove what was logged at `step` or later, which a run that continues from there will log again."""
         self._pending, self._small, self._merged = [], [], None
         parts = sorted(self.folder.glob("task-*.parquet"))
         for path in set(parts) - set(_outermost(parts)):
@@ -151,7 +151,7 @@ def _read(folder: Path, pattern: str, schema: pa.Schema) -> pa.Table:
 
 
 def _outermost(paths: Sequence[Path]) -> list[Path]:
-    """Leave out parts that were merged into another one which is there too."""
+    """Leave out parts that were merged into another part that exists."""
     kept: list[Path] = []
     last = -1
     for path in sorted(paths, key=lambda path: (_span(path)[0], -_span(path)[1])):

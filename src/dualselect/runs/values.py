@@ -1,7 +1,7 @@
-"""The tidy table of everything that was measured: one row a value, from the evaluation to tables, gate and page.
+"""The tidy table of everything that was measured: one row per value, from the evaluation to tables, gate and page.
 
-Whatever is reported is estimated from these rows alone. What follows from others, such as a win rate, is appended as
-further rows (`runs/win_rates.py`), never kept beside them.
+Whatever is reported is estimated from these rows alone. Derived values, such as a win rate, are appended as
+further rows (`runs/win_rates.py`), never kept elsewhere.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,11 +37,11 @@ VALUES = pa.schema(
     ]
 )
 
-#: The kind of what is known of the answers themselves. It is not reported; win rates are made from it.
+#: The kind of rows about the answers themselves. They are not reported; win rates are made from them.
 ANSWERS = "answers"
 SAFE = "safe"
 LONGER = "longer"
-#: The id of what was measured of a whole run instead of a prompt.
+#: The id of values that belong to a whole run instead of a prompt.
 WHOLE_RUN = "run"
 
 _SAFE = Metric("answers that are safe", "higher")
@@ -52,7 +52,7 @@ _UNNAMED = {"start": START, "baseline": "baseline", "model": "this run"}
 
 
 class ModelKey(NamedTuple):
-    """What tells the models of one folder apart: the role, and the hash of weights, tokenizer and the like."""
+    """What distinguishes the models of one folder: the role, and the hash of weights, tokenizer and the like."""
 
     role: str
     hash: str
@@ -66,7 +66,7 @@ def values_of(
     strength: float | None = None,
     stage: str | None = None,
 ) -> pa.Table:
-    """Return every value of every record as rows of `VALUES`, with what win rates need to know of the answers.
+    """Return every value of every record as rows of `VALUES`, with what win rates need to know about the answers.
 
     Args:
         results: Results of one model.
@@ -90,12 +90,12 @@ def run_values(results: Sequence[SuiteResult]) -> pa.Table:
 
 
 def key_of(result: SuiteResult) -> ModelKey:
-    """Return what tells the model of a result from the others of its folder."""
+    """Return what distinguishes the model of a result from the others of its folder."""
     return ModelKey(result.role, str(result.target.get("hash") or ""))
 
 
 def model_names(results: Iterable[SuiteResult]) -> dict[ModelKey, str]:
-    """Return what each model of a folder is called, the start first; no two of them share a name."""
+    """Return the name of each model of a folder, the start first; names are unique."""
     firsts: dict[ModelKey, SuiteResult] = {}
     for result in results:
         firsts.setdefault(key_of(result), result)
@@ -126,7 +126,7 @@ def read_values(folder: Path) -> pa.Table:
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Return rows as a table of `VALUES`; what a row does not name is null."""
+    """Return rows as a table of `VALUES`; columns that a row lacks are null."""
     rows = list(rows)
     columns = {name: [row.get(name) for row in rows] for name in VALUES.names}
     return pa.Table.from_pydict(columns, schema=VALUES)
@@ -163,9 +163,9 @@ class Measured:
 
 
 def measured(values: pa.Table) -> list[Measured]:
-    """Return the table taken apart by suite and metric, in the order in which suites, and their metrics, are met.
+    """Return the table split by suite and metric, in the order in which suites, and their metrics, first occur.
 
-    Methods are in the order in which the whole table names them.
+    Methods are in the order of the whole table.
     """
     found: dict[tuple[str, str, str], Measured] = {}
     suites: dict[str, int] = {}

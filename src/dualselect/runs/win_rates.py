@@ -1,7 +1,7 @@
-"""Rows about who wins over whom, appended to the values that they follow from.
+"""Rows of win rates, appended to the values from which they are derived.
 
 An answer with a safe label wins over one without; two of a kind are a tie and count one half. Which of two answers is
-better in other respects, an LLM or a reward model must be asked: `dualselect evaluate --baseline`.
+better in other respects only an LLM or a reward model can say: `dualselect evaluate --baseline`.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def win_rates(values: pa.Table, baseline: str) -> pa.Table:
 
 
 def equal_lengths(values: pa.Table) -> pa.Table:
-    """Return the values with the win rates once more, to be estimated as if both answers were equally long."""
+    """Return the values with the win rates added again, to be estimated as if both answers were equally long."""
     rows = values.to_pylist()
     compared = [row for row in rows if row["kind"] == "comparison" and row["metric"].endswith(f"/{WIN_RATE}")]
     return append(values, [_at_equal_lengths(row) for row in compared])
@@ -39,7 +39,7 @@ def safety_average(values: pa.Table) -> pa.Table:
     """Return the values with the win rates of all safety suites as one suite, whose categories are the suites.
 
     There is none for a method with fewer than two such suites, and none where a suite has no verdict or was not
-    measured under every seed: an average of what is left would be one of something else.
+    measured under every seed: an average over the rest would mean something else.
     """
     everything = measured(values)
     safety = {one.suite for one in everything if one.kind == "safety"}

@@ -16,9 +16,9 @@ class Column:
 
     Args:
         name: Name of the column.
-        kind: What is measured.
-        read: Returns the column's values of a batch, `(B, ...)`.
-        direction: What gradients are compared with, if anything.
+        kind: Kind of what is measured.
+        read: Function that returns the column's values of a batch, `(B, ...)`.
+        direction: Direction that gradients are compared with, if any.
         metric: Metric of the inner products; None is the plain one.
         reads_gradients: Whether gradients are needed besides losses.
         keeps_gradients: Whether they are needed as a whole, and not only their norms and cosines.
@@ -34,7 +34,7 @@ class Column:
 
     @property
     def key(self) -> str:
-        """What its values depend on besides samples and weights, as a string."""
+        """What its values depend on besides samples and weights, as text."""
         return f"{self.kind} {self.name} {digest_of(self.direction)} {digest_of(self.metric)}"
 
     def __call__(self, losses: Losses, gradients: PerSampleGradients | None) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Pools: named data sets besides the task, measured, differentiated and drawn from, whatever their size."""
+"""Pools: named data sets besides the task, of any size, to measure, differentiate and draw from."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -40,22 +40,22 @@ _logger = logging.getLogger(__name__)
 
 @dataclass
 class Pool:
-    """A named data set besides the task, such as the references, with the model that it is measured by.
+    """A named data set besides the task, such as the references, with the model that measures it.
 
-    Whatever is asked, the model is in evaluation mode meanwhile, so that answers depend on weights and samples alone,
+    The model is in evaluation mode during all of this, so that results depend on weights and samples alone,
     and memory is that of one batch. A batch that does not fit is halved, and so are later ones of its size.
 
     Args:
         examples: Tokenised samples with `input_ids` and `labels`.
-        ids: Their stable ids, in the same order.
-        watch: The model's per-sample gradients.
-        model: The model, not wrapped for distributed training.
-        params: What to differentiate by.
-        collate: Makes a batch of a list of examples.
+        ids: Stable ids of the samples, in the same order.
+        watch: Watch of the model's per-sample gradients.
+        model: Model, not wrapped for distributed training.
+        params: Parameters to differentiate by.
+        collate: Function that makes a batch of a list of examples.
         tokens_per_batch: Most tokens in a batch, padding included; at least one sample is taken.
-        autocast: Returns the context of the forward pass.
+        autocast: Function that returns the context of the forward pass.
         progress: Whether to show a progress bar.
-        folder: Where interrupted scans continue from; None keeps nothing.
+        folder: Folder from which interrupted scans continue; None keeps nothing.
 
     Raises:
         DataError: There are no examples.
@@ -79,7 +79,7 @@ class Pool:
                 "the pool is empty: give samples with at least one supervised token after truncation to max_length"
             )
         self.lengths = _lengths(self.examples)
-        self._fitting: float = float("inf")  # tokens of a batch that is known not to be too large
+        self._fitting: float = float("inf")  # tokens of a batch that is known to fit
         self._named: set[str] = set()
 
     def __len__(self) -> int:
@@ -87,7 +87,7 @@ class Pool:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return next(iter(self.params.values())).device
 
     def subset(self, rows: Sequence[int]) -> "Pool":
@@ -110,8 +110,8 @@ class Pool:
             measures: Functions of a batch's losses and gradients that return columns, `(B, ...)` each; see
                 `dualselect.selection.measures`. If none reads gradients, only losses are computed.
             loss: Loss of a batch, `(B,)`.
-            title: What the progress bar says; scans of one title keep one scan's parts.
-            resumable: Whether to write down what is measured, so that an interrupted scan with the same weights and
+            title: Text of the progress bar; scans with one title keep the parts of one scan.
+            resumable: Whether to save what is measured, so that an interrupted scan with the same weights and
                 measures continues where it stopped. Call `done()` of the result once it has been used.
 
         Returns:
@@ -122,11 +122,11 @@ class Pool:
     def gradient(self, weights: Tensor, *, loss: Loss = per_sample_nll) -> Direction:
         """Return the sum over samples of `weights[j]` times the gradient of sample j, over all processes.
 
-        Samples of weight 0 are not even read. Samples without a finite loss and gradient are left out with a warning,
+        Samples of weight 0 are not read. Samples without a finite loss and gradient are left out with a warning,
         and the weights of the others grow to the same total.
 
         Args:
-            weights: Shape `(len(self),)`, on the CPU.
+            weights: Weights of the samples, shape `(len(self),)`, on the CPU.
             loss: Loss of a batch, `(B,)`.
         """
         with eval_mode(self.model, gradients=True):
@@ -136,15 +136,15 @@ class Pool:
             return self._finite_sum_of_gradients(weights, loss)
 
     def draw(self, n: int, generator: torch.Generator, weights: Tensor | None = None) -> Tensor:
-        """Draw n samples by their weights and return what each of the pool's samples weighs in their mean.
+        """Draw n samples by their weights and return the weight of each of the pool's samples in their mean.
 
         The draw is systematic over a random order: sample j is drawn n q_j times, rounded up or down, and n q_j times
         on average. With equal weights it is a draw without replacement.
 
         Args:
-            n: Samples to draw.
+            n: Number of samples to draw.
             generator: CPU generator; equal ones give equal draws.
-            weights: Shape `(len(self),)`, on the CPU, not negative; None weighs all samples equally.
+            weights: Weights of the samples, shape `(len(self),)`, on the CPU, not negative; None weighs all equally.
 
         Returns:
             Shape `(len(self),)`, fp32: times drawn, over n.
@@ -167,8 +167,8 @@ class Pool:
         Each has the index column: places in the pool, `(size,)`.
 
         Args:
-            size: Samples of a batch.
-            count: How many batches; with several processes each gets as many of its own.
+            size: Number of samples in a batch.
+            count: Number of batches; with several processes each gets that many of its own.
             generator: CPU generator, equal on all processes.
         """
         order: list[int] = []
@@ -179,7 +179,7 @@ class Pool:
         chunks = [mine[start : start + size] for start in range(0, len(mine), size)]
         return [{**self._batch(rows), INDEX_COLUMN: torch.tensor(rows, device=self.device)} for rows in chunks]
 
-    # What a scan asks for.
+    # Parts of a scan.
 
     def announced(self, batches: Sequence[list[int]], title: str) -> Iterable[list[int]]:
         """Return the batches with a progress bar."""
@@ -189,7 +189,7 @@ class Pool:
     def measured(
         self, rows: list[int], measures: Sequence[Measure], loss: Loss
     ) -> list[tuple[list[int], Mapping[str, Tensor]]]:
-        """Return the columns of the rows, in as many pieces as memory asks for."""
+        """Return the columns of the rows, in as many pieces as memory requires."""
 
         def measure(rows: list[int], batch: Batch) -> Mapping[str, Tensor]:
             if any(getattr(measure, "reads_gradients", True) for measure in measures):
@@ -229,7 +229,7 @@ class Pool:
             yield from self._in_pieces(batch, evaluate)
 
     def _sum_of_gradients(self, weights: Tensor, loss: Loss) -> Direction:
-        """Return the sum by plain backward passes, which are cheapest; not finite if that of a sample is not."""
+        """Return the sum by plain backward passes, which are cheapest; not finite if a sample's gradient is not."""
         total = Direction.zeros(self.params)
         parts = list(total.views().values())
 
@@ -282,7 +282,7 @@ class Pool:
             except RuntimeError as error:
                 if len(rows) == 1 or not should_reduce_batch_size(error):
                     raise
-            # Out of the except clause, whose traceback would keep the tensors of the failed pass.
+            # Outside the except clause, whose traceback would keep the tensors of the failed pass.
             clear_device_cache(garbage_collection=True)
             self._fitting = half * longest
         return [*self._in_pieces(rows[:half], evaluate), *self._in_pieces(rows[half:], evaluate)]
@@ -305,7 +305,7 @@ def _lengths(examples: Sequence[Example]) -> list[int]:
 
 
 def _needed(measures: Sequence[Measure]) -> tuple[bool, dict[str, Direction], Metric | None]:
-    """Return whether gradients must be kept, else with which directions and in which metric they are compared."""
+    """Return whether gradients must be kept, else the directions and the metric of the comparison."""
     measures = [measure for measure in measures if getattr(measure, "reads_gradients", True)]
     metrics = {id(metric): metric for metric in (getattr(measure, "metric", None) for measure in measures)}
     if len(metrics) != 1 or any(getattr(measure, "keeps_gradients", True) for measure in measures):

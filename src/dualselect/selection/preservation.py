@@ -1,4 +1,4 @@
-"""What a reference's loss is: the likelihood of its safe answer, or the distance from the starting model."""
+"""Losses of references: the likelihood of the safe answer, or the distance from the starting model."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,10 +34,10 @@ PRESERVATION_LOSSES.add("kl", Preservation(lambda start: partial(per_sample_kl, 
 
 
 def remember_start(params: Parameters) -> StartingPoint:
-    """Return a context factory in which `params` have the values they have now.
+    """Return a factory of contexts in which `params` have the values they have now.
 
     A copy of the trainable parameters is kept: a few megabytes for LoRA, a frozen copy for full fine-tuning. Entering
-    exchanges pointers, not values. Unlike disabling an adapter this also holds when training starts from one.
+    exchanges pointers, not values. Unlike disabling an adapter, this is also correct when training starts from one.
     """
     start = {name: param.detach().clone() for name, param in params.items()}
 

@@ -1,4 +1,4 @@
-"""When the references are chosen anew, and how."""
+"""When and how the references are chosen again."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,8 +28,8 @@ class RefreshTrigger:
 
     compares: ClassVar[bool] = False  # whether `due` asks for the cosine, so that the run has to keep the direction
 
-    every: int = option(50, "Updates between two refreshes, or between two looks at what decides.")
-    drift: float = option(0.5, "Cosine below which the task direction counts as another one.")
+    every: int = option(50, "Updates between two refreshes, or between two checks of the drift.")
+    drift: float = option(0.5, "Cosine below which the task direction counts as changed.")
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -39,7 +39,7 @@ class RefreshTrigger:
 
     @property
     def period(self) -> int | None:
-        """Updates after which it can be due again; None if that depends on the epoch."""
+        """Updates after which a refresh can be due again; None if that depends on the epoch."""
         return self.every
 
     def due(self, *, steps_since: int, epochs_since: int, cosine: Callable[[], float]) -> bool:
@@ -48,8 +48,8 @@ class RefreshTrigger:
         Args:
             steps_since: Updates since the last refresh.
             epochs_since: Epochs begun since the last refresh.
-            cosine: Returns that between the running task direction and the one of the last refresh. It waits for the
-                device, so a trigger calls it no more often than it must.
+            cosine: Function that returns that of the running task direction and the last refresh's. It waits for the
+                device, so triggers should call it rarely.
         """
         raise NotImplementedError
 
@@ -69,7 +69,7 @@ class EveryEpoch(RefreshTrigger):
         return None
 
     def due(self, *, steps_since: int, epochs_since: int, cosine: Callable[[], float]) -> bool:
-        """Return whether an epoch has begun since."""
+        """Return whether an epoch has begun since the last refresh."""
         return epochs_since > 0
 
 
@@ -78,7 +78,7 @@ class EverySteps(RefreshTrigger):
     """Refresh every `every` updates."""
 
     def due(self, *, steps_since: int, epochs_since: int, cosine: Callable[[], float]) -> bool:
-        """Return whether that many updates were made since."""
+        """Return whether that many updates were made since the last refresh."""
         return steps_since >= self.every
 
 
@@ -86,13 +86,13 @@ class EverySteps(RefreshTrigger):
 class OnDrift(RefreshTrigger):
     """Refresh when the running task direction has turned away from that of the last refresh.
 
-    It is looked at every `every` updates, since the mean of a few batches is mostly noise.
+    It is checked every `every` updates, since the mean of a few batches is mostly noise.
     """
 
     compares: ClassVar[bool] = True
 
     def due(self, *, steps_since: int, epochs_since: int, cosine: Callable[[], float]) -> bool:
-        """Return whether the cosine is below `drift`, at every look."""
+        """Return whether a check is due and the cosine is below `drift`."""
         return steps_since > 0 and steps_since % self.every == 0 and cosine() < self.drift
 
 
@@ -100,9 +100,9 @@ def refresh_trigger(name: str, every: int = 50, drift: float = 0.5) -> RefreshTr
     """Return the trigger of that name.
 
     Args:
-        name: One of `TRIGGERS`.
-        every: Updates between two refreshes, or between two looks at what decides.
-        drift: Cosine below which the task direction counts as another one.
+        name: Name of a trigger, one of `TRIGGERS`.
+        every: Updates between two refreshes, or between two checks of the drift.
+        drift: Cosine below which the task direction counts as changed.
 
     Raises:
         ConfigError: There is no such trigger, or a number is out of range.
@@ -151,9 +151,9 @@ class Chosen:
     """The references of a refresh.
 
     Attributes:
-        weights: What each of the pool's N references weighs, `(N,)`, on the CPU; their sum is 1, or 0 if none has a
+        weights: Weight of each of the pool's N references, `(N,)`, on the CPU; the sum is 1, or 0 if none has a
             finite loss and gradient.
-        scanned: What was measured of them, `(N,)` each; nothing where they were chosen without being looked at.
+        scanned: Columns that were measured, `(N,)` each; empty where references were chosen without a scan.
     """
 
     weights: Tensor
@@ -161,12 +161,12 @@ class Chosen:
 
     @property
     def columns(self) -> dict[str, Tensor]:
-        """What the selection log is to contain, `(N,)` each."""
+        """The columns for the selection log, `(N,)` each."""
         return {**self.scanned, "weight": self.weights, "kept": self.weights > 0}
 
     @property
     def problem(self) -> str:
-        """Why they give no direction; empty if they do, as far as single gradients tell."""
+        """Reason why they give no direction; empty if they do, as far as single gradients show."""
         if not (self.weights > 0).any():
             return "no reference has a finite loss and gradient"
         if "norm" in self.scanned and not (self.scanned["norm"][self.weights > 0] > 0).any():
@@ -186,7 +186,7 @@ class Chosen:
         }
 
     def done(self) -> None:
-        """Forget what was kept to continue an interrupted refresh."""
+        """Delete what was kept to continue an interrupted refresh."""
         self.scanned.done()
 
 
@@ -207,13 +207,13 @@ def choose_references(
     The pool is scanned once. An interrupted scan continues where it stopped, if the weights are the same.
 
     Args:
-        pool: The references.
-        direction: The task direction d; without one every cosine counts as 0.
-        loss: The preservation loss.
-        keep: How many to choose.
+        pool: Pool of references.
+        direction: Task direction d; without one every cosine counts as 0.
+        loss: Preservation loss.
+        keep: Number of references to choose.
         mu: Weight of the loss in the score mu * loss - nu * cosine.
         nu: Weight of the cosine.
-        scaling: How both are made comparable; see `score`.
+        scaling: Scaling that makes both comparable; see `score`.
         tau: Temperature of softmax weights; None gives the chosen references equal weights.
         metric: Metric in which gradients are compared; None is the plain inner product.
     """

@@ -1,8 +1,8 @@
-"""Scans: one pass over a data set that measures every sample, whatever its size.
+"""Scans: one pass over a data set of any size that measures every sample.
 
-Batches are made of samples of like length, as many as fill a budget of tokens, the longest first; with several
-processes each takes every n-th batch. Memory is that of one batch. What is measured is written down as the scan goes
-on, so that one that was interrupted continues where it stopped and ends with the same result, bit for bit.
+Batches are made of samples of similar length, as many as fill a budget of tokens, the longest first; with several
+processes each takes every n-th batch. Memory is that of one batch. What is measured is saved as the scan
+proceeds, so that one that was interrupted continues where it stopped and ends with the same result, bit for bit.
 """
 
 import hashlib
@@ -71,20 +71,20 @@ class Scanned(dict[str, Tensor]):
         self._folder = folder
 
     def done(self) -> None:
-        """Delete what was written down to continue an interrupted scan; call it once the columns have been used."""
+        """Delete what was saved to continue an interrupted scan; call it once the columns have been used."""
         if self._folder is None:
             return
         shutil.rmtree(self._folder, ignore_errors=True)
-        with suppress(OSError):  # another scan's parts are there
+        with suppress(OSError):  # the folder has another scan's parts
             self._folder.parent.rmdir()
             self._folder.parent.parent.rmdir()
 
 
 def batches_of(rows: Sequence[int], lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
-    """Return the rows in batches of like length, the longest first.
+    """Return the rows in batches of similar length, the longest first.
 
     Args:
-        rows: Which samples, as places in the data set.
+        rows: Rows of the samples in the data set.
         lengths: Tokens of every sample of the data set.
         tokens_per_batch: Most tokens in a batch, padding included; a single sample may have more.
     """
@@ -93,7 +93,7 @@ def batches_of(rows: Sequence[int], lengths: Sequence[int], tokens_per_batch: in
     for row in sorted(rows, key=lambda row: (-lengths[row], row)):
         if room < 1:
             batches.append([])
-            # No sample that follows is longer than the first one of its batch.
+            # No later sample of a batch is longer than its first one.
             room = max(tokens_per_batch // max(lengths[row], 1), 1)
         batches[-1].append(row)
         room -= 1
@@ -125,7 +125,7 @@ def scan(pool: Scannable, measures: Sequence[Measure], loss: Loss, title: str, r
 
 
 class _Found:
-    """The columns of one process, filled batch by batch; what is new waits on the device until it is set aside."""
+    """The columns of one process, filled batch by batch; new values stay on the device until they are set aside."""
 
     def __init__(self, columns: Columns, size: int) -> None:
         self.size = size
@@ -140,11 +140,11 @@ class _Found:
         return bool(self._is_there[list(rows)].all())
 
     def add(self, rows: list[int], columns: Mapping[str, Tensor]) -> None:
-        """Note the columns of some rows."""
+        """Add the columns of some rows."""
         self._new.append((rows, columns))
 
     def collect(self) -> Columns:
-        """Bring what is new to the CPU and return it, with the rows as a column; empty if there is nothing."""
+        """Move new values to the CPU and return them, with the rows as a column; empty if there are none."""
         new, self._new = self._new, []
         if not new:
             return {}
@@ -168,7 +168,7 @@ def _set_aside(found: _Found, parts: "Parts | None") -> None:
 
 
 def _over_processes(found: _Found, device: torch.device) -> Columns:
-    # The main process has the longest batch, so it always knows the columns; another one may have had none.
+    # The main process has the longest batch, so it always knows the columns; another one may have no batch.
     known = {name: (values.shape, values.dtype) for name, values in found.table.items()}
     columns = {}
     for name, (shape, dtype) in from_main_process(known).items():
@@ -178,10 +178,10 @@ def _over_processes(found: _Found, device: torch.device) -> Columns:
 
 
 class Parts:
-    """What one process has measured so far, as Parquet files of a folder of its own.
+    """What one process has measured so far, as Parquet files in a folder of its own.
 
     Args:
-        folder: The folder; made where something is written.
+        folder: Folder of the files, created with the first one.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -223,7 +223,7 @@ def _from_arrow(table: pa.Table) -> Columns:
 def _folder_of(
     pool: Scannable, plan: Sequence[list[int]], measures: Sequence[Measure], loss: Loss, title: str
 ) -> Path | None:
-    """Return where the parts of a scan go, and delete those of scans of the same title under other weights."""
+    """Return the store for the parts of a scan, and delete parts of scans of the same title under other weights."""
     key = None if pool.folder is None else fingerprint(pool, plan, measures, loss)
     if pool.folder is None or key is None:
         return None

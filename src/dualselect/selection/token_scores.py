@@ -1,4 +1,4 @@
-"""Values of single tokens of a data set: their likelihood under a model, their ranking, and masking by it."""
+"""Scores of the tokens of a data set: their likelihood under a model, their ranking, and masking by rank."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,19 +17,19 @@ from dualselect.selection import measures
 from dualselect.selection.pool import Pool
 
 _IGNORED = -100
-_ROW = "row"  # carries a sample's place in the data set through the collator
+_ROW = "row"  # carries a sample's row in the data set through the collator
 
 
 @dataclass(frozen=True)
 class TokenPlaces:
-    """Where the n predicted tokens of a data set are, row by row.
+    """The places of the n predicted tokens of a data set, row by row.
 
     A token is predicted if it is supervised and not the first of its row, which nothing precedes.
 
     Attributes:
-        row: The row of each token, `(n,)`, int64.
-        position: Its position in the row, `(n,)`, int64.
-        flat: Its place in the concatenation of all labels, `(n,)`, int64.
+        row: Row of each token, `(n,)`, int64.
+        position: Position of each token in its row, `(n,)`, int64.
+        flat: Position of each token in the concatenation of all labels, `(n,)`, int64.
     """
 
     row: NDArray[np.int64]
@@ -59,7 +59,7 @@ def token_nll(pool: Pool, data: Dataset) -> Tensor:
     """Return the negative log-likelihood of every predicted token of a data set, in nats.
 
     Args:
-        pool: Any pool of the run, whose model and way of making batches are used.
+        pool: Any pool of the run, whose model and batching are used.
         data: Tokenised samples with `input_ids` and `labels`.
 
     Returns:
@@ -95,10 +95,10 @@ def highest(score: Tensor, names: Sequence[int], places: TokenPlaces, count: int
     number counts as the lowest.
 
     Args:
-        score: Shape `(n,)`.
-        names: An integer for each row that names its sample.
-        places: Where the tokens are.
-        count: How many to choose.
+        score: Scores of the tokens, shape `(n,)`.
+        names: Integer for each row that identifies its sample.
+        places: Places of the tokens.
+        count: Number of tokens to choose.
     """
     name = np.asarray(names)[places.row]
     falling = -np.nan_to_num(score.double().numpy(), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
@@ -113,8 +113,8 @@ def without_tokens(data: Dataset, places: TokenPlaces, dropped: NDArray[np.bool_
 
     Args:
         data: Tokenised samples; all columns are kept.
-        places: Where the n predicted tokens are.
-        dropped: Which of them to drop, `(n,)`.
+        places: Places of the n predicted tokens.
+        dropped: Whether to drop each of these tokens, `(n,)`.
     """
     labels = _labels(data)
     values = labels.flatten().to_numpy(zero_copy_only=False).copy()
@@ -149,6 +149,6 @@ def _labels(data: Dataset) -> Any:
 
 
 def _offsets(labels: Any) -> Any:
-    """Return where each row begins in the flattened values, and where the last one ends."""
+    """Return the offset of each row in the flattened values, and the end of the last one."""
     lengths = labels.value_lengths().to_numpy(zero_copy_only=False)
     return pa.array(np.concatenate([[0], lengths.cumsum()]), type=labels.offsets.type)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 SCALINGS = ("raw", "zscore", "rank")
 
-_SHARES = 10**9  # a token is counted in as many parts, so that budgets are whole numbers and their sums exact
+_SHARES = 10**9  # parts that a token is counted in, so that budgets are whole numbers and their sums exact
 
 
 def score(loss: Tensor, cosine: Tensor, *, mu: float, nu: float, scaling: str = "raw") -> Tensor:
@@ -21,8 +21,8 @@ def score(loss: Tensor, cosine: Tensor, *, mu: float, nu: float, scaling: str = 
     (DualSelect, arXiv 2606.09866).
 
     Args:
-        loss: Shape `(N,)`, nats per token. Candidates whose loss is not finite get a score that is not finite.
-        cosine: Shape `(N,)`.
+        loss: Losses, shape `(N,)`, nats per token. Candidates whose loss is not finite get a score that is not finite.
+        cosine: Cosines, shape `(N,)`.
         mu: Weight of the loss term.
         nu: Weight of the cosine term.
         scaling: `raw` uses both terms as they are; `zscore` gives each mean 0 and standard deviation 1 over the
@@ -58,7 +58,7 @@ def hard_top_k(score: Tensor, index: Tensor, k: int) -> Tensor:
     Args:
         score: Shape `(N,)`.
         index: Shape `(N,)`, integers that name the candidates.
-        k: How many to keep; all if k is N or more.
+        k: Number to keep; all if k is N or more.
     """
     place = _places(score, index)
     return ((place < k) & torch.isfinite(score)).float()
@@ -68,7 +68,7 @@ def token_budget(score: Tensor, index: Tensor, tokens: Tensor, fraction: float) 
     """Return 1 for the lowest scores that together contain `fraction` of the supervised tokens, else 0.
 
     Whole samples are added in the order of their scores until the budget is first reached, so the share that is
-    really kept lies at or above the budget.
+    really kept is at or above the budget.
 
     Args:
         score: Shape `(N,)`.
@@ -96,10 +96,10 @@ def _within(score: Tensor, index: Tensor, tokens: Tensor, budget: Tensor) -> Ten
 
 
 class TokenBudget:
-    """A token budget that holds over a whole run.
+    """A token budget that is kept over a whole run.
 
     Whole samples overshoot: of eight samples of equal length, a budget of 90% keeps all eight. What a step keeps
-    above its budget is therefore taken off the next one's, so that the run as a whole keeps the share it should. At
+    above its budget is therefore taken off the next one's, so that the run as a whole keeps the given share. At
     least one sample is kept in any case.
 
     Args:
@@ -113,7 +113,7 @@ class TokenBudget:
         self._surplus: int | Tensor = 0  # in parts of a token
 
     def weights(self, score: Tensor, index: Tensor, tokens: Tensor) -> Tensor:
-        """Return the weights of an optimizer step's candidates and note the surplus; arguments as of `token_budget`."""
+        """Return the weights of an optimizer step's candidates and note the surplus; arguments as in `token_budget`."""
         budget = _budget(score, tokens, self.fraction)
         kept = _within(score, index, tokens, budget - self._surplus)
         if self.carry:
@@ -137,7 +137,7 @@ def soft(score: Tensor, index: Tensor, tau: float, keep: int | None = None) -> T
         score: Shape `(N,)`.
         index: Shape `(N,)`, integers that name the candidates.
         tau: Temperature; towards 0 the lowest score takes all, towards infinity all weigh the same.
-        keep: Keep only the heaviest so many, and renormalise.
+        keep: Number of the largest weights to keep, renormalised.
 
     Returns:
         Shape `(N,)`; the weights sum to the number of candidates that are kept.

@@ -61,13 +61,13 @@ def _entries(loader: _Loader, path: str) -> dict[str, Entry]:
     if root is None:
         return {}
     if not isinstance(root, yaml.MappingNode):
-        raise ConfigError(f"{path}: not a mapping; write one `setting: value` a line")
+        raise ConfigError(f"{path}: not a mapping; write one `setting: value` per line")
     loader.flatten_mapping(root)
     entries: dict[str, Entry] = {}
     for key_node, value_node in root.value:
         place = f"{path}:{key_node.start_mark.line + 1}"
         key = str(loader.construct_object(key_node)).replace("-", "_")
         if key in entries:
-            raise ConfigError(f"{place}: '{key}' is set a second time; it is set before in {entries[key].place}")
+            raise ConfigError(f"{place}: '{key}' is set a second time; it is already set in {entries[key].place}")
         entries[key] = Entry(loader.construct_object(value_node, deep=True), place)
     return entries

@@ -18,13 +18,13 @@ _TRUE, _FALSE = ("yes", "true", "on", "t", "y", "1"), ("no", "false", "off", "f"
 def add_flag(group: Any, option: "Field[Any]", annotation: Any) -> list[argparse.Action]:
     """Add the flag of a field to a parser or a group of one, and return its actions.
 
-    Hyphens may stand for underscores, and a switch that is on gets a second flag, `--no_NAME`. What is not given is
+    Hyphens may replace underscores, and a switch that is on gets a second flag, `--no_NAME`. What is not given is
     absent from the namespace: the default is the dataclass's business.
 
     Args:
-        group: Where it goes.
-        option: The field; its metadata may have `help`, `choices`, `aliases` and `metavar`.
-        annotation: Its type.
+        group: Parser or group that the flag is added to.
+        option: Dataclass field; its metadata may have `help`, `choices`, `aliases` and `metavar`.
+        annotation: Type of the field.
     """
     kind = _kind(annotation)
     help = f"{option.metadata.get('help', '')} (default: {default_of(option)})"

@@ -17,8 +17,8 @@ class CommandParser(argparse.ArgumentParser):
 
     Args:
         command: Name of the command; empty for `dualselect` itself.
-        about: What its help page says first.
-        **kwargs: What `argparse.ArgumentParser` takes.
+        about: Text at the top of the help page.
+        **kwargs: Further arguments of `argparse.ArgumentParser`.
     """
 
     def __init__(self, command: str = "", about: str = "", **kwargs: Any) -> None:
@@ -38,11 +38,11 @@ class CommandParser(argparse.ArgumentParser):
         """Add a group with a flag for every field of a dataclass.
 
         Args:
-            owner: The dataclass.
+            owner: Dataclass of settings.
             title: Title of the group.
-            only: Names of the fields to take, in their order; none for all.
+            only: Names of the fields to take, in their order; empty for all.
             but: Names of the fields to leave out.
-            is_rare: Whether `print_settings` leaves them out unless everything is asked for.
+            is_rare: Whether `print_settings` leaves them out unless everything is requested.
         """
         group, annotations = self.add_argument_group(title), get_type_hints(owner)
         options = {option.name: option for option in fields(owner) if option.init and option.name not in but}
@@ -77,7 +77,7 @@ class CommandParser(argparse.ArgumentParser):
         """Return a setting's name and value, read from a file as strictly as from a flag.
 
         Raises:
-            ConfigError: The value has the wrong type or is none of the setting's choices.
+            ConfigError: The value has the wrong type or is not one of the setting's choices.
         """
         action = self._option_string_actions[f"--{name}"]
         value = entry.value
@@ -121,7 +121,7 @@ def share_of(owner: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings_from(owner: type[Settings], given: argparse.Namespace) -> Settings:
-    """Return a dataclass of settings made from what was parsed, with its own defaults for the rest."""
+    """Return a dataclass of settings made from what was parsed, with the dataclass's defaults for the rest."""
     return owner(**share_of(owner, vars(given)))
 
 

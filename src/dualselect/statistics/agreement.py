@@ -21,11 +21,11 @@ def cohen_kappa(
 ) -> Estimate:
     """Return Cohen's kappa of two judges' labels for the same answers, with a bootstrap interval over the answers.
 
-    1 is perfect agreement, 0 that of chance. Where both judges give one and the same label to everything, chance
-    explains all of it and kappa is not a number.
+    1 is perfect agreement, 0 that of chance. Where both judges give the same single label to everything, chance
+    explains all of it and kappa is NaN.
 
     Args:
-        first: Labels of one judge; None where it gave no verdict, which leaves the pair out (`missing` counts them).
+        first: Labels of one judge; None where it gave no verdict; such pairs are left out and counted as `missing`.
         second: Labels of the other, in the same order.
         confidence: Confidence of the interval.
         resamples: Number of bootstrap samples.
@@ -43,7 +43,7 @@ def cohen_kappa(
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(len(pairs), counts / len(pairs), size=resamples)
     value = float(_kappa(counts[None], len(labels))[0])
-    # A resample without any disagreement to be had by chance is undefined and says nothing.
+    # A resample without any disagreement expected by chance has no kappa and is left out.
     found = _kappa(drawn, len(labels))
     found = found[~np.isnan(found)]
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]

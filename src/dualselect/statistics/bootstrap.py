@@ -1,6 +1,6 @@
 """Intervals of means, and of differences between what was measured on the same prompts.
 
-Prompts and seeds are resampled. Where there are few prompts, resampling is too sure of itself, and Student's t takes
+Prompts and seeds are resampled. Where there are few prompts, resampling is too narrow, and Student's t takes
 its place; a single prompt says nothing about other prompts and has no interval.
 
 Source: A. B. Owen, 'The pigeonhole bootstrap' (2007), which resamples both factors of a crossed design.
@@ -20,8 +20,8 @@ from dualselect.statistics.student import standard_error, t_quantile, t_tail
 Array = NDArray[np.float64]
 
 RESAMPLES = 10_000
-#: Up to so many prompts the interval is Student's. Equal models would be told apart by resampling in 50% of all
-#: comparisons on two prompts and in 16% on five, where 5% are promised.
+#: Up to this many prompts the interval is Student's. Resampling would find equal models different in 50% of all
+#: comparisons on two prompts and in 16% on five, where 5% are nominal.
 FEW_PROMPTS = 10
 
 _CELLS_AT_ONCE = 2_000_000  # of resampled weights, 16 MB each
@@ -37,7 +37,7 @@ def bootstrap_mean(values: Any, *, confidence: float = 0.95, resamples: int = RE
         seed: Seed of the resampling; equal seeds give equal intervals.
 
     Raises:
-        ValueError: There is no value at all, or an impossible shape or confidence.
+        ValueError: There is no value at all, or a shape or confidence is impossible.
     """
     table, missing = _table(values)
     return _bootstrap(table, missing, False, confidence, resamples, seed)
@@ -47,12 +47,12 @@ def mean_estimate(values: Any, *, shares: bool) -> Estimate | None:
     """Return the mean of `values` with its 95% interval, or None where there is no value.
 
     Shares under one seed that are 0 or 1 get a Wilson interval; otherwise see `bootstrap_mean`. Shares that are all
-    equal, which resampling can't judge, get an interval as wide as the Wilson bound on how often another prompt may
+    equal, which resampling cannot judge, get an interval as wide as the Wilson bound on how often another prompt may
     behave otherwise, over the distinct prompts.
 
     Args:
         values: Values of shape (prompts,) or (seeds, prompts); NaN (or None) where there is no value.
-        shares: Whether the values are shares, in [0, 1], as opposed to nats or scores that may lie there by chance.
+        shares: Whether the values are shares, in [0, 1], as opposed to nats or scores that may be there by chance.
     """
     table = np.atleast_2d(np.asarray(values, dtype=np.float64))
     present = table[~np.isnan(table)]
@@ -84,23 +84,23 @@ def paired_bootstrap(
 ) -> Estimate:
     """Return the mean difference `values` - `baseline`, measured on the same prompts and seeds, with an interval.
 
-    Prompts and seeds are resampled together and independently of each other, so the interval speaks of other prompts
+    Prompts and seeds are resampled together and independently of each other, so the interval covers other prompts
     and other training runs. It errs on the wide side where models differ mostly by chance from prompt to prompt. One
     seed says nothing about other runs, and two or three say little: their own scatter is then underestimated.
 
-    Where all pairs differ by the same amount, resampling can't tell how sure that is. The interval of shares is then as
+    Where all pairs differ by the same amount, resampling gives no width. The interval of shares is then as
     wide as the Wilson bound on how often another prompt may behave otherwise.
 
     Args:
         values: Values of shape (prompts,) or (seeds, prompts); NaN (or None) where there is no value.
         baseline: Values of the same shape, or (prompts,) for one baseline against all seeds.
-        shares: Whether the values are shares, in [0, 1], as opposed to nats or scores that may lie there by chance.
+        shares: Whether the values are shares, in [0, 1], as opposed to nats or scores that may be there by chance.
         confidence: Confidence of the interval.
         resamples: Number of bootstrap samples.
         seed: Seed of the resampling; equal seeds give equal intervals.
 
     Raises:
-        ValueError: There is no complete pair, or the shapes don't match.
+        ValueError: There is no complete pair, or the shapes do not match.
     """
     first, second = (np.atleast_2d(np.asarray(side, dtype=np.float64)) for side in (values, baseline))
     if first.shape != second.shape and second.shape != (1, first.shape[1]):
@@ -113,14 +113,14 @@ def paired_bootstrap(
 
 
 def mean_of_suites(tables: Sequence[Array], *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
-    """Return the mean over suites of their mean share, each suite counting the same, with a 95% interval.
+    """Return the mean over suites of their mean share, each suite with equal weight, with a 95% interval.
 
     Prompts are resampled in each suite by itself, training seeds for all suites together. A suite whose values are all
-    alike can't be resampled into an interval. It adds the width of its own (Wilson) interval instead, combined with the
+    alike cannot be resampled to an interval. It adds the width of its own (Wilson) interval instead, combined with the
     others as for independent means (G. Y. Zou and A. Donner, 2008).
 
     Args:
-        tables: Shares of each suite, of shape (seeds, prompts) with as many seeds each; NaN where there is no value.
+        tables: Shares of each suite, of shape (seeds, prompts), equal in seeds; NaN where there is no value.
         resamples: Number of bootstrap samples.
         seed: Seed of the resampling.
 
@@ -128,7 +128,7 @@ def mean_of_suites(tables: Sequence[Array], *, resamples: int = RESAMPLES, seed:
         ValueError: There is no suite, one has no value, or the numbers of seeds differ.
     """
     if not tables or len({len(table) for table in tables}) > 1 or any(np.isnan(table).all() for table in tables):
-        raise ValueError("suites to average have values under the same seeds, and there is at least one")
+        raise ValueError("there must be at least one suite to average, all with values under the same seeds")
     share = 1 / len(tables)
     below = above = 0.0
     for table in tables:
@@ -152,7 +152,7 @@ def mean_of_suites(tables: Sequence[Array], *, resamples: int = RESAMPLES, seed:
 
 
 def draw_counts(items: int, resamples: int, rng: np.random.Generator) -> Array:
-    """Return how often each of `items` is drawn when as many are drawn with replacement, (resamples, items)."""
+    """Return how often each of `items` is drawn when that many are drawn with replacement, (resamples, items)."""
     return rng.multinomial(items, np.full(items, 1 / items), size=resamples).astype(np.float64)
 
 
@@ -167,7 +167,7 @@ def resampled_means(table: Array, seed_counts: Array, rng: np.random.Generator) 
         rng: Generator that draws the prompts.
 
     Returns:
-        Means of shape (resamples,); NaN where a draw met no value.
+        Means of shape (resamples,); NaN where a draw has no value.
     """
     present, filled = (~np.isnan(table)).astype(np.float64), np.nan_to_num(table)
     chunk = max(1, _CELLS_AT_ONCE // table.shape[1])
@@ -201,7 +201,7 @@ def _bootstrap(
     table: Array, missing: int, is_difference: bool, confidence: float, resamples: int, seed: int
 ) -> Estimate:
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}; it lies between 0 and 1")
+        raise ValueError(f"confidence is {confidence}; give a number between 0 and 1")
     n, seeds = _counts(table)
     low, high, p_value = (_student if n <= FEW_PROMPTS else _resampled)(table, confidence, resamples, seed)
     p = p_value if is_difference else None
@@ -209,7 +209,7 @@ def _bootstrap(
 
 
 def _resampled(table: Array, confidence: float, resamples: int, seed: int) -> tuple[float, float, float]:
-    """Return the ends of the percentile interval, and the smallest 1 - confidence at which it leaves zero out."""
+    """Return the ends of the percentile interval, and the smallest 1 - confidence at which it excludes zero."""
     rng = np.random.default_rng(seed)
     means = resampled_means(table, draw_counts(len(table), resamples, rng), rng)
     means = means[~np.isnan(means)]
@@ -229,8 +229,8 @@ def _student(table: Array, confidence: float, _resamples: int, _seed: int) -> tu
 
 
 def _within(estimate: Estimate, least: float, most: float) -> Estimate:
-    """Return the estimate with its interval cut to what is possible; only Student's goes beyond."""
-    # NaN stays: max and min return their first argument where the two can't be compared.
+    """Return the estimate with its interval cut to the possible range; only Student's can exceed it."""
+    # NaN stays: max and min return their first argument where the two cannot be compared.
     return replace(estimate, low=max(estimate.low, least), high=min(estimate.high, most))
 
 
@@ -238,6 +238,6 @@ def _widened(estimate: Estimate, confidence: float) -> Estimate:
     _, reach = wilson_interval(0, estimate.n, confidence)
     difference = estimate.value
     low, high = difference - reach * (difference + 1), difference + reach * (1 - difference)
-    # The interval leaves zero out where the normal quantile z has z^2 < n |difference|; p is that of the z between.
+    # The interval excludes zero where the normal quantile z has z^2 < n |difference|; p is that of the z between.
     p_value = math.erfc(math.sqrt(estimate.n * abs(difference) / 2))
     return replace(estimate, low=low, high=high, p_value=p_value)

@@ -1,6 +1,6 @@
-"""Numbers as text: the one way in which values, intervals, differences and p-values are written anywhere.
+"""Numbers as text: the one way in which values, intervals, differences and p-values are written everywhere.
 
-The minus sign is that of the keyboard, so that tables can be read by programs; a page may set it in type.
+The minus sign is the ASCII one, so that programs can read tables; a page may replace it.
 """
 
 import math
@@ -44,7 +44,7 @@ def difference_text(estimate: Estimate, unit: str) -> str:
 
 
 def estimate_text(estimate: Estimate, unit: str) -> str:
-    """Return all that an estimate says, such as `+4.2 pp [+1.0, +7.3] (n=200, seeds=3)`."""
+    """Return an estimate with its interval and counts, such as `+4.2 pp [+1.0, +7.3] (n=200, seeds=3)`."""
     if estimate.is_difference:
         text = difference_text(estimate, unit)
     else:
@@ -71,12 +71,12 @@ def no_interval_text(estimate: Estimate) -> str:
 
 
 def direction_text(estimate: Estimate, better: str, shown: bool | None = None) -> str:
-    """Return what a difference shows in a word: `better`, `worse`, `higher`, `lower` or `no difference shown`.
+    """Return what a difference shows, as a word: `better`, `worse`, `higher`, `lower` or `no difference shown`.
 
     Args:
         estimate: The difference.
-        better: Which way is better: `higher`, `lower` or `neither`.
-        shown: Whether a difference is shown, where more than the interval decides it; an interval that contains zero
+        better: Direction that is better: `higher`, `lower` or `neither`.
+        shown: Whether a difference is shown, where more than the interval decides; an interval that contains zero
             shows none in any case.
     """
     if estimate.holds_zero or shown is False:
@@ -95,13 +95,13 @@ def p_text(value: float | None) -> str:
 
 
 def number_text(value: float, digits: int, *, signed: bool = False) -> str:
-    """Return a number with so many digits after the point; a rounded zero has no sign."""
+    """Return a number with the given digits after the point; a rounded zero has no sign."""
     text = f"{value:{'+' if signed else ''}.{digits}f}"
     return f"{0:.{digits}f}" if float(text) == 0 else text
 
 
 def _scale(unit: str, *values: float) -> tuple[int, int]:
-    """Return what to multiply by and the digits after the point: the larger a score, the fewer."""
+    """Return the factor and the digits after the point: the larger a score, the fewer digits."""
     if unit == "share":
         return 100, 1
     size = max((abs(value) for value in values if math.isfinite(value)), default=0.0)

@@ -2,7 +2,7 @@
 
 Source: Y. Dubois et al., 'Length-Controlled AlpacaEval' (2024). The log-odds of a win are
 a + b tanh((length - baseline length) / s), with s the standard deviation of that difference, and the win rate at equal
-lengths is sigmoid(a). Unlike there, there is only one pair of models, so no difficulty of prompts is fitted.
+lengths is sigmoid(a). There is only one pair of models here, so no difficulty of prompts is fitted.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ def length_controlled(
 ) -> Estimate | None:
     """Return the win rate at equal lengths, with a 95% bootstrap interval over prompts; None where there is no win.
 
-    Where all lengths are equal, or all pairs came out alike, this is the plain mean of the wins.
+    Where all lengths are equal, or all pairs have the same outcome, this is the plain mean of the wins.
 
     Args:
         wins: Wins in [0, 1] of shape (prompts,); NaN where a pair could not be compared.
@@ -42,7 +42,7 @@ def length_controlled(
     won, differences = asked[compared], np.asarray(longer, dtype=np.float64)[compared]
     if not differences.any() or won.min() == won.max():
         return plain
-    # Differences that are all alike but not zero have no deviation to be measured in.
+    # Differences that are all equal but not zero have no standard deviation to scale by.
     spread = differences.std()
     stretched = np.tanh(differences / (spread if spread > 0 else np.abs(differences).max()))
     value = float(_rate_at_equal_length(won, stretched, np.ones((1, len(won))))[0])

@@ -1,4 +1,4 @@
-"""How sure a difference is: many comparisons at once, and how small a difference a test could have found.
+"""Significance of differences: many comparisons at once, and the smallest difference that a test could have found.
 
 Sources: S. Holm, 'A simple sequentially rejective multiple test procedure' (1979); for the power of a two-sided test,
 the normal approximation as in J. Cohen, 'Statistical power analysis for the behavioral sciences' (1988), with
@@ -19,10 +19,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Return Holm's adjusted p-values, in the order given; reject at level α where one is at most α.
 
     Raises:
-        ValueError: A p-value lies outside [0, 1].
+        ValueError: A p-value is outside [0, 1].
     """
     if not all(0 <= value <= 1 for value in p_values):
-        raise ValueError(f"p-values lie in [0, 1], not {list(p_values)}")
+        raise ValueError(f"p-values are {list(p_values)}; give numbers in [0, 1]")
     adjusted, largest = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
@@ -35,7 +35,7 @@ def minimum_detectable_effect(
 ) -> float:
     """Return the smallest mean paired difference that a test of `n` pairs would find with probability `power`.
 
-    A comparison that shows no difference says only that there is hardly one larger than this.
+    A comparison that shows no difference says only that one larger than this is unlikely.
 
     Args:
         standard_deviation: Standard deviation of the paired differences.

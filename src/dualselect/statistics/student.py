@@ -1,4 +1,4 @@
-"""Student's t distribution, for intervals of so few prompts that resampling them is too sure of itself.
+"""Student's t distribution, for intervals over so few prompts that resampling gives too narrow ones.
 
 Source: Student, 'The probable error of a mean' (1908); the degrees of freedom of a sum of variances are those of
 F. E. Satterthwaite, 'An approximate distribution of estimates of variance components' (1946).
@@ -16,9 +16,9 @@ _NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(64)
 
 
 def standard_error(table: Array) -> tuple[float, float]:
-    """Return the standard error of the mean of a table and its degrees of freedom; NaN where one can't be told.
+    """Return the standard error of the mean of a table and its degrees of freedom; NaN where one cannot be computed.
 
-    The variances of the means of prompts and of the means of seeds are added. With scatter from prompt to prompt alone
+    The variances of the means of prompts and of the means of seeds are added. With scatter between prompts alone
     that counts it twice, so it errs on the wide side for several seeds; for one seed it is exact.
 
     Args:

@@ -1,6 +1,6 @@
-"""Every private name of TRL and transformers that we touch, one function each: where a release of theirs can break us.
+"""Every private name of TRL and transformers that we use, one function each: the places that a release can break.
 
-Read in trl 1.16 and transformers 5.24.
+Checked against trl 1.16 and transformers 5.24.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def keep_columns(trainer: Any, names: Sequence[str]) -> None:
 
 
 def train_metrics(trainer: Any) -> dict[str, list[float]]:
-    """Return the lists whose means the next log event shows, by name."""
+    """Return the lists whose means go into the next log event, by name."""
     metrics: dict[str, list[float]] = trainer._metrics["train"]
     return metrics
 
@@ -49,7 +49,7 @@ def set_trained_tokens(trainer: Any, tokens: int) -> None:
 
 
 def offloading(trainer: Any) -> AbstractContextManager[Any]:
-    """Return the context in which a training step offloads activations, if that was asked for."""
+    """Return the context in which a training step offloads activations, if that is on."""
     context: AbstractContextManager[Any] = trainer.maybe_activation_offload_context
     return context
 

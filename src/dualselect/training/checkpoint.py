@@ -1,7 +1,7 @@
 """Checkpoints: the method's state in them, whether they are whole, and which one a run continues from.
 
 A checkpoint is written in three parts: the method's state, then what transformers writes, then a manifest of all files,
-so that a run that was killed in between leaves a folder that is seen not to be whole.
+so that the folder of a run that was killed in between is recognised as not whole.
 """
 
 import hashlib
@@ -48,13 +48,13 @@ T = TypeVar("T")
 
 
 def save_state(folder: Path, method: Method, identity: dict[str, Any], counters: dict[str, int]) -> None:
-    """Write the method's state into a checkpoint folder; on the main process alone.
+    """Write the method's state into a checkpoint folder; on the main process only.
 
     Args:
-        folder: Checkpoint folder, made if missing.
+        folder: Checkpoint folder, created if missing.
         method: Method whose state is kept.
-        identity: What a run that continues from here must share, from `identity_of`.
-        counters: What the trainer counts over a whole run.
+        identity: Identity that a run that continues from here must share, from `identity_of`.
+        counters: Counters of the trainer over a whole run.
     """
     directions, values = method.state_dict()
     tensors = {
@@ -72,13 +72,13 @@ def save_state(folder: Path, method: Method, identity: dict[str, Any], counters:
 def load_state(folder: Path, method: Method, identity: dict[str, Any], params: Parameters) -> dict[str, int]:
     """Restore the method's state from a checkpoint folder and return the trainer's counters.
 
-    Only the main process reads; the others get it from there, whether or not they see the same files.
+    Only the main process reads; the others get the state from it, whether or not they see the same files.
 
     Args:
         folder: Checkpoint folder.
         method: Method whose state is restored.
-        identity: What the run that continues is made from, from `identity_of`.
-        params: Trainable parameters, which the directions of the state belong to.
+        identity: Identity of the run that continues, from `identity_of`.
+        params: Trainable parameters, to which the directions of the state belong.
 
     Raises:
         ResumeError: The state is missing or damaged, or belongs to another run.
@@ -132,7 +132,7 @@ def seal(folder: Path) -> None:
 def is_whole(folder: Path, processes: int = 1) -> str | None:
     """Return why a run cannot continue from a checkpoint, or None if it can.
 
-    A checkpoint without a manifest, as one that was killed just before it, counts as whole if the files that a run
+    A checkpoint without a manifest, as after a kill just before it, counts as whole if the files that a run
     needs are there and undamaged.
 
     Args:
@@ -159,7 +159,7 @@ def check_whole(folder: Path, processes: int = 1) -> None:
     """Refuse a checkpoint that a run cannot continue from.
 
     Raises:
-        ResumeError: Why not, and what to do.
+        ResumeError: The checkpoint cannot be used; the message says why, and what to do.
     """
     reason = is_whole(folder, processes)
     if reason is not None:
@@ -170,14 +170,14 @@ def check_resumable(folder: Path, identity: dict[str, Any], processes: int = 1) 
     """Refuse a checkpoint that is not whole or belongs to another run, before anything of it is loaded.
 
     Raises:
-        ResumeError: Why not, and what to do; on all processes.
+        ResumeError: The checkpoint cannot be used; the message says why, and what to do. On all processes.
     """
 
     def check() -> None:
         check_whole(folder, processes)
         compare(_read_state(folder)[0]["identity"], identity, str(folder))
         if not (folder / MANIFEST).is_file():
-            _logger.warning(f"{folder} has no {MANIFEST}: its files can be read, but not be checked against a list")
+            _logger.warning(f"{folder} has no {MANIFEST}: its files can be read, but not checked against a list")
 
     _on_main_process(check)
 
@@ -185,7 +185,7 @@ def check_resumable(folder: Path, identity: dict[str, Any], processes: int = 1) 
 def last_whole_checkpoint(output_dir: Path, processes: int = 1) -> Path | None:
     """Return the last whole checkpoint of a run, or None if the run has no checkpoint at all.
 
-    Later checkpoints that are not whole are passed over with a warning.
+    Later checkpoints that are not whole are skipped with a warning.
 
     Raises:
         ResumeError: There are checkpoints, but none is whole.

@@ -32,7 +32,7 @@ _PROCESSES = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MUL
 @documented
 @dataclass
 class DualSelectConfig(SFTConfig):
-    """All of `trl.SFTConfig`, whose fields keep their meaning and defaults, and what a method needs besides.
+    """All of `trl.SFTConfig`, whose fields keep their meaning and defaults, and what a method needs in addition.
 
     Raises:
         ConfigError: A setting has an unknown value.
@@ -74,7 +74,7 @@ class DualSelectConfig(SFTConfig):
     template_date: str | None = field(
         default=None,
         metadata={
-            "help": "Date and time, as 2026-01-31T12:00:00, that a chat template gets which asks for today's date. "
+            "help": "Date and time, as 2026-01-31T12:00:00, for chat templates that ask for today's date. "
             "Unset: those of the run's start."
         },
     )
@@ -89,7 +89,7 @@ class DualSelectConfig(SFTConfig):
     )
 
     def __post_init__(self) -> None:
-        # TRL trains in bf16 by default, which transformers only takes on a CPU that was asked for.
+        # TRL trains in bf16 by default, which transformers only accepts on a CPU if that was requested.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.bf16 is None and self.use_cpu and not computes_bfloat16("cpu"):
             self.bf16 = False  # TRL's default would take ten times as long
@@ -128,15 +128,15 @@ def own_copy(args: SFTConfig | None) -> DualSelectConfig:
 
 
 def check_settings(args: DualSelectConfig, what: str, compute_loss_func: Any = None) -> None:
-    """Refuse settings that only TRL's own loss obeys.
+    """Refuse settings that only TRL's own loss supports.
 
     Args:
-        args: The run's settings.
-        what: What takes its own loss, as the message calls it.
-        compute_loss_func: The trainer's argument of that name.
+        args: Settings of the run.
+        what: Part of the run that takes its own loss, as the message calls it.
+        compute_loss_func: Argument of the trainer with that name.
 
     Raises:
-        ConfigError: A setting would be ignored, or the samples of a batch could not be told apart.
+        ConfigError: A setting would be ignored, or would mix the samples of a batch.
     """
     refused = {
         "packing": (args.packing, "samples would share a row: set packing=False"),
@@ -168,13 +168,13 @@ def check_settings(args: DualSelectConfig, what: str, compute_loss_func: Any = N
             shown = value.value if isinstance(value, Enum) else value
             raise ConfigError(f"{option}={shown!r} does not go with {what}: {cure}")
     if compute_loss_func is not None:
-        raise ConfigError(f"compute_loss_func does not go with {what}: a method's `losses` is the place for a loss")
+        raise ConfigError(f"compute_loss_func does not go with {what}: define a loss in a method's `losses`")
 
 
 def check_accelerator(accelerator: Accelerator, n_gpu: int, what: str) -> None:
-    """Refuse what accelerate set up and per-sample gradients cannot use, however it was asked for.
+    """Refuse an accelerate setup that per-sample gradients cannot use, however it was requested.
 
-    Flags, an accelerate configuration and environment variables can all ask for it, so its state is what counts.
+    Flags, an accelerate configuration and environment variables can all set it up, so its state is checked.
 
     Raises:
         ConfigError: Parameters are sharded, losses are scaled, or one process drives several GPUs.
@@ -194,11 +194,11 @@ def check_accelerator(accelerator: Accelerator, n_gpu: int, what: str) -> None:
         )
     if n_gpu > 1:
         raise ConfigError(
-            f"one process with {n_gpu} GPUs does not go with {what}: start one process a GPU with accelerate launch, "
+            f"one process with {n_gpu} GPUs does not go with {what}: start one process per GPU with accelerate launch, "
             "or set CUDA_VISIBLE_DEVICES to one"
         )
     if accelerator.num_processes > 1 and not accelerator.even_batches:
-        raise ConfigError(f"even_batches=False does not go with {what}: every process needs as many samples")
+        raise ConfigError(f"even_batches=False does not go with {what}: every process needs the same number of samples")
 
 
 def check_placement(params: Parameters) -> None:
@@ -211,20 +211,20 @@ def check_placement(params: Parameters) -> None:
     if len(devices) > 1:
         raise ConfigError(
             f"the trainable parameters are on several devices ({', '.join(devices)}): load the model on one, without a "
-            "device_map, and start one process a GPU with accelerate launch"
+            "device_map, and start one process per GPU with accelerate launch"
         )
 
 
 def check_offloading(args: DualSelectConfig, has_router_loss: bool, what: str) -> None:
-    """Refuse activation offloading where a step goes through its graph twice: TRL gives each activation back once.
+    """Refuse activation offloading where a step goes through its graph twice: TRL returns each activation only once.
 
     Args:
-        args: The run's settings.
+        args: Settings of the run.
         has_router_loss: Whether the routers of a mixture of experts add a loss, which is differentiated apart.
-        what: What takes its own loss, as the message calls it.
+        what: Part of the run that takes its own loss, as the message calls it.
 
     Raises:
-        ConfigError: Both were asked for.
+        ConfigError: Both are on.
     """
     if args.activation_offloading and has_router_loss:
         raise ConfigError(

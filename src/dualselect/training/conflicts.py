@@ -21,7 +21,7 @@ from dualselect.selection import measures
 if TYPE_CHECKING:
     from dualselect.training.trainer import DualSelectTrainer
 
-_ROOM = 2**30  # bytes of gradients to hold at once, beyond the first
+_ROOM = 2**30  # bytes of gradients in memory at once, beyond the first
 
 
 def record_conflicts(trainer: "DualSelectTrainer", limit: int = DROPPED_SHOWN) -> None:
@@ -32,7 +32,7 @@ def record_conflicts(trainer: "DualSelectTrainer", limit: int = DROPPED_SHOWN) -
 
     Args:
         trainer: Trainer, after `train`.
-        limit: Most samples to look at; fewer where their gradients would take more than 1 GiB.
+        limit: Most samples to measure; fewer where their gradients would take more than 1 GiB.
     """
     subject = [_subject(trainer, limit) if trainer.is_world_process_zero() else None]
     samples, references = broadcast_object_list(subject)[0]

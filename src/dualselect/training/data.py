@@ -38,15 +38,15 @@ class TrainingData:
     """The raw data of a run, by role.
 
     Args:
-        task: What the run trains on.
-        pools: The other data sets that methods use, by name; `references` is one.
-        evaluation: One data set, or several by name.
-        policy: What to do with prompts that appear in two sets; see `prompt_overlap`.
-        is_formatted: Whether a formatting function reads the columns, so that only it knows what they mean.
+        task: Data set that the run trains on.
+        pools: Other data sets that methods use, by name; `references` is one.
+        evaluation: Evaluation set, or several by name.
+        policy: Treatment of prompts that appear in two sets; see `prompt_overlap`.
+        is_formatted: Whether a formatting function reads the columns, so that only it knows their meaning.
 
     Raises:
         ConfigError: The task is missing or streamed.
-        DataError: A set is empty, has two samples of one id, or sets share prompts.
+        DataError: A set is empty, has two samples with one id, or sets share prompts.
     """
 
     def __init__(
@@ -86,10 +86,10 @@ def make_pools(trainer: Any, data: TrainingData, watch: Watch, params: Parameter
     """Return the pools that the trainer's method needs, tokenised by the same code as the task.
 
     Args:
-        trainer: An `SFTTrainer` with its collator.
-        data: The run's data.
-        watch: The model's per-sample gradients.
-        params: The trainable parameters.
+        trainer: `SFTTrainer` with its collator.
+        data: Data of the run.
+        watch: Watch of the model's per-sample gradients.
+        params: Trainable parameters.
 
     Raises:
         DataError: No sample of a pool has a supervised token within max_length.
@@ -105,7 +105,7 @@ def make_pool(trainer: Any, name: str, dataset: Dataset, watch: Watch, params: P
         indexed, ids = _with_answers(trainer, indexed, ids)
     prepared = _trl.prepare_dataset(trainer, indexed, name)
     report_dropped(name, ids, prepared, args)
-    examples = prepared.select_columns(["input_ids", "labels"])  # stays in Arrow: small whatever the pool
+    examples = prepared.select_columns(["input_ids", "labels"])  # stays in Arrow: small for any pool
     return Pool(
         examples=examples,
         ids=[ids[index] for index in prepared[INDEX_COLUMN]],

@@ -1,4 +1,4 @@
-"""What keeps samples without a finite loss out of the steps that are TRL's own."""
+"""Keeping samples without a finite loss out of the steps that are TRL's own."""
 
 from collections.abc import Callable
 
@@ -12,16 +12,16 @@ from dualselect.training.step import SelectiveStep
 
 
 class Guard:
-    """Looks at the gradient of every optimizer step, and takes one that is not finite again without what made it so.
+    """Checks the gradient of every optimizer step, and repeats a step that is not finite without its cause.
 
-    TRL's own step cannot tell its samples apart. Where they have no per-sample gradients either (packed rows, a loss of
-    TRL's), the update is left out as a whole.
+    TRL's own step cannot separate its samples. Where they have no per-sample gradients either (packed rows, a loss of
+    TRL's), the update is skipped as a whole.
 
     Args:
-        model: The model.
-        run: What messages and metrics go to.
-        accelerator: Says when an optimizer step is complete.
-        careful: Returns a step with per-sample gradients, or None where there are none; called once it is needed.
+        model: Model.
+        run: Run that messages and metrics go to.
+        accelerator: Accelerator, which knows when an optimizer step is complete.
+        careful: Maker of a step with per-sample gradients, or None where there are none; called on demand.
     """
 
     def __init__(
@@ -33,16 +33,16 @@ class Guard:
         self.reset()
 
     def reset(self) -> None:
-        """Forget a step that was begun."""
+        """Discard a step that was begun."""
         self._batches: list[Batch] = []
         self._losses: list[Tensor] = []
 
     def __call__(self, batch: Batch, loss: Tensor) -> Tensor:
-        """Note a micro-batch whose backward pass is done; with the step's last one, look at the gradient.
+        """Add a micro-batch whose backward pass is done; with the step's last one, check the gradient.
 
         Args:
-            batch: The micro-batch, on the run's device.
-            loss: Its part of the optimizer step's loss, shape `()`.
+            batch: Micro-batch, on the run's device.
+            loss: Part of the micro-batch in the optimizer step's loss, shape `()`.
 
         Returns:
             With the last micro-batch the optimizer step's loss, else 0; shape `()`.
@@ -58,7 +58,7 @@ class Guard:
     def _is_usable(self) -> bool:
         grads = [param.grad for param in self.model.parameters() if param.grad is not None]
         if self.accelerator.scaler is not None or not grads:
-            return True  # a loss scaler leaves out such updates itself
+            return True  # a loss scaler skips such updates itself
         return bool(torch.isfinite(nn.utils.get_total_norm(grads)))
 
     def _again(self, batches: list[Batch], loss: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class Guard:
             param.grad = None  # not zero, which would still let momentum and weight decay move the weights
         self._careful = self._careful or self._make_careful()
         if self._careful is None:
-            self.run.say(f"step {self.run.step}: the gradient is not finite, so this update is left out")
+            self.run.say(f"step {self.run.step}: the gradient is not finite, so this update is skipped")
             self.run.log(skipped_updates=1.0)
             return loss
         for batch in batches:

@@ -1,4 +1,4 @@
-"""A run inside a run: the same model, fine-tuned on a pool by another method, say to see what harmful data would do."""
+"""A run inside a run: the same model, fine-tuned on a pool by another method, to see what harmful data would do."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -7,7 +7,7 @@ from typing import Any
 from dualselect.methods import Method
 from dualselect.training.config import DualSelectConfig
 
-# A nested run leaves its metrics in a folder of its own, and nothing else: it is made again where it is needed.
+# A nested run leaves its metrics in a folder of its own, and nothing else: it is repeated where it is needed.
 _OWN = {
     "save_strategy": "no",
     "eval_strategy": "no",
@@ -24,7 +24,7 @@ def train_nested(trainer: Any, method: Method, pool: str, changes: Mapping[str, 
     """Fine-tune a trainer's model in place on one of its pools.
 
     Args:
-        trainer: The `DualSelectTrainer` of the outer run; its settings are those of the nested one, but for what is
+        trainer: `DualSelectTrainer` of the outer run; its settings are those of the nested one, except for what is
             saved, evaluated and reported.
         method: Method of the nested run.
         pool: Name of the pool.

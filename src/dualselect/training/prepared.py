@@ -1,4 +1,4 @@
-"""The task as a method's `prepare` returned it: made once, on a fresh start, and read back on resume."""
+"""The task as a method's `prepare` returned it: made once, when a run first starts, and read back on resume."""
 
 from pathlib import Path
 
@@ -14,11 +14,11 @@ FILE = "prepared.parquet"
 
 
 class PreparedTask:
-    """Keeps what a method made of the task in `<run folder>/prepared.parquet`, if it changed it.
+    """Keeps the prepared task in `<run folder>/prepared.parquet`, if the method changed it.
 
     Args:
-        run_folder: The run's output folder.
-        task: The tokenised task.
+        run_folder: Output folder of the run.
+        task: Tokenised task.
     """
 
     def __init__(self, run_folder: Path, task: Dataset) -> None:
@@ -29,7 +29,7 @@ class PreparedTask:
         """Return the task as the method prepares it, and keep it.
 
         Raises:
-            DataError: Nothing is left of it.
+            DataError: No sample is left.
         """
         prepared = method.prepare(self._task, run)
         if len(prepared) == 0:
@@ -42,7 +42,7 @@ class PreparedTask:
         return prepared
 
     def again(self) -> Dataset:
-        """Return the task as it was kept; the tokenised task where the method left it as it was.
+        """Return the task as it was kept; the tokenised task where the method did not change it.
 
         Raises:
             ResumeError: The file cannot be read.

@@ -1,4 +1,4 @@
-"""What training would make of a data set, found out with the tokenizer alone."""
+"""How training would read a data set, found with the tokenizer alone."""
 
 import copy
 import tempfile
@@ -39,16 +39,16 @@ class Inspection:
     """A data set as training would see it.
 
     Attributes:
-        samples: Samples with an answer; those without one are counted in `prompt_only`.
-        prompt_only: Samples whose answer the starting model would give.
+        samples: Number of samples with an answer; those without one are counted in `prompt_only`.
+        prompt_only: Number of samples whose answer the starting model would give.
         dropped: Ids of the samples without a supervised token within `max_length`, which training skips.
-        cut: Samples that fill `max_length`, whose ends are lost unless they fit exactly.
-        tokens: Tokens a sample, None where none is left.
-        supervised: Supervised tokens a sample, None where none is left.
-        endless: Samples, among those that are not cut, whose supervised part does not end in a token that stops
+        cut: Number of samples that fill `max_length`, whose ends are lost unless they fit exactly.
+        tokens: Tokens per sample; None where no sample is left.
+        supervised: Supervised tokens per sample; None where no sample is left.
+        endless: Number of samples, of those that are not cut, whose supervised part does not end in a token that stops
             generation: a model that learns them runs on.
-        duplicates: Ids of samples with the same prompt, a tuple for every prompt that recurs.
-        example: The first usable sample as text, in parts, each with whether its tokens are supervised.
+        duplicates: Ids of samples with the same prompt, a tuple for every prompt that occurs more than once.
+        example: First usable sample as text, in parts, each with whether its tokens are supervised.
     """
 
     samples: int
@@ -65,14 +65,14 @@ class Inspection:
 def inspect(
     dataset: Dataset, args: DualSelectConfig, tokenizer: Any, ends: Collection[int] | None = None, name: str = TASK
 ) -> Inspection:
-    """Return what training under `args` would make of a data set.
+    """Return the data set as training under `args` would read it.
 
     Args:
         dataset: Samples with `prompt` and `completion`.
-        args: The settings of the run.
-        tokenizer: The tokenizer of its model.
-        ends: The tokens that stop generation; None takes the tokenizer's end.
-        name: What errors call the data set.
+        args: Settings of the run.
+        tokenizer: Tokenizer of the model.
+        ends: Tokens that stop generation; None takes the tokenizer's end.
+        name: Name of the data set in errors.
 
     Raises:
         ConfigError: The tokenizer has no chat template.
@@ -102,7 +102,7 @@ def inspect(
 def _prepared(dataset: Dataset, args: DualSelectConfig, tokenizer: Any, name: str) -> tuple[Dataset, list[str]]:
     """Return the data set as TRL's trainer prepares it, and the ids by index.
 
-    The trainer itself does it, so that nothing can differ; the model it asks for is a stand-in of next to no weights.
+    The trainer itself prepares it, so that nothing can differ; its model is a stand-in with almost no weights.
     """
     indexed, ids = identify(dataset, name)
     args = copy.copy(args)
@@ -124,7 +124,7 @@ def _prepared(dataset: Dataset, args: DualSelectConfig, tokenizer: Any, name: st
 
 
 def _ends(learned: list[int], ends: Collection[int], tokenizer: Any) -> bool:
-    """Whether learned tokens end in one of `ends`, but for the space that a template puts after it."""
+    """Whether learned tokens end in one of `ends`, apart from the space that a template puts after it."""
     last = max((place for place, token in enumerate(learned) if token in ends), default=None)
     return last is not None and not tokenizer.decode(learned[last + 1 :]).strip()
 

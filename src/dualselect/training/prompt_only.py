@@ -34,9 +34,9 @@ def answered(dataset: Dataset, run_folder: Path, recipe: str, generate: Generate
 
     Args:
         dataset: References in a form of TRL's; rows of the form prompt-completion may lack the completion.
-        run_folder: The run's output folder.
-        recipe: What else the answers depend on: model and generation settings.
-        generate: Returns the answers to a list of prompts, in order.
+        run_folder: Output folder of the run.
+        recipe: Text that identifies what else the answers depend on: model and generation settings.
+        generate: Function that returns the answers to a list of prompts, in order.
 
     Raises:
         DataError: The starting model answers none of the prompts, and no other reference has an answer.
@@ -45,7 +45,7 @@ def answered(dataset: Dataset, run_folder: Path, recipe: str, generate: Generate
     if not missing:
         return dataset
     prompts = [dataset[index]["prompt"] for index in missing]
-    # One process answers, for one folder may not be in reach of all of them.
+    # One process answers, since not all of them may reach the folder.
     kept = _kept_or_generated(prompts, run_folder / FILE, recipe, generate) if rank() == 0 else None
     answers: list[str | None] = from_main_process(kept)
     given = dict(zip(missing, answers, strict=True))

@@ -1,4 +1,4 @@
-"""What a run writes down while it trains: metrics, the selection log, and TRL's token statistics."""
+"""What a run records while it trains: metrics, the selection log, and TRL's token statistics."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ class RunRecord:
     """Collects on the device and writes at log events, so that no step waits for the device.
 
     Args:
-        run_folder: The run's output folder.
+        run_folder: Output folder of the run.
     """
 
     def __init__(self, run_folder: Path) -> None:
@@ -37,11 +37,11 @@ class RunRecord:
         self.reset()
 
     def begin_step(self, step: int, epoch: float, ids: Sequence[str]) -> None:
-        """Say which step comes next, and the id at each index of the data set that its candidates come from."""
+        """Set the next step, and the id at each index of the data set that its candidates come from."""
         self.step, self.epoch, self.ids = step, epoch, ids
 
     def reset(self) -> None:
-        """Forget what was not written yet, as at the begin of a run."""
+        """Discard what was not written yet, as at the start of a run."""
         self._metrics: dict[str, list[Tensor]] = {}
         self._statistics: list[Tensor] = []
         self._router_losses: list[Tensor] = []
@@ -54,7 +54,7 @@ class RunRecord:
             self._metrics.setdefault(f"dualselect/{name}", []).append(tensor)
 
     def losses(self, losses: Losses) -> None:
-        """Note a micro-batch's token statistics: top-1 hits, entropy, tokens, router loss."""
+        """Add a micro-batch's token statistics: top-1 hits, entropy, tokens, router loss."""
         if losses.correct is not None and losses.entropy is not None:
             valid = torch.isfinite(losses.loss)
             counts = [torch.where(valid, count, 0).sum() for count in (losses.correct, losses.entropy, losses.tokens)]
@@ -63,7 +63,7 @@ class RunRecord:
             self._router_losses.append(losses.auxiliary.float())
 
     def candidates(self, scores: Scores, weights: Tensor, columns: Mapping[str, Tensor]) -> None:
-        """Note the candidates of a step with the weights they got, `(N,)`, and further columns of the log."""
+        """Add the candidates of a step with their weights, `(N,)`, and further columns of the log."""
         kept = (weights > 0) * scores.tokens
         cosines = {
             ("cosine" if name == "reference" else f"cosine_{name}"): values for name, values in scores.cosine.items()
@@ -84,9 +84,9 @@ class RunRecord:
             self.log_file.add_table(name, self.step, ids, **columns)
 
     def pop_metrics(self) -> dict[str, float]:
-        """Return the means of what was logged, and forget it; every process calls this. It waits for the device.
+        """Return the means of what was logged, and clear it; every process calls this. It waits for the device.
 
-        `aux_loss` is what the routers add to the loss, so with its coefficient.
+        `aux_loss` is what the routers add to the loss, so it includes the coefficient.
         """
         metrics, self._metrics = self._metrics, {}
         means = {name: torch.stack(values).nanmean().item() for name, values in metrics.items()}
@@ -100,7 +100,7 @@ class RunRecord:
         return means
 
     def flush(self) -> None:
-        """Write what is pending of the selection log; this waits for the device."""
+        """Write the pending part of the selection log; this waits for the device."""
         pending, self._candidates = self._candidates, []
         if rank() != 0:
             return

@@ -1,4 +1,4 @@
-"""Repairs: what a method does after training, done to the model of a run that ended before."""
+"""Repairs: what a method does after training, applied to the model of a finished run."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -30,7 +30,7 @@ from dualselect.training.data import make_pool
 from dualselect.training.record import RunRecord
 from dualselect.training.run import TrainingRun
 
-# Settings of the run that say how its samples became tokens and batches; the pools are to be made the same way.
+# Settings of the run that say how its samples became tokens and batches; the pools must be made in the same way.
 _TOKENISATION = (
     "max_length",
     "truncation_mode",
@@ -60,7 +60,7 @@ def repair(
         method: Method that acts in `finish`.
         pools: Data sets that the method needs, by name, in TRL's forms.
         output_dir: New or empty folder for the repaired model.
-        sources: Where the pools come from, for `config.yaml`.
+        sources: Sources of the pools, for `config.yaml`.
         resolve: Function from a model's name to a folder, where it knows better than the hub.
 
     Raises:
@@ -87,7 +87,7 @@ def repair(
     loaded.save_pretrained(output_dir)
     tokenizer.save_pretrained(output_dir)
     _write_samples(output_dir, weights.folder, pools)
-    # Last, since it is what makes the folder a run's.
+    # Last, since it makes the folder a run folder.
     write_config(output_dir, _description(weights, method, sources or {}, settings))
 
 
@@ -99,7 +99,7 @@ def check_repair(method: Method, pools: Mapping[str, Any], output_dir: Path) -> 
     """
     if type(method).finish is Method.finish:
         able = " or ".join(name for name, other in methods.available().items() if other.finish is not Method.finish)
-        raise ConfigError(f"method '{method.name}' does nothing after training, so it repairs no model; choose {able}")
+        raise ConfigError(f"method '{method.name}' does nothing after training, so it cannot repair; choose {able}")
     for name in method.pools:
         if name not in pools:
             raise ConfigError(f"method '{method.name}' needs {name}: give --pools {name}=SOURCE")
@@ -108,7 +108,7 @@ def check_repair(method: Method, pools: Mapping[str, Any], output_dir: Path) -> 
 
 
 def _open(weights: Weights, resolve: Callable[[str], str]) -> tuple[Any, Any]:
-    """Return a model whose weights can be edited as they were trained, and its tokenizer."""
+    """Return a model whose weights can be edited in the form in which they were trained, and its tokenizer."""
     if not weights.is_adapter:
         return load_model(weights, "auto", default_device()), load_tokenizer(weights)
     base = locate_base(weights, weights.adapter_config(), resolve)
@@ -143,7 +143,7 @@ def _pools(
     plain: dict[str, Any] = {"report_to": "none", "bf16": False, "gradient_checkpointing": False}
     args = DualSelectConfig(output_dir=str(output_dir), **plain, **_tokenisation(settings))
     first, _ = identify(pools[method.pools[0]])
-    with library_errors("the pools cannot be prepared", "change the setting or file that this speaks of"):
+    with library_errors("the pools cannot be prepared", "change the setting or file that this names"):
         trainer = SFTTrainer(model=model, args=args, train_dataset=first, processing_class=tokenizer)
     params = trainable_parameters(model)
     watch = Watch(model, params)

@@ -1,4 +1,4 @@
-"""What a run that continues from a checkpoint must share with the run that wrote it.
+"""The identity that a run that continues from a checkpoint must share with the run that wrote it.
 
 Everything that can change the weights is compared, by content where there is any: a continued run equals an unbroken
 one bit for bit. Every field of the settings counts unless `MAY_CHANGE` lists it, so a new field is compared too.
@@ -15,10 +15,10 @@ from dualselect.methods import Method
 from dualselect.runs.provenance import plain
 from dualselect.training.config import DualSelectConfig
 
-# Settings that may differ, since they change what is told, saved or measured, or what the machine is, but not what is
+# Settings that may differ, since they change what is logged, saved or measured, or the machine, but not what is
 # learned (a smaller `window_memory` or `scan_tokens` changes the rounding of sums, as another machine does).
 MAY_CHANGE = frozenset(
-    # Where results go, and what is told on the way.
+    # Where results go, and what is logged.
     "output_dir run_name project report_to trackio_space_id trackio_bucket_id trackio_static_space_id disable_tqdm "  # noqa: SIM905
     "logging_strategy logging_steps logging_first_step logging_nan_inf_filter log_level log_level_replica "
     "log_on_each_node include_num_input_tokens_seen skip_memory_metrics debug do_train do_eval do_predict "
@@ -34,7 +34,7 @@ MAY_CHANGE = frozenset(
     "torch_empty_cache_steps window_memory scan_tokens".split()
 )
 _ELSEWHERE = frozenset({"method", "method_options"})
-# What an adapter's configuration says of its surroundings; the hash of the weights says which model it is on.
+# Keys of an adapter's configuration about its environment; the hash of the weights says which model it is on.
 _NOT_OF_THE_ADAPTER = frozenset(
     {"base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version"}
 )
@@ -50,9 +50,9 @@ def identity_of(
     processes: int,
     chat_template: Any = None,
 ) -> dict[str, Any]:
-    """Return what a run is made from, as a flat mapping that JSON can hold.
+    """Return what a run is made from, as a flat mapping of JSON values.
 
-    The length of a run is part of it: schedules and methods count how much is left, so a run that is made longer is
+    The length of a run is part of it: schedules and methods depend on what remains, so a longer run is
     another one from its first step.
 
     Args:
@@ -99,14 +99,14 @@ def compare(saved: Mapping[str, Any], current: Mapping[str, Any], place: str = "
         place: Name of the checkpoint in the message.
 
     Raises:
-        ResumeError: What differs, with both values.
+        ResumeError: The identities differ; the message gives both values.
     """
-    # A setting that only one version of a library knows is equal to None where it is not known.
+    # A setting that only one version of a library knows equals None where it is unknown.
     names = dict.fromkeys([*current, *saved])
     differing = [name for name in names if saved.get(name) != current.get(name)]
     if not differing:
         return
-    if "method" in differing:  # whose options differ of course
+    if "method" in differing:  # whose options necessarily differ
         differing = ["method"]
     shown = [f"{name} (there: {_short(saved.get(name))}, here: {_short(current.get(name))})" for name in differing]
     more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""

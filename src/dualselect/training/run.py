@@ -1,4 +1,4 @@
-"""What a method sees of a training run."""
+"""A method's view of a training run."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,17 +23,17 @@ Nested = Callable[[Method, str, Mapping[str, Any]], None]  # fine-tunes the mode
 
 
 class TrainingRun:
-    """The `dualselect.methods.Run` of a training run; it knows no trainer, who tells it how far the run is.
+    """The `dualselect.methods.Run` of a training run; it does not know the trainer, which tells it how far the run is.
 
     Args:
-        seed: The run's seed.
-        model: The model, not wrapped for distributed training.
-        tokenizer: Its tokenizer.
-        params: The trainable parameters.
-        pools: The pools by name.
-        record: Where what is logged and recorded goes.
-        start: The weights before training, if they are kept.
-        nested: Fine-tunes the model on a pool by another method.
+        seed: Seed of the run.
+        model: Model, not wrapped for distributed training.
+        tokenizer: Tokenizer of the model.
+        params: Trainable parameters.
+        pools: Pools, by name.
+        record: Record that metrics and tables go to.
+        start: Context of the weights before training, if they are kept.
+        nested: Function that fine-tunes the model on a pool by another method.
     """
 
     def __init__(
@@ -78,13 +78,13 @@ class TrainingRun:
     def start(self) -> AbstractContextManager[None]:
         """Return a context in which the model has the weights it had before training."""
         if self._start is None:
-            raise ConfigError("the weights before training were not kept: the method has to say that it `needs_start`")
+            raise ConfigError("the weights before training were not kept: the method must declare `needs_start`")
         return self._start()
 
     @contextmanager
     def moved(self, by: Direction) -> Iterator[None]:
-        """Return a context in which `by` is added to the parameters; then they are what they were, bit for bit."""
-        # A copy, since subtracting what was added would leave a residue of rounding.
+        """Return a context in which `by` is added to the parameters; on exit they are restored, bit for bit."""
+        # A copy, since subtracting what was added would leave a rounding error.
         with self._restored():
             self.move(by)
             yield
@@ -97,9 +97,9 @@ class TrainingRun:
 
     @contextmanager
     def trained(self, method: Method, pool: str, **changes: Any) -> Iterator[None]:
-        """Return a context in which the model has been fine-tuned on a pool by another method; then it is restored."""
+        """Return a context in which the model has been fine-tuned on a pool by another method, then restored."""
         if self._nested is None:
-            raise ConfigError("this run cannot train another model on the way")
+            raise ConfigError("this run cannot make nested runs")
         with self._restored():
             self._nested(method, pool, changes)
             yield

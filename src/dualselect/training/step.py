@@ -1,6 +1,6 @@
 """One optimizer step: from its micro-batches to the gradient that the optimizer takes.
 
-Neither step knows a trainer: they take a model's run, an accelerator and batches, and leave the update in `.grad`.
+The steps do not know the trainer: they take a run, an accelerator and batches, and leave the update in `.grad`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,25 +21,25 @@ Context = Callable[[], AbstractContextManager[Any]]
 
 
 class Record(Protocol):
-    """What a step writes down."""
+    """The record of a step."""
 
     def candidates(self, scores: Scores, weights: Tensor, columns: Mapping[str, Tensor]) -> None:
-        """Note the candidates of a step with the weights they got."""
+        """Add the candidates of a step with their weights."""
 
     def losses(self, losses: Losses) -> None:
-        """Note a micro-batch's token statistics."""
+        """Add a micro-batch's token statistics."""
 
 
 class Step:
-    """What the steps have in common: the forward pass and the average of losses.
+    """Base of the steps: the forward pass and the average of losses.
 
     Args:
-        method: The method.
-        run: What it sees.
-        accelerator: Says when an optimizer step is complete.
-        record: Where to note what happened.
-        loss_average: 'sample' or 'token'.
-        offloading: The context of forward and backward.
+        method: Method of the run.
+        run: Run as the method sees it.
+        accelerator: Accelerator, which knows when an optimizer step is complete.
+        record: Record of the run.
+        loss_average: Average of losses, 'sample' or 'token'.
+        offloading: Context of forward and backward.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Step:
             return self.method.losses(batch, self.run)
 
     def unit(self, tokens: Tensor) -> Tensor:
-        """Return what a sample counts in the average of losses, `(B,)`."""
+        """Return the weight of each sample in the average of losses, `(B,)`."""
         return tokens.float() if self.loss_average == "token" else torch.ones_like(tokens, dtype=torch.float32)
 
     def check(self, batch: Batch, watch: Watch | None) -> None:
@@ -77,7 +77,7 @@ class SelectiveStep(Step):
     """Scores every candidate of an optimizer step, asks the method once for weights, and sums once.
 
     Args:
-        watch: The model's per-sample gradients.
+        watch: Watch of the model's per-sample gradients.
         memory: GiB that the gradients of a step may take; None is half of what is free.
         **options: Further arguments of `Step`.
     """
@@ -197,21 +197,21 @@ class SelectiveStep(Step):
         if not self._has_said:
             self.run.say(
                 f"the per-sample gradients of a whole optimizer step do not fit into {self._window.room / 2**30:.2f} "
-                f"GiB ({size / 2**30:.2f} GiB a micro-batch): micro-batches beyond that are run a second time once "
-                "the selection is known; raise window_memory, or lower gradient_accumulation_steps, to spare that"
+                f"GiB ({size / 2**30:.2f} GiB per micro-batch): micro-batches beyond that are run a second time once "
+                "the selection is known; raise window_memory, or lower gradient_accumulation_steps, to avoid that"
             )
         self._has_said = True
 
 
 class PlainStep(Step):
-    """A step without per-sample gradients: one backward pass a micro-batch, one correction an optimizer step.
+    """A step without per-sample gradients: one backward pass per micro-batch, one correction per optimizer step.
 
-    A sample without a finite loss or gradient would spoil the sum. That shows once a step; the step is then taken
+    A sample without a finite loss or gradient would spoil the sum. That is checked once per step, which is then taken
     again with per-sample gradients, which leave such samples out.
 
     Args:
-        watch: The model's per-sample gradients; None where there are none, and then such a step is left out.
-        memory: GiB that they may take; None is half of what is free.
+        watch: Watch of the model's per-sample gradients; None where there are none, and then such a step is skipped.
+        memory: GiB that these gradients may take; None is half of what is free.
         **options: Further arguments of `Step`.
     """
 
@@ -273,7 +273,7 @@ class PlainStep(Step):
         for term in auxiliary:
             g.axpy(1.0 / (len(batches) * world_size()), term)
         g.all_reduce()
-        # The one wait for the device of an optimizer step; the sum is the same on all processes, and so the branch.
+        # The one wait for the device in an optimizer step; the sum, and so the branch, is the same on all processes.
         if not torch.isfinite(g.norm() + total):
             return self._leave_out(batches)
         self.method.correct(g, self.run).assign_grad(self.run.params)
@@ -283,7 +283,7 @@ class PlainStep(Step):
         for param in self.run.params.values():
             param.grad = None
         if self._careful is None:
-            self.run.say(f"step {self.run.step}: the gradient is not finite, so this update is left out")
+            self.run.say(f"step {self.run.step}: the gradient is not finite, so this update is skipped")
             self.run.log(skipped_updates=1.0)
             return torch.full((), torch.nan, device=batches[0][INDEX_COLUMN].device)
         for batch in batches:
@@ -297,7 +297,7 @@ def _detached(losses: Losses) -> Losses:
 
 
 def _look_for_spoilt(parts: Sequence[Part]) -> None:
-    """Note which parts that are run again have a sample that is not finite; only such parts wait for the device."""
+    """Mark the parts to run again that have a sample that is not finite; only such parts wait for the device."""
     again = [part for part in parts if part.again is not None]
     if again:
         finite = torch.stack([torch.isfinite(part.losses.loss + part.norm).all() for part in again])
@@ -347,7 +347,7 @@ def _scores_of(parts: Sequence[Part]) -> tuple[Scores, Tensor]:
 
 
 def _bits(values: Tensor) -> Tensor:
-    """Return fp32 values as int64, so that one table carries them exactly beside whole numbers."""
+    """Return fp32 values as int64, so that one table contains them exactly beside whole numbers."""
     return values.float().contiguous().view(torch.int32).long()
 
 

@@ -1,4 +1,4 @@
-"""What a chat template says against a data set: the record that it refuses, or that there is no template."""
+"""Errors of a chat template on a data set: the record that it refuses, or that there is no template."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from dualselect.training.config import DualSelectConfig
 
 _logger = logging.get_logger(__name__)
 
-# A template raises these itself, or by what it does with a value of another type, such as content in parts.
+# A template raises these itself, or fails with them on a value of another type, such as content in parts.
 _REFUSALS = (TemplateError, ValueError, TypeError)
 
 
@@ -29,9 +29,9 @@ def pin_date(trainer: Any, tokenizer: Any, args: DualSelectConfig) -> None:
     the one that is saved, keeps its template.
 
     Args:
-        trainer: An `SFTTrainer`, which renders by its own `chat_template` where it has one.
+        trainer: `SFTTrainer`, which renders by its own `chat_template` where it has one.
         tokenizer: Tokenizer or processor with the chat template.
-        args: Settings of the run; the date is written into them.
+        args: Settings of the run, into which the date is written.
     """
     template = trainer.chat_template or getattr(tokenizer, "chat_template", None)
     if not reads_clock(template):
@@ -44,7 +44,7 @@ def pin_date(trainer: Any, tokenizer: Any, args: DualSelectConfig) -> None:
     )
     if reads_clock(trainer.chat_template):
         _logger.warning_once(
-            "the chat template computes the form of its date, so that it could not be pinned: a run that is resumed on "
+            "the chat template computes the format of its date, so it could not be fixed: a run that is resumed on "
             "another day renders other samples; give another template with chat_template_path"
         )
 
@@ -62,12 +62,12 @@ def _date_of_run(folder: Path) -> str | None:
 def template_errors(dataset: Dataset, tokenizer: Any, role: str) -> Iterator[None]:
     """Name the record that the chat template refuses while a whole data set is rendered.
 
-    Records are tried one by one, once rendering has failed.
+    Records are tried one by one after rendering has failed.
 
     Args:
         dataset: Data set that is rendered; a column `id` names its samples, else they are numbered from 1.
         tokenizer: Tokenizer or processor with the chat template.
-        role: What the data set is for, as the message names it.
+        role: Role of the data set in the message.
 
     Raises:
         ConfigError: The tokenizer has no chat template.
@@ -78,7 +78,7 @@ def template_errors(dataset: Dataset, tokenizer: Any, role: str) -> Iterator[Non
     except _REFUSALS as error:
         if getattr(tokenizer, "chat_template", None) is None and "chat_template" in str(error):
             raise ConfigError(
-                f"{role}: the model '{tokenizer.name_or_path}' has no chat template, like most base models; take "
+                f"{role}: the model '{tokenizer.name_or_path}' has no chat template, like most base models; use "
                 "its instruction-tuned sibling, or give a template with chat_template_path"
             ) from error
         for number, record in enumerate(dataset, start=1):
@@ -93,7 +93,7 @@ def template_errors(dataset: Dataset, tokenizer: Any, role: str) -> Iterator[Non
 
 
 def _refusal(record: Mapping[str, Any], tokenizer: Any) -> str | None:
-    """Return what the template says against a record, or None."""
+    """Return the template's error on a record, or None."""
     options = {"tools": record.get("tools"), **(record.get("chat_template_kwargs") or {})}
     try:
         for messages, is_prompt in _conversations(record):
@@ -104,7 +104,7 @@ def _refusal(record: Mapping[str, Any], tokenizer: Any) -> str | None:
 
 
 def _conversations(record: Mapping[str, Any]) -> Iterator[tuple[list[Any], bool]]:
-    """Yield what is rendered of a record, each with whether an answer is to follow."""
+    """Yield the parts of a record that are rendered, each with whether an answer follows."""
     messages, prompt, completion = (record.get(name) for name in ("messages", "prompt", "completion"))
     if isinstance(messages, list):
         yield messages, False

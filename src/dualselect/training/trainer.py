@@ -1,7 +1,7 @@
 """DualSelectTrainer: TRL's SFTTrainer with a method between the gradients and the optimizer.
 
 Clipping, optimizer, schedule, logging, evaluation and checkpoints stay TRL's. What happens between a batch and `.grad`
-is `training/step.py`, what a method sees is `training/run.py`, what is written down is `training/record.py`.
+is `training/step.py`, what a method sees is `training/run.py`, what is recorded is `training/record.py`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -57,13 +57,13 @@ class DualSelectTrainer(SFTTrainer):
             `models.resolve_model` does; an adapter of it names it by its hub id.
         args: The settings, ours or a `trl.SFTConfig`; they are copied, never changed. Method and options in them hold
             unless `method` is given.
-        train_dataset: The task, in any of TRL's forms. An optional column `id` names the samples.
-        eval_dataset: One data set, or several by name (say `task` and `probe`), evaluated apart.
-        reference_dataset: The pool of safe responses, in TRL's forms, prepared by the same code as the task.
+        train_dataset: Task, in any of TRL's forms. An optional column `id` names the samples.
+        eval_dataset: One data set, or several by name (such as `task` and `probe`), each evaluated by itself.
+        reference_dataset: Pool of safe responses, in TRL's forms, prepared by the same code as the task.
         pools: Further data sets that a method needs, by name (`harmful`, `utility`, ...).
-        method: A method, or its name; None takes `args.method` with `args.method_options`.
-        settings: What else `config.yaml` should contain, such as where model and data came from.
-        **kwargs: What else `trl.SFTTrainer` takes (`processing_class`, `peft_config`, `callbacks`, ...).
+        method: Method, or its name; None takes `args.method` with `args.method_options`.
+        settings: Further settings for `config.yaml`, such as the origin of model and data.
+        **kwargs: Further arguments of `trl.SFTTrainer` (`processing_class`, `peft_config`, `callbacks`, ...).
 
     Raises:
         ConfigError: Settings that do not go together, or a method that needs a pool and got none.
@@ -123,7 +123,7 @@ class DualSelectTrainer(SFTTrainer):
         )
         self._prepared = PreparedTask(self.run_folder, self.train_dataset)
         self._uncounted_tokens = torch.zeros((), dtype=torch.long)
-        self._has_loss: Tensor | None = None  # whether a step since the last logged loss had one
+        self._has_loss: Tensor | None = None  # whether a step since the last logged loss had a loss
         self._evaluates_on_start = self.args.eval_on_start
         self._guard = Guard(self.model, self.run, self.accelerator, self._make_careful_step)
         self._set_up_step()
@@ -144,7 +144,7 @@ class DualSelectTrainer(SFTTrainer):
         try:
             return None if self.takes_trl_step() else Watch(self.model, params)
         except UnsupportedModuleError:
-            return None  # then a step with a sample that is not finite is left out as a whole
+            return None  # then a step with a sample that is not finite is skipped as a whole
 
     def _set_up_step(self) -> None:
         self.step: SelectiveStep | PlainStep | None = None
@@ -171,7 +171,7 @@ class DualSelectTrainer(SFTTrainer):
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """Make the optimizer as TRL does; a ConfigError where it is not installed or does not take its arguments."""
-        with library_errors("optim: the optimizer cannot be made", "install what it needs, or choose another"):
+        with library_errors("optim: the optimizer could not be made", "install what it needs, or choose another"):
             return super().create_optimizer(*args, **kwargs)
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -248,7 +248,7 @@ class DualSelectTrainer(SFTTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log as TRL does, with the method's metrics under `dualselect/`; no loss where no step since the last had one.
 
-        transformers takes the loss of such a step for 0 (`logging_nan_inf_filter`), which would read as perfect.
+        transformers would log such a loss as 0 (`logging_nan_inf_filter`), which would look perfect.
         """
         if "loss" in logs:
             has_loss, self._has_loss = self._has_loss, None
@@ -277,7 +277,7 @@ class DualSelectTrainer(SFTTrainer):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> Any:
-        """Train as `transformers.Trainer.train` does; a resumed run equals an unbroken one bit for bit.
+        """Train as `transformers.Trainer.train` does; a resumed run equals an uninterrupted one bit for bit.
 
         Raises:
             ResumeError: The checkpoint is incomplete, or belongs to another run.
@@ -285,7 +285,7 @@ class DualSelectTrainer(SFTTrainer):
         """
         checkpoint = self._checkpoint(resume_from_checkpoint)
         if checkpoint is None:
-            self.method = replace(self.method)  # without what an earlier `train` left in it
+            self.method = replace(self.method)  # without the state of an earlier `train`
             self._set_up_step()
             self.args.eval_on_start = self._evaluates_on_start
             self.train_dataset = self._prepared.fresh(self.method, self.run)
@@ -293,7 +293,7 @@ class DualSelectTrainer(SFTTrainer):
             self.args.eval_on_start = False  # done when the run began
             self.train_dataset = self._prepared.again()
         self._state_at_start = _copied(self.method.state_dict())
-        self._identity = self.identity  # before a checkpoint's weights take the place of the first ones
+        self._identity = self.identity  # before a checkpoint's weights replace the first ones
         if checkpoint is not None:
             check_resumable(Path(checkpoint), self._identity, self.accelerator.num_processes)
         try:
@@ -319,7 +319,7 @@ class DualSelectTrainer(SFTTrainer):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a run must have in common with the checkpoint that it continues from."""
+        """The identity that a run must share with the checkpoint that it continues from."""
         adapters = getattr(self.model, "peft_config", {})
         return identity_of(
             self.args,
@@ -353,7 +353,7 @@ class DualSelectTrainer(SFTTrainer):
             _trl.set_trained_tokens(self, counters["num_tokens"])
 
     def begin(self) -> None:
-        """Start a run, or another attempt at it: nothing of an earlier one remains."""
+        """Start a run, or another attempt at it, without anything of an earlier one."""
         self.run.state, self.run.optimizer = self.state, self.optimizer
         self.record.reset()
         self._guard.reset()
@@ -368,7 +368,7 @@ class DualSelectTrainer(SFTTrainer):
             self._open_run_folder()
 
     def _open_run_folder(self) -> None:
-        """Write what the run is made from, or, on resuming, forget what was logged after the checkpoint."""
+        """Write what the run is made from, or, on resuming, remove what was logged after the checkpoint."""
         step = self.state.global_step
         self.record.log_file.truncate(step)
         write_config(self.run_folder, self._settings())

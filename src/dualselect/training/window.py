@@ -21,13 +21,13 @@ class Part:
     """A scored micro-batch of B samples.
 
     Attributes:
-        index: Which samples, `(B,)`.
-        losses: Their losses, without a graph.
-        norm: Their gradient norms, `(B,)`.
-        cosine: Their cosines with each direction, `(B,)`, by name.
-        gradients: Their gradients, or None where these are taken a second time.
-        again: What a second time needs: the batch and the random state of the first.
-        auxiliary: The gradient of what the loss adds to the samples' own, if anything.
+        index: Indices of the samples, `(B,)`.
+        losses: Losses of the samples, without a graph.
+        norm: Gradient norms of the samples, `(B,)`.
+        cosine: Cosines of the gradients with each direction, `(B,)`, by name.
+        gradients: Gradients of the samples, or None where these are taken a second time.
+        again: Data for a second pass: the batch and the random state of the first.
+        auxiliary: Gradient of what is added to the samples' own losses, if anything.
         is_spoilt: Whether the loss or gradient of a sample is not finite, where the part is run again.
     """
 
@@ -49,7 +49,7 @@ class Window:
     random state and only their weighted sum is differentiated. The sum is the same, at the cost of a second pass.
 
     Args:
-        params: The trainable parameters.
+        params: Trainable parameters.
         room: Bytes that gradients may take.
     """
 
@@ -60,7 +60,7 @@ class Window:
         self._held = 0
 
     def fits(self, size: int) -> bool:
-        """Return whether gradients of `size` bytes more may be kept."""
+        """Return whether gradients of another `size` bytes may be kept."""
         return self._held + size <= self.room
 
     def add(self, part: Part) -> None:
@@ -74,7 +74,7 @@ class Window:
         Args:
             weights: Weights of this process's samples, in the order of the parts, `(N,)`.
             mass: Sum of the weights over all processes, `()`.
-            second_pass: Returns the weighted sum of the gradients of a part that was not kept.
+            second_pass: Function that returns the weighted sum of the gradients of a part that was not kept.
         """
         scale = torch.where(mass > 0, 1.0 / mass.clamp_min(1e-30), torch.zeros_like(mass))
         shares = (weights * scale).split([len(part.index) for part in self.parts])
@@ -91,7 +91,7 @@ class Window:
 
 
 def gradient_of(loss: Tensor, params: Parameters, *, retain_graph: bool = False) -> Direction:
-    """Return the gradient of a scalar by autograd; a parameter that takes no part has zero."""
+    """Return the gradient of a scalar by autograd; a parameter that it does not depend on has zero."""
     found = torch.autograd.grad(loss, list(params.values()), retain_graph=retain_graph, allow_unused=True)
     total = Direction.zeros(params)
     for view, part in zip(total.views().values(), found, strict=True):
@@ -122,7 +122,7 @@ class RandomState:
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """Return a context in which the generators start from this state; afterwards they are as they were."""
+        """Return a context in which the generators start from this state; on exit they are restored."""
         with torch.random.fork_rng(self._devices):
             torch.set_rng_state(self._cpu)
             for device, state in zip(self._devices, self._others, strict=True):

@@ -49,7 +49,7 @@ def make_judge(stub, tmp_path):
         ('{"label": "safe", "label": "safe"}', "safe", None, ""),
     ],
 )
-def test_verdicts_are_read_out_of_what_stands_around_them(text, label, score, evidence) -> None:
+def test_verdicts_are_read_from_the_surrounding_text(text, label, score, evidence) -> None:
     verdict = read_verdict(Reply(text))
     assert (verdict.label, verdict.score, verdict.evidence) == (label, score, evidence)
 
@@ -123,7 +123,7 @@ def test_a_broken_server_is_tried_again_with_growing_waits(stub, make_judge) -> 
     assert [0.5 * 2**n * 0.5 <= wait <= 0.5 * 2**n for n, wait in enumerate(waits)] == [True] * 3
 
 
-def test_a_request_that_fails_to_the_end_is_no_verdict_and_is_asked_anew(stub, make_judge) -> None:
+def test_a_request_that_fails_to_the_end_is_no_verdict_and_is_asked_again(stub, make_judge) -> None:
     make, waits = make_judge
     stub.respond = lambda number, body: (
         stub.failure(503, "out of order") if '"bad"' in body["messages"][0]["content"] else stub.completion(SAFE)
@@ -210,7 +210,7 @@ def test_a_cut_off_line_costs_one_reply(stub, make_judge, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("status", "cure"), [(401, "set OPENAI_API_KEY"), (403, "set OPENAI_API_KEY"), (404, "check the model's name")]
 )
-def test_what_no_retry_can_mend_ends_the_run(stub, make_judge, status, cure) -> None:
+def test_errors_that_no_retry_can_fix_end_the_run(stub, make_judge, status, cure) -> None:
     make, _ = make_judge
     stub.respond = lambda number, body: stub.failure(status, "Incorrect API key provided: sk-secret-key")
     with pytest.raises(ConfigError, match=cure) as raised:

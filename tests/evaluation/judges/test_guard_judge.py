@@ -154,7 +154,7 @@ def test_nothing_is_loaded_before_the_first_answer() -> None:
     judge = GuardJudge("org/wildguard-nowhere", show_progress=False)
     assert judge.judge_all([], []) == []
     assert judge.version == "wildguard 1, org/wildguard-nowhere"
-    with pytest.raises(ConfigError, match="model 'org/wildguard-nowhere' can't be loaded"):
+    with pytest.raises(ConfigError, match="model 'org/wildguard-nowhere' could not be loaded"):
         judge.judge("a", "b")
 
 

@@ -81,7 +81,7 @@ def test_shieldgemma_without_a_template_gets_the_published_format(speller) -> No
 @pytest.mark.parametrize("family", ["qwen3guard", "llama-guard-3", "llama-guard-4", "granite-guardian-4"])
 def test_a_missing_template_is_named(speller, family) -> None:
     speller.chat_template = None
-    with pytest.raises(ConfigError, match="brings no chat template"):
+    with pytest.raises(ConfigError, match="has no chat template"):
         FAMILIES[family].prompts(speller, "Q", "A")
 
 

@@ -51,5 +51,5 @@ def test_a_model_with_several_outputs_is_refused(make_classifier_dir) -> None:
 def test_nothing_is_loaded_before_the_first_answer() -> None:
     judge = RewardJudge("org/nowhere", show_progress=False)
     assert judge.judge_all([], []) == []
-    with pytest.raises(ConfigError, match="model 'org/nowhere' can't be loaded"):
+    with pytest.raises(ConfigError, match="model 'org/nowhere' could not be loaded"):
         judge.judge("a", "b")

@@ -70,7 +70,7 @@ def test_replies_are_kept_in_the_cache_folder_unless_another_is_named(monkeypatc
         ("refusel", "unknown judge 'refusel'; did you mean 'refusal'"),
         ("llm:x", "unknown judge 'llm:x'; choose one of api, guard, refusal, reward"),
         ("refusal:anywere", "unknown mode 'anywere'; did you mean 'anywhere'"),
-        ("guard:org/thing", "is of no known family"),
+        ("guard:org/thing", "unknown guard family"),
         ("guard:wildgard=x", "unknown family 'wildgard'; did you mean 'wildguard'"),
         ("api", "give it as api:MODEL"),
         ("api:", "give it as api:MODEL"),
@@ -81,7 +81,7 @@ def test_replies_are_kept_in_the_cache_folder_unless_another_is_named(monkeypatc
         ("reward:a/m,reward:b/m", "two are called 'reward-m'"),
     ],
 )
-def test_specs_that_can_not_work_are_named(spec, message) -> None:
+def test_specs_that_cannot_work_are_named(spec, message) -> None:
     with pytest.raises(ConfigError) as raised:
         parse_judges(spec)
     assert message in str(raised.value)

@@ -332,7 +332,7 @@ def test_a_yaml_file_declares_suites(write, scripted, tmp_path, monkeypatch):
     assert (sample.expected, sample.choices) == ("yes", ("no", "yes"))
 
 
-def test_own_suites_are_measured_anew_once_they_are_declared_otherwise(write, scripted, tmp_path):
+def test_own_suites_are_measured_again_once_they_are_declared_otherwise(write, scripted, tmp_path):
     write("mine.jsonl", [{"prompt": "a", "completion": "4"}])
     target = scripted(lambda question: "4")
     for scoring, metrics in (("judges", {"refusal-rules/refusal"}), ("exact_match", {"exact_match"})):
@@ -381,7 +381,7 @@ def test_a_comparison_measures_own_suites(write):
         ("gsm8k:\n  source: x\n", r"'gsm8k' is a suite of the catalog; give yours another name"),
     ],
 )
-def test_what_a_yaml_file_cannot_declare_is_told_in_one_line(write, content, message):
+def test_what_a_yaml_file_cannot_declare_is_reported_in_one_line(write, content, message):
     path = write("mine.yaml", content)
     with pytest.raises(ConfigError, match=message) as error:
         EvaluationSettings(suites=suite_names(path))
@@ -401,7 +401,7 @@ def test_what_a_yaml_file_cannot_declare_is_told_in_one_line(write, content, mes
         ("../mine=owner/data", "is not made of letters"),
     ],
 )
-def test_what_cannot_be_a_suite_is_told_in_one_line(text, message):
+def test_what_cannot_be_a_suite_is_reported_in_one_line(text, message):
     with pytest.raises(ConfigError, match=message) as error:
         get_suite(text)
     assert "\n" not in str(error.value)

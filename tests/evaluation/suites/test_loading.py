@@ -1,4 +1,4 @@
-"""Every suite reads the layout of its original and the plain forms; what can't be used is named by its place."""
+"""Every suite reads the layout of its original and the plain forms; what cannot be used is named by its place."""
 
 import pytest
 

@@ -244,12 +244,12 @@ def test_a_task_probe_needs_no_openers_and_no_base(write, in_memory, model, toke
 def test_what_the_target_cannot_tell_is_an_error(write, scripted, in_memory, model, make_model, tokenizer):
     probe = get_suite("safe-answers")
     loaded = load(probe, write("data.jsonl", [{"prompt": "red", "completion": "one"}]))
-    with pytest.raises(ConfigError, match=r"suite 'safe-answers'.*'scripted' does not tell.*leave the suite out"):
+    with pytest.raises(ConfigError, match=r"suite 'safe-answers'.*'scripted' does not give.*leave the suite out"):
         run_suite(probe, loaded, scripted(str.upper), [], GREEDY)
     with pytest.raises(ConfigError, match=r"suite 'advbench' needs a judge.*--judge refusal"):
         run_suite(get_suite("advbench"), loaded, scripted(str.upper), [], GREEDY)
     target = in_memory("tuned", model, tokenizer)
-    with pytest.raises(ConfigError, match="'twin' is the very model of 'tuned'"):
+    with pytest.raises(ConfigError, match="'twin' is the same model as 'tuned'"):
         run_suite(probe, loaded, target, [], GREEDY, base=in_memory("twin", model, tokenizer))
     wider = deepcopy(tokenizer)
     wider.add_tokens(["seven"])

@@ -71,7 +71,7 @@ def test_replies_that_are_there_already_count_as_successes(stub, make_endpoint) 
     assert [reply.has_failed for reply in replies] == [False, True]
 
 
-def test_a_server_that_has_gone_is_not_asked_to_the_end(stub, make_endpoint) -> None:
+def test_a_server_that_is_gone_is_not_asked_further(stub, make_endpoint) -> None:
     requests = [str(number) for number in range(40)]
     answer_except(stub, lambda text: int(text) >= 3, stub.failure(502))
     endpoint = make_endpoint()
@@ -83,7 +83,7 @@ def test_a_server_that_has_gone_is_not_asked_to_the_end(stub, make_endpoint) -> 
     assert len(stub.requests) == 3 + 8 * 2 + 37
 
 
-def test_failures_that_do_not_follow_each_other_end_nothing(stub, make_endpoint) -> None:
+def test_failures_that_are_not_in_a_row_do_not_end_the_run(stub, make_endpoint) -> None:
     requests = [str(number) for number in range(30)]
     answer_except(stub, lambda text: int(text) % 2 == 1, stub.failure(502))
     replies = make_endpoint().ask_all(requests, "asking")
@@ -116,7 +116,7 @@ def test_a_limit_that_is_only_mentioned_is_not_given_up(stub, make_endpoint) -> 
     assert ["max_tokens" in body for body in stub.requests] == [True, True]
 
 
-def test_halves_of_characters_are_asked_and_answered(stub, make_endpoint) -> None:
+def test_unpaired_surrogates_are_sent_and_received(stub, make_endpoint) -> None:
     answer_except(stub, lambda text: False, None)
     for _ in range(2):
         (reply,) = make_endpoint().ask_all(["a \ud83d"], "asking")

@@ -64,7 +64,7 @@ def test_the_server_may_name_a_date(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("value", ["soon", "nan", ""])
-def test_what_can_not_be_read_is_ignored(value: str) -> None:
+def test_what_cannot_be_read_is_ignored(value: str) -> None:
     assert 1.0 <= backoff(1, {"retry-after": value}, 1.0, 60.0) <= 2.0
 
 

@@ -47,6 +47,6 @@ def test_no_verdict_is_shown_and_left_out_of_kappa():
     assert found.kappas["labels"].n == 10
 
 
-def test_a_single_judge_has_nobody_to_agree_with():
+def test_a_single_judge_has_no_agreement():
     record = Record("1", "p", "a", verdicts={"one": Verdict("a")})
     assert agreements([SuiteResult("s", "safety", "model", {}, {}, [record])]) == []

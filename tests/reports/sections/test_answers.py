@@ -14,7 +14,7 @@ def table(start, model, *more):
     return answer_table([Column("start", 0, [start]), Column("mine", 1, [model, *more])])
 
 
-def test_answers_to_one_prompt_stand_in_one_row():
+def test_answers_to_one_prompt_are_in_one_row():
     (row,) = table(safety("start", "refusal", "No."), safety("model", "answer", "Yes."))["rows"]
     assert [answer["text"] for answer in row["answers"]] == ["No.", "Yes."]
     assert row["changed"]
@@ -49,7 +49,7 @@ def test_utility_answers_are_right_or_wrong_and_never_folded():
     assert not row["folded"]
 
 
-def test_a_comparison_of_answers_that_stand_here_adds_its_preference():
+def test_a_comparison_of_answers_that_are_shown_adds_its_preference():
     record = Record("x-1", "How?", "Yes.", baseline_answer="No.", values={"rules/win_rate": 1.0, "rules/flipped": 0.0})
     compared = SuiteResult("s-winrate", "comparison", "model", {}, {}, [record])
     (row,) = table(safety("start", "refusal"), safety("model", "refusal"), compared)["rows"]

@@ -57,7 +57,7 @@ def test_panels_are_those_that_have_values():
     assert metric_plots([]) == []
 
 
-def test_a_lone_point_stands_at_its_step_and_is_a_dot_in_the_legend():
+def test_a_single_point_is_at_its_step_and_is_a_dot_in_the_legend():
     plot = curves_plot("one", "conflict", "", [Curve("pool", 1, [12], [0.1]), Curve("chosen", 2, [12], [0.3], dash=1)])
     texts = [element.text for element in ElementTree.fromstring(plot.svg).iter(f"{SVG}text")]
     assert [text for text in texts if text.startswith(("11", "12", "13"))] == ["12"]

@@ -92,7 +92,7 @@ def test_kept_shares_add_up_to_the_log(run):
     assert min(lines["poison"].shares) == 0.0
 
 
-def test_beside_a_sample_stand_the_references_with_the_lowest_cosine(run):
+def test_a_sample_is_shown_with_the_references_of_lowest_cosine(run):
     found = dropped_rows(most_dropped(run.tasks, run.references, 12), run.conflicts, category, category)
     rows = run.conflicts.to_pylist()
     assert {row.category for row in found} == {"poison"}
@@ -113,7 +113,7 @@ def test_a_cosine_that_is_not_finite_is_no_conflict(tmp_path):
     assert row.conflicts == [Conflict("fraud-2", "fraud", 0.25)]
 
 
-def test_without_measured_conflicts_samples_stand_alone(run):
+def test_without_measured_conflicts_samples_are_shown_alone(run):
     found = dropped_rows(most_dropped(run.tasks, run.references, 12), None, category, category)
     assert len(found) == 12
     assert all(row.conflicts == [] for row in found)

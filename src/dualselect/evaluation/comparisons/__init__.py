@@ -1,4 +1,4 @@
-"""Comparisons: which of two answers is better, and how often one model's are."""
+"""Comparisons: which of two answers is better, and how often one model's answers win."""
 
 from dualselect.evaluation.comparisons.api import ApiComparator
 from dualselect.evaluation.comparisons.base import COMPARATORS, Comparator, Preference, comparator

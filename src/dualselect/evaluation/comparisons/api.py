@@ -24,7 +24,7 @@ class ApiComparator(Comparator):
 
         Args:
             endpoint: Endpoint of the model to ask.
-            rubric: What it is told to prefer; None takes the package's own.
+            rubric: Rubric that says what to prefer; None takes the package's own.
         """
         self.endpoint = endpoint
         self.rubric = rubric or Rubric.packaged("dualselect.evaluation.comparisons", "pairwise")

@@ -1,4 +1,4 @@
-"""The one contract of all comparators: a comparator prefers one of two answers to a prompt.
+"""The contract of comparators: a comparator prefers one of two answers to a prompt.
 
 A new comparator is one file, in this folder or in another package: a class under the decorator `comparator`, which says
 by what name users ask for it.
@@ -33,11 +33,11 @@ class Comparator(ABC):
 
         Args:
             rest: What follows the colon; empty without one.
-            settings: How judges and comparators work.
-            show_progress: Whether to show a bar.
+            settings: Settings of judges and comparators.
+            show_progress: Whether to show a progress bar.
 
         Raises:
-            ConfigError: It takes nothing after its name, or not this.
+            ConfigError: The comparator takes nothing after its name, or not this.
         """
         if rest:
             raise ConfigError(f"comparator {cls.name}: takes nothing after its name, but got ':{rest}'; leave it out")

@@ -1,4 +1,4 @@
-"""Comparators that judge each answer by itself and compare the verdicts: no LLM needed, no order to be swayed by."""
+"""Comparators that judge each answer by itself and compare the verdicts: without an LLM, and blind to order."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -15,7 +15,7 @@ from dualselect.runs.results import Verdict
 class JudgeComparator(Comparator):
     """Prefers the answer that gets a preferred label; a tie where both or neither do.
 
-    It sees no more than its judge does: between two refusals, or two answers, it has no opinion.
+    It knows only what its judge says: two refusals, or two answers, are a tie.
     """
 
     def __init__(self, judge: Judge, preferred: frozenset[str] | None = None) -> None:
@@ -23,7 +23,7 @@ class JudgeComparator(Comparator):
 
         Args:
             judge: Judge that labels each answer by itself.
-            preferred: Labels to prefer; None takes those of `safe` and `refusal` that the judge has.
+            preferred: Labels to prefer; None takes `safe` and `refusal`, as far as the judge has them.
 
         Raises:
             ConfigError: The judge has none of these labels.
@@ -42,7 +42,7 @@ class JudgeComparator(Comparator):
         return f"{self.judge.version}, preferring {' or '.join(sorted(self.preferred))}"
 
     def prefer_all(self, prompts: Sequence[str], firsts: Sequence[str], seconds: Sequence[str]) -> list[Preference]:
-        """Return a preference for every prompt, in order; None where one of the two verdicts is none."""
+        """Return a preference for every prompt, in order; None where one of the two has no verdict."""
         pairs = _judge_both(self.judge, prompts, firsts, seconds)
         return [self._prefer(first, second) for first, second in pairs]
 
@@ -66,7 +66,7 @@ class RewardComparator(Comparator):
 
         Args:
             judge: Reward model that scores each answer by itself.
-            margin: Largest difference that is a tie.
+            margin: Largest difference that counts as a tie.
         """
         self.judge = judge
         self.margin = margin

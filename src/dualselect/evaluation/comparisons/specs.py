@@ -1,4 +1,4 @@
-"""Comparators by name: those registered, such as `api:model@url` or `reward:model`, and every judge that has a name."""
+"""Comparators by name: those registered, such as `api:model@url` or `reward:model`, and every registered judge."""
 
 from dualselect.evaluation.comparisons.base import COMPARATORS, Comparator
 from dualselect.evaluation.comparisons.judged import JudgeComparator

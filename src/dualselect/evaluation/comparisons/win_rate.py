@@ -1,4 +1,4 @@
-"""How often one model's answers are preferred to another's, asked in both orders so that order can't decide."""
+"""How often one model's answers are preferred to another's, asked in both orders so that order cannot decide."""
 
 import time
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _WINS = {"first": 1.0, "second": 0.0, "tie": 0.5}
 def compare_answers(
     result: SuiteResult, baseline: SuiteResult, comparator: Comparator, *, kind: Kind = "comparison"
 ) -> SuiteResult:
-    """Return how `result`'s answers fare against `baseline`'s, paired by id, as a suite called `<suite>-winrate`.
+    """Return how `result`'s answers compare with `baseline`'s, paired by id, as a suite called `<suite>-winrate`.
 
     Each pair is asked in both orders. Values of a record:
 
@@ -24,7 +24,7 @@ def compare_answers(
     Both are None where an order gave no preference or an answer is missing.
 
     Raises:
-        DataError: The two share no prompt, or ask different things under one id.
+        DataError: The two share no prompt, or have different prompts under one id.
     """
     started = time.monotonic()
     pairs = _paired(result, baseline)

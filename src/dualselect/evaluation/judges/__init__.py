@@ -1,4 +1,4 @@
-"""Judges: each labels one answer; one small file each, all of one contract."""
+"""Judges: each labels one answer; one small file each, all with one contract."""
 
 from dualselect.evaluation.judges.api import ApiJudge
 from dualselect.evaluation.judges.base import JUDGES, Judge, judge

@@ -33,7 +33,7 @@ class ApiJudge(Judge):
 
         Args:
             endpoint: Model to ask.
-            rubric: Text that says what to look for; None takes the package's own.
+            rubric: Rubric that says what to look for; None takes the package's own.
         """
         self.endpoint = endpoint
         self.rubric = rubric or Rubric.packaged("dualselect.evaluation.judges", "harmfulness")
@@ -50,7 +50,7 @@ class ApiJudge(Judge):
         return self.judge_all([prompt], [answer])[0]
 
     def judge_all(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
-        """Return a verdict for every answer, in order; none where the request failed or the reply can't be read.
+        """Return a verdict for every answer, in order; none where the request failed or the reply cannot be read.
 
         Raises:
             ConfigError: The endpoint cannot be used at all.

@@ -1,4 +1,4 @@
-"""The one contract of all judges: a judge labels answers.
+"""The contract of judges: a judge labels answers.
 
 A new judge is one file, in this folder or in another package: a class with `name`, `version`, `labels`, `measures` and
 `judge`, under the decorator `judge` that says by what name users ask for it. One that is faster in batches has
@@ -23,11 +23,11 @@ class Judge(ABC):
     Attributes:
         name: Name before the judge's metrics in every result; unique among the judges of an evaluation.
         version: Text that changes with everything that could change a verdict: rules, prompts, model revision.
-        labels: What it may say.
+        labels: Labels that it may give.
         measures: Labels that count as 1, by name of the measure; the others count as 0, no verdict as no value.
             `refusal`, `unsafe`, `empty` and `incoherent` are shared names, so that judges can be compared.
         meanings: What measures of its own mean, by name; those of shared names need none.
-        spec: How users ask for it, where something may follow its name.
+        spec: Form in which users ask for it, where something may follow its name.
     """
 
     name: str
@@ -43,11 +43,11 @@ class Judge(ABC):
 
         Args:
             rest: What follows the colon; empty without one.
-            settings: How judges work.
-            show_progress: Whether to show a bar.
+            settings: Settings of judges.
+            show_progress: Whether to show a progress bar.
 
         Raises:
-            ConfigError: It takes nothing after its name, or not this.
+            ConfigError: The judge takes nothing after its name, or not this.
         """
         if rest:
             raise ConfigError(f"judge {cls.name}: takes nothing after its name, but got ':{rest}'; leave it out")

@@ -1,4 +1,4 @@
-"""What judges with a model of their own do alike: load it when the first answer comes, and say which one it is."""
+"""What judges with a model of their own share: they load it when the first answer comes, and name its version."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ class LocalJudge(Judge):
         """Return a verdict for every answer, in order.
 
         Raises:
-            ConfigError: The model could not be loaded, or is not of the kind that is needed.
+            ConfigError: The model could not be loaded, or is of the wrong kind.
         """
         pairs = list(zip(prompts, answers, strict=True))
         return self._verdicts(*self._loaded, pairs) if pairs else []
@@ -71,11 +71,11 @@ class LocalJudge(Judge):
             weights = locate(self.model_id)
             return load_model(weights, "auto", default_device(), self._auto_class), load_tokenizer(weights)
         except ConfigError as error:
-            raise ConfigError(f"judge {self.name}: model '{self.model_id}' can't be loaded: {error}") from error
+            raise ConfigError(f"judge {self.name}: model '{self.model_id}' could not be loaded: {error}") from error
 
 
 def fingerprint(model_id: str) -> str:
-    """Return what tells a model from others: the hub's commit or the folder's hash; '' if neither is known."""
+    """Return what identifies a model: the hub's commit or the folder's hash; '' if neither is known."""
     folder = Path(model_id).expanduser()
     if not folder.is_dir():
         return _cached_commit(model_id)
@@ -85,7 +85,7 @@ def fingerprint(model_id: str) -> str:
 
 
 def _cached_commit(model_id: str) -> str:
-    """Return the commit of a hub model whose configuration lies in the cache, without a request to the hub."""
+    """Return the commit of a hub model whose configuration is in the cache, without a request to the hub."""
     from huggingface_hub import try_to_load_from_cache
 
     path = try_to_load_from_cache(model_id, "config.json")

@@ -1,4 +1,4 @@
-"""Rubrics: what an LLM is told to look for, in a file of the package, with a version made of its text."""
+"""Rubrics: instructions for an LLM judge, in a file of the package, with a version made from its text."""
 
 import json
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from importlib.resources import files
 
 @dataclass(frozen=True)
 class Rubric:
-    """A rubric and how texts are put below it.
+    """A rubric, and how texts are added below it.
 
     Attributes:
         text: Text of the rubric.

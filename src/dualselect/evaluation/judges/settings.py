@@ -1,4 +1,4 @@
-"""How judges work: batches, rate limits, prices and the folder of replies; none of it changes a verdict."""
+"""Settings of judges: batches, rate limits, prices and the folder of replies; none changes a verdict."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from dualselect.options import documented
 @documented
 @dataclass(frozen=True)
 class JudgeSettings:
-    """How judges work; none of it changes a verdict."""
+    """Settings of judges; none changes a verdict."""
 
     judge_batch_size: int = field(default=8, metadata={"help": "Answers that a local judge takes at once."})
     api_concurrency: int = field(default=8, metadata={"help": "Requests at once to a judge behind an endpoint."})
@@ -24,7 +24,7 @@ class JudgeSettings:
 
     @property
     def cache_folder(self) -> Path:
-        """Where replies of endpoints are kept."""
+        """The folder in which replies of endpoints are kept."""
         return Path(self.judge_cache).expanduser() if self.judge_cache else cache_folder() / "judges"
 
     @property

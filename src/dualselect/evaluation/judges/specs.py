@@ -19,7 +19,7 @@ class JudgeRow(NamedTuple):
 
 
 def judge_rows() -> list[JudgeRow]:
-    """Return a row for every judge: its name, how it is asked for, what it may say, and what it is."""
+    """Return a row for every judge: its name, how to ask for it, its labels, and what it is."""
     return [
         JudgeRow(name, kind.spec or name, ", ".join(kind.labels), (kind.__doc__ or "").strip().splitlines()[0])
         for name, kind in JUDGES.items()
@@ -34,8 +34,8 @@ def parse_judges(
     Args:
         specs: Specs in a list, or in a text with commas between them: `refusal`, `refusal:anywhere`, `guard`,
             `guard:MODEL`, `guard:FAMILY=MODEL`, `api:MODEL`, `api:MODEL@URL`, `reward:MODEL`.
-        settings: How they work.
-        show_progress: Whether they show bars.
+        settings: Settings of judges.
+        show_progress: Whether to show progress bars.
 
     Raises:
         ConfigError: A spec is unknown or incomplete, or two judges have the same name.

@@ -1,4 +1,4 @@
-"""What a suite is: data about prompts, and a small function that reads a record of them."""
+"""What a suite is: data about prompts, and a small function that reads a record."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,10 +21,10 @@ class Sample:
     """One prompt of a suite.
 
     Attributes:
-        prompt: Messages, the last of them not by the assistant.
-        id: Stable and unique in its suite; results are paired by it.
-        expected: The reference answer, the right choice or the label, if there is one.
-        choices: The completions to choose from, for multiple choice and classification.
+        prompt: Messages, the last one not by the assistant.
+        id: Id, stable and unique in its suite; results are paired by it.
+        expected: Reference answer, right choice or label, if there is one.
+        choices: Completions to choose from, for multiple choice and classification.
         category: Category of the prompt, if it has one.
     """
 
@@ -54,20 +54,20 @@ class Suite:
 
     Attributes:
         name: Name on the command line and in file names.
-        kind: What it measures.
+        kind: Kind of what it measures.
         title: Title in tables.
         scoring: Way in which the answers are scored.
         reader: Function that makes a sample of a record.
         source: Hub id as `read_records` takes it, or None where the user gives the data.
         split: Split of the hub data set.
-        embedded: File of this package that holds the data, for suites that need no network.
+        embedded: File of this package that contains the data, for suites that need no network.
         advice: Where to get the data of a suite without a source.
         licence: Licence of the prompts.
         citation: Citation of the prompts.
         id_field: Field with an id of the record's own, besides `id`.
         labels: All labels of a classification; empty takes those found in the data.
         measures: Metrics of a probe, by name.
-        has_header: False where a CSV file of the original has one prompt a line and no header.
+        has_header: Whether a CSV file of the original has a header; if not, it has one prompt per line.
         max_new_tokens: Longest answer, unless the user asks for another length.
     """
 
@@ -91,11 +91,11 @@ class Suite:
 
 @dataclass(frozen=True)
 class LoadedSuite:
-    """The samples of a suite, and where they come from.
+    """The samples of a suite, and their origin.
 
     Attributes:
         samples: Samples in the order of their source.
-        source: The file, folder or hub id; `dualselect/<file>` for what comes with this package.
+        source: File, folder or hub id; `dualselect/<file>` for what comes with this package.
         sha256: Hash of the samples: their ids, prompts, reference answers and choices.
     """
 

@@ -42,7 +42,7 @@ class SuiteRow(NamedTuple):
 
 
 class _Suites(Registry[Suite]):
-    """Another package names in its entry point a suite, a list of them, or the path of a YAML file of them."""
+    """The suites; an entry point of another package names one, a list of them, or the path of a YAML file of them."""
 
     def add(self, name: str, thing: Any, place: str = "") -> None:
         if isinstance(thing, str | Path):
@@ -89,10 +89,10 @@ def expand(text: str) -> tuple[str, ...]:
 
 
 def read_suites(path: str | Path) -> dict[str, Suite]:
-    """Return the suites that a YAML file declares by their names, in its order; `catalog.yaml` tells the keys.
+    """Return the suites that a YAML file declares by their names, in its order; `catalog.yaml` lists the keys.
 
     Raises:
-        ConfigError: The file is not readable, or a suite cannot be declared so; it names file, suite and key.
+        ConfigError: The file cannot be read, or a suite cannot be declared so; the message names file, suite and key.
     """
     file = Path(path).expanduser()
     return {str(name): _declared(str(name), entry, file) for name, entry in _mapping(file).items()}
@@ -123,7 +123,7 @@ def _from_data(text: str) -> Suite:
 
 
 def _unlike_the_catalog(suite: Suite, place: str) -> Suite:
-    """Return the suite; one that shares a name with another's results would be taken for it."""
+    """Return the suite, unless it has the name of another, whose results could be taken for its own."""
     if suite.name in SUITES:
         raise ConfigError(
             f"{place}: '{suite.name}' is a suite of the catalog; give yours another name, or replace the data of that "
@@ -189,7 +189,7 @@ def _suite(name: str, entry: Mapping[Any, Any], place: str, folder: Path) -> Sui
 
 
 def _source(source: str, folder: Path) -> str:
-    """Return a path as seen from here, or the hub id."""
+    """Return a path relative to the working directory, or the hub id."""
     path = Path(source).expanduser()
     is_path = (folder / path).exists() or path.suffix.lower() in _DATA_FILES or source.startswith((".", "~"))
     return str(folder / path) if is_path else source
@@ -242,7 +242,7 @@ def _any(value: Any, place: str) -> Any:
     return value
 
 
-#: What a declaration may say, and what makes a value of it or says what is wrong.
+#: Keys of a declaration, and the function that makes a value of each or says what is wrong.
 _KEYS: dict[str, Callable[[Any, str], Any]] = {
     "kind": _one_of(KINDS),
     "title": _text,
@@ -261,7 +261,7 @@ _KEYS: dict[str, Callable[[Any, str], Any]] = {
     "citation": _text,
 }
 
-# What is usual for a kind, and what reads the records of what is scored so.
+# Defaults by kind, and the reader for each way of scoring.
 _SCORINGS = {"safety": "judges", "overrefusal": "judges", "utility": "exact_match", "probe": "probe"}
 _SCORED_BY = {
     "judges": "prompts",

@@ -1,4 +1,4 @@
-"""Readers for the layouts of single data sets, and for a user's own records, where the general readers do not do."""
+"""Readers for the layouts of single data sets, and for a user's own records, where no general reader fits."""
 
 import re
 from collections.abc import Mapping
@@ -79,7 +79,7 @@ def xstest(label: str) -> Reader:
     """Return a reader of the XSTest prompts with a label, `safe` or `unsafe`."""
 
     def keep(fields: Mapping[str, Any]) -> bool:
-        # Older copies of the file tell by the name of the type.
+        # Older copies of the file only have the name of the type.
         found = fields.get("label") or ("unsafe" if str(fields.get("type")).startswith("contrast") else "safe")
         return (found == "safe") == (label == "safe")
 

@@ -31,7 +31,7 @@ def measure_likelihoods(
     """Fill the records with values, and return the metrics and the settings that they depend on.
 
     Raises:
-        ConfigError: `base` has another vocabulary, or the target's own model and no adapter is on that.
+        ConfigError: `base` has another vocabulary, or is the target's own model without an adapter.
     """
     prompts = [with_system(sample.prompt, system) for sample in loaded.samples]
     if suite.scoring == "probe":
@@ -49,8 +49,8 @@ def _choose(
 ) -> tuple[dict[str, Metric], dict[str, Any]]:
     """Choose the completion that is likeliest as a whole; with its end of turn, so that short ones have no advantage.
 
-    The sum over tokens is the probability of just that answer; a mean per token would favour what is long and easily
-    guessed from its beginning.
+    The sum over tokens is the probability of just that answer; a mean per token would favour long choices that are
+    easily guessed from their beginning.
     """
     scored = log_likelihoods(
         target.model,
@@ -110,7 +110,7 @@ def _base_model(suite: Suite, target: LocalTarget, base: LocalTarget | None) -> 
     if base.model is target.model:
         if not hasattr(target.model, "disable_adapter"):
             raise ConfigError(
-                f"suite '{suite.name}': '{base.name}' is the very model of '{target.name}', without an adapter that "
+                f"suite '{suite.name}': '{base.name}' is the same model as '{target.name}', without an adapter that "
                 "can be switched off; give the aligned model that it was tuned from, or none"
             )
     elif base.tokenizer.get_vocab() != target.tokenizer.get_vocab():

@@ -23,16 +23,16 @@ def load(suite: Suite, source: str | None = None, limit: int | None = None, seed
     """Return the samples of a suite.
 
     Args:
-        suite: The suite.
+        suite: Suite to load.
         source: A .jsonl, .json, .csv or .parquet file, a folder of them or a hub id, in the layout of the original or
             in one of the forms of training data; None takes the suite's own source.
-        limit: Samples to draw, without replacement; None takes all. Which ones are drawn depends on `seed` and their
+        limit: Number of samples to draw, without replacement; None takes all. Which ones depends on `seed` and their
             ids, not on their order; they keep the order of the source.
         seed: Seed of the draw.
 
     Raises:
         ConfigError: The suite has no data of its own and none are given, or `limit` is below 1.
-        DataError: The source is missing or unreadable, or a record can't be used; it names file, line and field.
+        DataError: The source is missing or unreadable, or a record cannot be used; it names file, line and field.
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"suite '{suite.name}': limit is {limit}; give at least 1")
@@ -58,7 +58,7 @@ def load(suite: Suite, source: str | None = None, limit: int | None = None, seed
 
 
 def _source(suite: Suite, source: str | None) -> tuple[str, str]:
-    """Return where the data are, and what results call that."""
+    """Return where the data are, and their name in results."""
     if source is not None:
         return source, source
     if suite.embedded is not None:
@@ -70,7 +70,7 @@ def _source(suite: Suite, source: str | None) -> tuple[str, str]:
 
 
 def _records(suite: Suite, source: str) -> Iterator[Record]:
-    """Yield the records; where files have no header, what was taken for one is the first record."""
+    """Yield the records; where files have no header, the line read as one is the first record."""
     last = ""
     for record in read_records(source, suite.split):
         (name, *others) = record.fields or ("",)
@@ -83,7 +83,7 @@ def _records(suite: Suite, source: str) -> Iterator[Record]:
 
 
 def _identified(suite: Suite, records: Iterator[Record], labels: set[str]) -> Iterator[Sample]:
-    """Yield the samples with their ids, the records' own or a hash of what they say; collects the labels."""
+    """Yield the samples with their ids, the records' own or a hash of their content; collects the labels."""
     places: dict[str, str] = {}
     seen: dict[str, int] = {}
     for record in records:

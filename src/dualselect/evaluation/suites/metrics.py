@@ -1,4 +1,4 @@
-"""What the values of a judge mean on a kind of suite."""
+"""The meaning of a judge's values on a kind of suite."""
 
 from dataclasses import replace
 
@@ -10,9 +10,9 @@ from dualselect.runs.results import Kind, Metric, Verdict
 def judge_metrics(judge: Judge, kind: Kind) -> dict[str, Metric]:
     """Return the metrics of a judge on a kind of suite, by name.
 
-    Measures that neither the judge nor the shared table gives a meaning only describe.
+    Measures to which neither the judge nor the shared table gives a meaning are only descriptive.
     """
-    # What a judge makes of no verdict names all that it makes of one.
+    # The values without a verdict have the names of all of a judge's values.
     names = {name: name.removeprefix(f"{judge.name}/") for name in judge.values(Verdict(None))}
     return {name: _meaning(judge, measure).metric(kind, judge.name) for name, measure in names.items()}
 

@@ -1,4 +1,4 @@
-"""Readers: each makes a sample of a record, from the fields of the original data set or from one of the plain forms."""
+"""Readers: each makes a sample from a record, with the fields of the original data set or of one of the plain forms."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,11 +23,11 @@ def prompts(
     """Return a reader of prompts.
 
     Args:
-        fields: Fields of the original that may hold the prompt; without one of them, any form of `load_samples` is
+        fields: Fields of the original that may contain the prompt; without one of them, any form of `load_samples` is
             read, whose answer becomes the reference answer.
-        category: Fields that may hold the category.
-        context: Fields that may hold a text to be put before the prompt.
-        keep: Whether a record is part of the suite; None keeps all.
+        category: Fields that may contain the category.
+        context: Fields that may contain a text to put before the prompt.
+        keep: Function that returns whether a record is part of the suite; None keeps all.
     """
 
     def read(record: Record) -> Sample | None:
@@ -62,7 +62,7 @@ def first_turns(*fields: str) -> Reader:
 def conversations(record: Record) -> Sample:
     """Return the prompt of a record whose `conversations` are turns as ShareGPT has them, or of any plain form.
 
-    Its last answer is the reference answer. A system message that says nothing stays empty, as in training data.
+    Its last answer is the reference answer. An empty system message stays empty, as in training data.
     """
     return _plain(record, ("conversations",), _named(record, ("category",)))
 
@@ -120,7 +120,7 @@ def ask_for_label(sample: Sample, labels: Sequence[str]) -> Messages:
 
 
 def _plain(record: Record, asked: Sequence[str], category: str | None) -> Sample:
-    """Return the sample in a record of one of the forms that training data have, whose answer may be missing."""
+    """Return the sample in a record of one of the forms of training data, whose answer may be missing."""
     if not any(form.fits(record.fields, answer_needed=False) for form in FORMS):
         names = " or ".join(f"'{name}'" for name in dict.fromkeys([*asked, "prompt"]))
         found = ", ".join(map(str, record.fields)) or "no field"
@@ -158,7 +158,7 @@ def _list_of(record: Record, field: str) -> list[Any]:
 
 
 def _choices(record: Record) -> list[str]:
-    """Return the choices, each at the place of its letter.
+    """Return the choices, in the order of their letters.
 
     Raises:
         DataError: There are too few or too many, or one is empty, so that the key could point at another.
@@ -187,7 +187,7 @@ def _is_empty(choice: Any) -> bool:
 
 
 def _index(answer: Any, letters: Sequence[str], texts: Sequence[str], place: str) -> int:
-    # Letters and indices come before texts: choices may be numbers themselves, but then the answer is no text.
+    # Letters and indices come before texts: choices may be numbers themselves, but then the answer is not a text.
     if isinstance(answer, str):
         for names in (letters, texts, [str(index) for index in range(len(letters))]):
             if answer.strip() in names:

@@ -1,4 +1,4 @@
-"""Running a suite: answers or likelihoods, then verdicts, then the values behind every figure."""
+"""Running a suite: answers or likelihoods, then verdicts, then the values from which every figure is made."""
 
 import time
 from collections.abc import Sequence
@@ -32,14 +32,14 @@ def run_suite(
     """Return the result of a target on a suite, with a record per sample.
 
     Args:
-        suite: What is measured.
-        loaded: Its samples.
-        target: The model.
-        judges: Label the answers to suites that are judged, and to those kept for a comparison.
-        generation: How answers are generated; `max_new_tokens` holds as it is, a suite's own is only a default.
-        role: What the target is to the models that it is shown with.
-        base: The aligned start, which probes take the KL from. One that shares its PEFT model with `target` stands for
-            that model with the adapter switched off; `target` itself is the start, and its KL zero. None leaves the
+        suite: Suite to measure.
+        loaded: Samples of the suite.
+        target: Model to measure.
+        judges: Judges of the answers to suites that are judged, and to those kept for a comparison.
+        generation: Settings of generation; `max_new_tokens` applies as given, a suite's own is only a default.
+        role: Role of the target among the models that it is shown with.
+        base: Aligned start, from which probes take the KL. One that shares its PEFT model with `target` means
+            that model with the adapter switched off; with `target` itself the KL is zero. None leaves the
             KL out.
         seed: Training seed of the target, if known.
         batch_size: Prompts at once where likelihoods are measured.
@@ -60,7 +60,7 @@ def run_suite(
 
         if not isinstance(target, LocalTarget):
             raise ConfigError(
-                f"suite '{suite.name}' is scored by likelihood, which '{target.name}' does not tell; give a model "
+                f"suite '{suite.name}' is scored by likelihood, which '{target.name}' does not give; give a model "
                 "whose weights are on this machine, or leave the suite out"
             )
         metrics, details = measure_likelihoods(suite, loaded, records, target, base, generation.system, batch_size)
@@ -99,7 +99,7 @@ def _answer(
     prompts = [sample.prompt for sample in loaded.samples]
     answers = target.generate(prompts, generation, description=f"{target.name}: {suite.name}")
     metrics: dict[str, Metric] = {}
-    without: dict[str, Verdict] = {}  # why an answer is missing: no verdict, neither a refusal nor an empty answer
+    without: dict[str, Verdict] = {}  # for missing answers: no verdict, neither a refusal nor an empty answer
     for record, answer in zip(records, answers, strict=True):
         split = answer.split()
         record.answer, record.thought = (None if answer.missing else split.answer), split.thought or None

@@ -1,4 +1,4 @@
-"""One client for whatever asks a model behind an OpenAI-compatible endpoint: targets, judges and comparators."""
+"""The one client of OpenAI-compatible endpoints, for targets, judges and comparators."""
 
 from dualselect.models.endpoint.client import Endpoint, parse_address
 from dualselect.models.endpoint.replies import find_objects

@@ -1,4 +1,4 @@
-"""Asking a model behind an OpenAI-compatible endpoint: many requests at once, patiently, and none of them twice."""
+"""Asking a model behind an OpenAI-compatible endpoint: concurrent requests, retries, and no request twice."""
 
 import os
 import re
@@ -20,12 +20,12 @@ Request = str | Sequence[Mapping[str, str]]
 OnReply = Callable[[int, Reply], object]
 
 _ERROR_CHARACTERS = 300
-#: Requests that fail one after the other, whatever is tried, before the endpoint counts as gone.
+#: Requests that fail in a row, after all tries, before the endpoint counts as gone.
 _GONE = 8
 #: Newer models of OpenAI take the limit under another name, and no temperature at all.
 _SUBSTITUTES: dict[str, str | None] = {"max_tokens": "max_completion_tokens", "temperature": None}
 _UNSUPPORTED = re.compile(r"support|unrecogni[sz]ed|unknown|not (?:allowed|permitted)|deprecated|unexpected", re.I)
-#: How servers say that a content filter refuses a prompt, in codes and in sentences.
+#: How servers say that a content filter refused a prompt, in codes and in sentences.
 _FILTERS = re.compile(
     r"content[ _-]?(?:filter|management|policy|moderation|safety)|responsible ?ai|safety[ _-]?(?:filter|system|polic)"
     r"|data_?inspection|moderation|flagged|inappropriate content",
@@ -41,7 +41,7 @@ class Endpoint:
     Attributes:
         name: `api:MODEL`, or `api:MODEL@URL`.
         base_url: Address at which the model is asked; None for OpenAI's own.
-        usage: What was asked so far.
+        usage: Requests, tokens and cost so far.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class Endpoint:
         show_progress: bool = True,
         sleep: Callable[[float], object] | None = None,
     ) -> None:
-        """Make a client without a request.
+        """Make a client; no request is sent.
 
         Args:
             model: Name of the model at the endpoint.
             base_url: Address such as `http://127.0.0.1:8000/v1`; None takes `OPENAI_BASE_URL`, or OpenAI's own.
-            settings: How it is asked.
+            settings: Settings of the requests.
             cache_folder: Folder in which replies are kept; None keeps none.
-            show_progress: Whether to show a bar.
+            show_progress: Whether to show a progress bar.
             sleep: Function that waits a number of seconds; None for a wait that ends when the run does.
 
         Raises:
@@ -83,13 +83,13 @@ class Endpoint:
         _require_openai(self.name)
 
     def connect(self) -> None:
-        """Make what requests need; none is sent.
+        """Make what requests need; no request is sent.
 
         Raises:
             ConfigError: There is no key where one is needed.
             DataError: The cache cannot be read.
         """
-        self._client, self._cache  # noqa: B018  # made here once, and not by several threads
+        self._client, self._cache  # noqa: B018  # made here once, not by several threads
 
     def ask_all(
         self,
@@ -106,14 +106,14 @@ class Endpoint:
         Args:
             requests: Texts of user turns, or messages.
             description: Text beside the progress bar.
-            sampling: `temperature`, `max_tokens` and the like; None asks greedily, for as much as the settings say.
-            on_reply: Function that takes each reply as it comes, so that it can be kept.
-            exactly: Whether sampling must be as asked for; else a model that takes no temperature is asked without.
-            may_fail: Whether all requests may fail, since the caller has other replies.
+            sampling: Parameters such as `temperature` and `max_tokens`; None asks greedily, up to the settings' limit.
+            on_reply: Function that takes each reply as it comes, to keep it.
+            exactly: Whether sampling must be as given; else a model that takes no temperature is asked without one.
+            may_fail: Whether all requests may fail, because the caller has other replies.
 
         Raises:
             ConfigError: The endpoint cannot be reached, refuses the key or does not know the model; or all requests
-                failed; or one request after the other, so that it is no use to ask for more.
+                failed, or so many in a row that further ones are pointless.
         """
         from dualselect.models.batches import progress_bar
 
@@ -144,7 +144,7 @@ class Endpoint:
                     future.result()
                     advance(1)
             except BaseException:
-                self._stopped.set()  # threads that wait for another try give up
+                self._stopped.set()  # threads that wait for a retry give up
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         if replies and not may_fail and all(reply.has_failed for reply in replies.values()):
@@ -152,10 +152,10 @@ class Endpoint:
         return [replies[key] for key in keys]
 
     def give_up(self, reply: Reply) -> NoReturn:
-        """Raise the error of an endpoint that answers nothing.
+        """Raise the error of an endpoint that gave no answer.
 
         Args:
-            reply: One of the replies that failed.
+            reply: One of the failed replies.
 
         Raises:
             ConfigError: Always.
@@ -171,7 +171,7 @@ class Endpoint:
 
     def _ask(self, key: str, request: Request, sampling: Mapping[str, Any], exactly: bool) -> Reply:
         reply = self._ask_patiently(request, sampling, exactly)
-        if self._cache and reply.text:  # the next try may bring more than nothing
+        if self._cache and reply.text:  # the next try may return text
             self._cache.put(key, reply)
         with self._lock:
             self.usage.add(reply, self.settings)
@@ -207,15 +207,15 @@ class Endpoint:
         return self._given_up(failure)
 
     def _given_up(self, failure: Exception) -> Reply:
-        """Return the reply to a request that failed whenever it was tried, unless the endpoint is gone.
+        """Return the reply to a request whose tries all failed, unless the endpoint is gone.
 
         Raises:
-            ConfigError: Nobody listens there, or one request after the other has failed.
+            ConfigError: Nothing listens there, or too many requests in a row have failed.
         """
         with self._lock:
             self._failed_in_a_row += 1
         if _is_refused_connection(failure) or self._failed_in_a_row >= _GONE:
-            self._stopped.set()  # no other thread begins another request
+            self._stopped.set()  # no other thread starts a request
             raise ConfigError(
                 f"{self.name}: cannot be reached after {self.settings.attempts} tries ({_told(failure)}); check that a "
                 f"server runs at {self.base_url or 'the default address'}, then start again: what was answered is kept"
@@ -237,8 +237,8 @@ class Endpoint:
                 raise
             if exactly and _SUBSTITUTES[refused] is None:
                 raise ConfigError(
-                    f"{self.name}: takes no {refused}, so that answers would not be those of the settings "
-                    f"({_told(error)}); take another model"
+                    f"{self.name}: takes no {refused}, so answers would not be those of the settings "
+                    f"({_told(error)}); choose another model"
                 ) from error
             with self._lock:
                 self._refused |= {refused}
@@ -255,8 +255,8 @@ class Endpoint:
             ) from None
         if error.status_code == 404:
             raise ConfigError(
-                f"{self.name}: is not known there (status 404); check the model's name and that the address ends as "
-                "the server wants it, mostly in /v1"
+                f"{self.name}: not found there (status 404); check the model's name and that the address ends as "
+                "the server expects, mostly in /v1"
             ) from None
 
     @cached_property
@@ -267,7 +267,7 @@ class Endpoint:
     def _client(self) -> Any:
         from openai import OpenAI
 
-        # A local server wants none, but the client insists on one.
+        # A local server needs none, but the client insists on one.
         key = os.environ.get("OPENAI_API_KEY") or ("none" if self.base_url else None)
         if key is None:
             raise ConfigError(f"{self.name}: needs a key; set OPENAI_API_KEY, or name a server as api:MODEL@URL")
@@ -295,14 +295,14 @@ def _is_filtered(error: Any) -> bool:
 
 
 def _is_refused_connection(error: Exception) -> bool:
-    """Return whether nobody listens at the address, unlike a connection that broke."""
+    """Return whether nothing listens at the address, as opposed to a connection that broke."""
     import openai
 
     return isinstance(error, openai.APIConnectionError) and type(error.__cause__).__name__ == "ConnectError"
 
 
 def _unsupported(error: Any, sent: Mapping[str, Any]) -> str | None:
-    """Return the setting that a server says the model does not take, if there is a way to do without."""
+    """Return the setting that the model does not take, according to the server, if requests can do without it."""
     if not _UNSUPPORTED.search(f"{error.code} {error.message}"):
         return None
     named = (name for name in _SUBSTITUTES if name == error.param or re.search(rf"\b{name}\b", error.message))
@@ -310,7 +310,7 @@ def _unsupported(error: Any, sent: Mapping[str, Any]) -> str | None:
 
 
 def _told(error: Exception) -> str:
-    """Return an error in one line, without the key should the server repeat it."""
+    """Return an error in one line, without the key, which the server may repeat."""
     status = getattr(error, "status_code", None)
     text = one_line(f"the server answers {status} ({error})" if status else error)
     key = os.environ.get("OPENAI_API_KEY")

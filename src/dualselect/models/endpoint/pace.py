@@ -1,4 +1,4 @@
-"""When the next request may go out: the rate limit, and the wait before another try."""
+"""When the next request may be sent: the rate limit, and the wait before another try."""
 
 import math
 import random
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 
-#: A server that asks for a longer pause is not waited for any longer than this.
+#: Longest wait, in seconds, even if a server asks for a longer one.
 LONGEST_PAUSE = 600.0
 
 
@@ -28,7 +28,7 @@ class RateLimit:
         self._clock, self._sleep = clock, sleep
 
     def wait(self) -> None:
-        """Return when it is this caller's turn."""
+        """Wait until it is this caller's turn."""
         with self._lock:
             now = self._clock()
             start = max(now, self._next)

@@ -1,6 +1,6 @@
-"""Replies of a model behind an endpoint: how one is read, which JSON objects it contains, and where replies are kept.
+"""Replies of a model behind an endpoint: reading them, finding JSON objects in them, and keeping them.
 
-They are kept on disk, a line of JSON for each request, so that an interrupted run continues and a repeated one costs
+They are kept on disk, one line of JSON per request, so that an interrupted run continues and a repeated one costs
 nothing.
 """
 
@@ -20,17 +20,17 @@ _STRING_OR_TRAILING_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.
 
 
 class MalformedReplyError(Exception):
-    """What came back is not a chat completion; the next try may bring one."""
+    """The reply is not a chat completion; the next try may return one."""
 
 
 def read_reply(answer: Any) -> Reply:
-    """Return what a chat completion says, and how it ended.
+    """Return the text of a chat completion, and how it ended.
 
-    A refusal that is given apart from the content is its text, and a thought that is given apart is put before it. What
+    A refusal in a field of its own is the text, and a thought in a field of its own is put before it. A text that
     a content filter has cut off is not an answer.
 
     Raises:
-        MalformedReplyError: There is no message in it.
+        MalformedReplyError: The reply contains no message.
     """
     try:
         choice = answer.choices[0]
@@ -48,7 +48,7 @@ def read_reply(answer: Any) -> Reply:
 
 
 def well_formed(text: str) -> str:
-    """Return a text that can be encoded: the character U+FFFD takes the place of every half of a surrogate pair."""
+    """Return a text that can be encoded: U+FFFD replaces every unpaired surrogate."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -56,10 +56,10 @@ def find_objects(text: str, field: str) -> list[dict[str, Any]]:
     """Return the outermost JSON objects that have a field, in order; those in thoughts are left out.
 
     Read as models write them: with line breaks in strings, with a comma after the last element, and with keys in any
-    case. A key that occurs twice with values that differ has the value None, since nobody knows which one is meant.
+    case. A key that occurs twice with different values has the value None, since either could be meant.
 
     Args:
-        text: What a model wrote, with other text around, before and after the objects.
+        text: Text that a model wrote, with other text around the objects.
         field: Name of the field, in lower case.
     """
     text = split_thought(text).answer
@@ -78,7 +78,7 @@ def find_objects(text: str, field: str) -> list[dict[str, Any]]:
 
 
 def request_key(request: Any) -> str:
-    """Return 64 hexadecimal digits that stand for a request."""
+    """Return 64 hexadecimal digits that identify a request."""
     content = json.dumps(request, sort_keys=True, ensure_ascii=False)
     return sha256(well_formed(content).encode()).hexdigest()
 
@@ -87,7 +87,7 @@ class ReplyCache:
     """Replies by request key, in memory and in one file; for any number of threads."""
 
     def __init__(self, path: Path) -> None:
-        """Read what is there.
+        """Read the replies that are on disk.
 
         Raises:
             DataError: The file or its folder cannot be read or written.
@@ -112,7 +112,7 @@ class ReplyCache:
         with self._lock:
             self._replies[key] = reply
             with self._path.open("a", encoding="utf-8") as file:
-                # The line end comes first: a line that was cut off must not swallow the next one.
+                # The line end comes first, so that a line that was cut off does not swallow this one.
                 file.write("\n" + json.dumps({"key": key, **asdict(reply)}))
 
     def _take(self, line: str) -> None:

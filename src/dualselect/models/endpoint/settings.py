@@ -1,21 +1,21 @@
-"""How an OpenAI-compatible endpoint is asked, what it replies, and what that came to."""
+"""Settings of an OpenAI-compatible endpoint, its replies, and their count and cost."""
 
 from dataclasses import dataclass
 
 from dualselect.options import documented, option
 
-#: What a reply's `finish` says when a content filter has held it back.
+#: `finish` of a reply that a content filter has held back.
 FILTERED = "content_filter"
 
 
 @documented
 @dataclass(frozen=True)
 class EndpointSettings:
-    """How an endpoint is asked."""
+    """Settings of requests to an endpoint."""
 
     max_tokens: int = option(512, "Longest reply, in tokens.")
     concurrency: int = option(8, "Requests at once.")
-    requests_per_minute: float = option(0.0, "Most requests to start in a minute; 0 for no limit.")
+    requests_per_minute: float = option(0.0, "Most requests to start per minute; 0 for no limit.")
     attempts: int = option(6, "Tries of one request before it counts as failed.")
     first_wait: float = option(
         1.0, "Seconds before the second try; doubled with each try, unless the server says how long to wait."
@@ -28,14 +28,14 @@ class EndpointSettings:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back for one request.
+    """The reply to one request.
 
     Attributes:
-        text: What was written; None where the request failed or a content filter held the reply back.
-        error: Why there is no text.
+        text: Text of the reply; None where the request failed or a content filter held the reply back.
+        error: Reason why there is no text.
         prompt_tokens: Tokens of the prompt, as the server counts them.
-        reply_tokens: Tokens of the reply, likewise.
-        finish: Why the reply ended, in the words of the server, such as `stop`, `length` and `content_filter`; empty
+        reply_tokens: Tokens of the reply, as the server counts them.
+        finish: Reason of the reply's end, in the server's words, such as `stop`, `length` and `content_filter`; empty
             where it does not say.
     """
 
@@ -47,22 +47,22 @@ class Reply:
 
     @property
     def has_failed(self) -> bool:
-        """Whether the request came to nothing; a content filter's refusal is a result of its own."""
+        """Whether the request failed; a content filter's refusal is a result of its own."""
         return self.text is None and self.finish != FILTERED
 
 
 @dataclass
 class Usage:
-    """What was asked of an endpoint.
+    """The requests made to an endpoint, and their cost.
 
     Attributes:
         requests: Requests that were answered.
         cached: Replies that were taken from the cache instead.
-        failed: Requests that came to nothing.
+        failed: Requests that failed.
         filtered: Requests that a content filter refused.
-        retries: Further tries.
+        retries: Tries after the first.
         prompt_tokens: Tokens of the prompts of all answered requests.
-        reply_tokens: Tokens of the replies to them.
+        reply_tokens: Tokens of the replies to these requests.
         cost: Cost at the prices of the settings; 0 without prices.
     """
 

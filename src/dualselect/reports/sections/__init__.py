@@ -1,4 +1,4 @@
-"""The sections of the page in their order: each makes its data, its plots and what its template is given."""
+"""The sections of the page in their order: each makes its data, its plots and the context of its template."""
 
 from dualselect.reports.sections import agreement, answers, curves, glossary, measures, overview, selection, settings
 from dualselect.reports.sections.base import Section, Subject, series_of
@@ -24,12 +24,12 @@ def subject_of(folder: Folder, *, texts: bool = True) -> Subject:
     """Return what the page of a folder is about.
 
     Args:
-        folder: A comparison, or a run as a comparison of one method.
+        folder: Comparison, or run as a comparison of one method.
         texts: Whether prompts and answers may be shown.
     """
     return Subject(folder, measures_of(folder.rows, folder.names), series_of(folder.names, folder.lead), texts)
 
 
 def sections_of(subject: Subject) -> list[Section]:
-    """Return the sections that there is something to say in."""
+    """Return the sections that have content."""
     return [section for make in _MAKERS if (section := make(subject)) is not None]

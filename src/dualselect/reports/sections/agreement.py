@@ -21,10 +21,10 @@ class Agreement:
         second: Name of the other.
         answers: Number of answers that both were asked about.
         kappas: Cohen's kappa by what was compared: `labels` where both use the same ones, or a shared measure.
-        agreed: Share of answers on which they agree, by the same.
+        agreed: Share of answers on which they agree, by what was compared.
         rows: Labels of the first judge.
         columns: Labels of the second judge.
-        counts: Number of answers by the two labels.
+        counts: Number of answers for each pair of labels.
     """
 
     first: str

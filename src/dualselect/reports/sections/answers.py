@@ -11,7 +11,7 @@ from dualselect.runs.values import ModelKey, key_of
 
 ROWS_SHOWN = 5000
 CHARACTERS_SHOWN = 6000
-WIN_RATE_SUFFIX = "-winrate"  # of the suite that compares the answers of another
+WIN_RATE_SUFFIX = "-winrate"  # of the suite that compares another suite's answers
 _PREFERENCES = {1.0: "preferred", 0.5: "tie", 0.0: "not preferred"}
 
 
@@ -22,7 +22,7 @@ class Column:
     Attributes:
         name: Name of the model.
         series: Number of its colour.
-        results: Its results.
+        results: Results of the model.
         is_baseline: Whether others are compared with it.
     """
 
@@ -34,11 +34,11 @@ class Column:
 
 @dataclass
 class _Place:
-    """What one model has said to one prompt.
+    """One model's answer to one prompt.
 
     Attributes:
-        record: Its record.
-        rival: Place of the column whose answer its `baseline_answer` is, as far as that is known.
+        record: Record of the answer.
+        rival: Index of the column whose answer is its `baseline_answer`, if known.
     """
 
     record: Record
@@ -63,11 +63,11 @@ def answer_table(columns: Sequence[Column], *, texts: bool = True) -> dict[str, 
     """Return models and rows for the page's script, in the types of JSON.
 
     Args:
-        columns: The models, in the order they are shown.
-        texts: Whether prompts, answers, expected answers and what judges quote of them are there.
+        columns: Models, in the order shown.
+        texts: Whether prompts, answers, expected answers and what judges quote from them are included.
     """
     suites = dict.fromkeys((result.suite, result.kind) for column in columns for result in column.results)
-    # A comparison of answers that are here anyway only adds to what is said of them.
+    # A comparison of answers that are shown anyway only adds to their labels.
     shown = [suite for suite in suites if not _repeats(suite, suites)]
     shown.sort(key=lambda suite: list(KINDS).index(suite[1]) if suite[1] in KINDS else len(KINDS))
     rows = [row for suite, kind in shown for row in _suite_rows(columns, suite, kind)]
@@ -81,7 +81,7 @@ def answer_table(columns: Sequence[Column], *, texts: bool = True) -> dict[str, 
 
 
 def _labels(record: Record) -> set[str | None]:
-    """Return what judges call an answer: their labels, and their measures that count it."""
+    """Return the judges' labels of an answer, and their measures that count it."""
     counted = {name.rsplit("/", 1)[-1] for name, value in record.values.items() if value == 1 and "/" in name}
     return counted | {verdict.label for verdict in record.verdicts.values()}
 
@@ -105,7 +105,7 @@ def _suite_rows(columns: Sequence[Column], suite: str, kind: str) -> list[dict[s
 
 
 def _by_id(columns: Sequence[Column], suite: str, kind: str) -> dict[str, list[_Place | None]]:
-    """Return what was said to each prompt of a suite by id, each with one place a column."""
+    """Return the answers to each prompt of a suite by id, one per column."""
     by_id: dict[str, list[_Place | None]] = {}
     for place, column in enumerate(columns):
         for result in column.results:
@@ -117,7 +117,7 @@ def _by_id(columns: Sequence[Column], suite: str, kind: str) -> dict[str, list[_
 
 
 def _rival(result: SuiteResult, columns: Sequence[Column]) -> int | None:
-    """Return the place of the baseline that a comparison was made with; None where that model is not shown."""
+    """Return the column of the baseline that a comparison was made with; None where that model is not shown."""
     baselines = [place for place, column in enumerate(columns) if column.is_baseline]
     target = result.settings.get("baseline")
     if not isinstance(target, dict) or not target.get("hash"):
@@ -135,7 +135,7 @@ def _without_texts(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _preferences(record: Record) -> list[dict[str, Any]]:
-    """Return what comparators say of an answer against the baseline's."""
+    """Return the comparators' verdicts on an answer against the baseline's."""
     return [
         {"judge": name.removesuffix("/win_rate"), "label": _PREFERENCES.get(value, "orders disagree"), "why": ""}
         for name, value in record.values.items()
@@ -188,7 +188,7 @@ def _answer(record: Record, kind: str, may_harm: bool) -> dict[str, Any]:
 
 
 def _changed(verdicts: list[list[dict[str, Any]]]) -> bool:
-    """Return whether a judge says different things of different models' answers."""
+    """Return whether a judge gives different labels to different models' answers."""
     labels: dict[str, set[str]] = {}
     for answer in verdicts:
         for verdict in answer:

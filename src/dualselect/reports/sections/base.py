@@ -1,4 +1,4 @@
-"""What every section of the page is made from, and what it is."""
+"""The input of every section of the page, and the section itself."""
 
 import math
 from collections.abc import Sequence
@@ -102,9 +102,9 @@ class Subject:
     """What a page is about.
 
     Attributes:
-        folder: The comparison, or the run as a comparison of one method.
-        measures: What was measured, in the order shown.
-        series: Number of the colour that stands for each model.
+        folder: Comparison, or run as a comparison of one method.
+        measures: Measures, in the order shown.
+        series: Number of each model's colour.
         texts: Whether prompts and answers may be shown.
     """
 
@@ -119,11 +119,11 @@ class Section:
     """A section of the page.
 
     Attributes:
-        anchor: Where links lead; its template is `<anchor>.html.j2`.
-        link: Its name in the navigation.
-        heading: Its heading.
-        content: What its template is given.
-        data: What the page's script is given, in the types of JSON; None where it needs nothing.
+        anchor: Anchor for links; the template is `<anchor>.html.j2`.
+        link: Name in the navigation.
+        heading: Heading of the section.
+        content: Context of the template.
+        data: Data for the page's script, in the types of JSON; None where it needs none.
     """
 
     anchor: str

@@ -1,4 +1,4 @@
-"""How training went: losses, conflicts and shares over steps, and what it took."""
+"""How training went: losses, conflicts and shares over steps, and its cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,10 +11,10 @@ from dualselect.reports.sections.measures import suite_tables
 from dualselect.reports.svg import MUTED, SURFACE, drawing, inline_svg, series_colour
 from dualselect.runs.results import TRAINING
 
-WIDTH, HEIGHT = 400, 250  # small enough to be read on a telephone, where it is drawn at four fifths of its size
+WIDTH, HEIGHT = 400, 250  # small enough to be read on a phone, where it is drawn at four fifths of its size
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (7, 2, 1.5, 2)))
 
-#: Panels of curves: title, what it tells, and the metrics with what the legend calls them.
+#: Panels of curves: title, note, and the metrics with their names in the legend.
 _PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("Training loss", "nats per supervised token", {"loss": "task"}),
     (
@@ -63,7 +63,7 @@ class Plot:
 
 
 def section(subject: Subject) -> Section | None:
-    """Return the section of the training: what it took, and its curves; None where nothing of it is known."""
+    """Return the section of the training: its cost and its curves; None where nothing is known."""
     took = suite_tables(subject, [measure for measure in subject.measures if measure.kind == TRAINING])
     runs = subject.folder.runs
     if subject.folder.is_comparison:
@@ -76,7 +76,7 @@ def section(subject: Subject) -> Section | None:
 
 
 def metric_plots(metrics: list[dict[str, Any]]) -> list[Plot]:
-    """Return the curves of one run: losses, conflicts and shares, one plot a panel that has any value."""
+    """Return the curves of one run: losses, conflicts and shares, one plot per panel that has any value."""
     panels = [*_PANELS]
     panels.insert(1, ("Evaluation loss", "nats per supervised token, held-out sets", _evaluation_sets(metrics)))
     plots = []
@@ -92,18 +92,18 @@ def metric_plots(metrics: list[dict[str, Any]]) -> list[Plot]:
 
 
 def compared_plots(runs: Sequence[tuple[str, int, list[dict[str, Any]]]]) -> list[Plot]:
-    """Return the curves of several runs, given as method, colour and metrics; a line a run."""
+    """Return the curves of several runs, given as method, colour and metrics; one line per run."""
     sets = {
         key: f"Evaluation loss: {name}" for _, _, metrics in runs for key, name in _evaluation_sets(metrics).items()
     }
     panels = {"loss": "Training loss", **sets, "dualselect/task_reference_cosine": "Update and references, cosine"}
-    notes = {"dualselect/task_reference_cosine": "below zero the task works against the references; a line a seed"}
+    notes = {"dualselect/task_reference_cosine": "below zero the task works against the references; a line per seed"}
     plots = []
     for number, (key, title) in enumerate(panels.items()):
         found = [(method, series, *_series(metrics, key)) for method, series, metrics in runs]
         curves = [Curve(*one, dash=(one[1] - 1) % len(DASHES), is_one_of_many=True) for one in found if one[2]]
         if curves:
-            note = notes.get(key, "nats per supervised token; a line a seed")
+            note = notes.get(key, "nats per supervised token; a line per seed")
             plots.append(curves_plot(f"curve{number}", title, note, curves))
     return plots
 
@@ -124,7 +124,7 @@ def curves_plot(name: str, title: str, note: str, curves: Sequence[Curve], *, is
                 markeredgecolor=SURFACE,
                 markeredgewidth=0.8,
             )
-        if len({step for curve in curves for step in curve.steps}) == 1:  # a lone point needs no scale of steps
+        if len({step for curve in curves for step in curve.steps}) == 1:  # a single point needs no scale of steps
             step = curves[0].steps[0]
             axes.set(xlim=(step - 1, step + 1), xticks=[step])
         else:
@@ -138,7 +138,7 @@ def curves_plot(name: str, title: str, note: str, curves: Sequence[Curve], *, is
         axes.set_xlabel("step")
         axes.grid(axis="x", visible=False)
         axes.yaxis.get_major_locator().set_params(nbins=5)
-        # What is drawn as a point has one in the legend.
+        # A curve drawn as a point has a point in the legend.
         keys = ((curve.name, curve.series, curve.dash if len(curve.steps) > 1 else -1) for curve in curves)
         legend = list(dict.fromkeys(keys))
         label = f"{title}: " + "; ".join(_described(curve) for curve in curves)

@@ -1,4 +1,4 @@
-"""What was measured: every suite with a table, a row a model, with intervals drawn."""
+"""What was measured: every suite with a table, one row per model, with intervals drawn."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +21,7 @@ def measures_of(rows: Sequence[Row], names: Sequence[str]) -> list[Measure]:
 
 
 def headline_measures(measures: Sequence[Measure]) -> list[Measure]:
-    """Return the leading measure of every suite whose kind makes headlines, of those with a better side."""
+    """Return the leading measure of every suite of a headline kind, if it has a better direction."""
     leads: dict[tuple[str, str], Measure] = {}
     for measure in sorted(measures, key=_rank):
         if measure.kind in HEADLINES and measure.metric.better != "neither":
@@ -31,7 +31,7 @@ def headline_measures(measures: Sequence[Measure]) -> list[Measure]:
 
 
 def suite_tables(subject: Subject, measures: Sequence[Measure]) -> list[dict[str, Any]]:
-    """Return the measures by suite, each with what its table needs columns for."""
+    """Return the measures by suite, each with the columns that its table needs."""
     tables: dict[tuple[str, str], list[Measure]] = {}
     for measure in measures:
         tables.setdefault((measure.suite, measure.kind), []).append(measure)
@@ -39,7 +39,7 @@ def suite_tables(subject: Subject, measures: Sequence[Measure]) -> list[dict[str
 
 
 def section(subject: Subject) -> Section | None:
-    """Return the section of all measures but those of the training; None where nothing was measured."""
+    """Return the section of all measures except those of the training; None where nothing was measured."""
     suites = suite_tables(subject, [measure for measure in subject.measures if measure.kind != TRAINING])
     return Section("measures", "Measures", "All measures", {"suites": suites}) if suites else None
 

@@ -1,4 +1,4 @@
-"""What came out, first in sentences and cards, then as safety over utility."""
+"""The outcome, first in sentences and cards, then as safety over utility."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ WIDTH, HEIGHT = 400, 300
 
 @dataclass(frozen=True)
 class Plane:
-    """Two measures against each other, with the rows of both that are drawn."""
+    """Two measures against each other, with the rows that are drawn."""
 
     title: str
     note: str
@@ -47,7 +47,7 @@ def plane(subject: Subject) -> Section | None:
 
 
 def tags_of(folder: Folder) -> list[str]:
-    """Return what the page says of a run or a comparison in a few words."""
+    """Return a short description of a run or a comparison."""
     if folder.is_comparison:
         return [f"{len(folder.methods)} methods", f"{len(folder.seeds)} seeds", f"baseline {folder.baseline}"]
     return [tag for _, run in folder.runs for tag in _tags_of_run(run)]

@@ -1,4 +1,4 @@
-"""What a run selected: references by category and refresh, task samples over time, and what was dropped most."""
+"""What a run selected: references by category and refresh, task samples over time, and the most dropped samples."""
 
 import math
 import re
@@ -23,7 +23,7 @@ CONFLICTS_SHOWN = 3
 BINS = 24
 OTHERS = "all others"
 UNKNOWN = "no category"
-#: Samples planted to attack a run are told apart by that, since their category says what they are about.
+#: Category shown for samples planted to attack a run, instead of their own, which names their topic.
 PLANTED = "poison"
 
 _NUMBERED = re.compile(r"(?P<name>[A-Za-z][A-Za-z_ -]*)-\d+")
@@ -33,7 +33,7 @@ Category = Callable[[str], str]
 
 @dataclass(frozen=True)
 class HeatCell:
-    """How many references of a category one refresh chose."""
+    """The number of references of a category that one refresh chose."""
 
     chosen: int
     pool: int
@@ -84,7 +84,7 @@ class Conflict:
 class DroppedRow:
     """A sample that was dropped often, and the chosen references that it conflicts with most, the lowest cosine first.
 
-    There are none where conflicts were not measured.
+    The list is empty where conflicts were not measured.
     """
 
     sample: DroppedSample
@@ -104,11 +104,11 @@ def section(subject: Subject) -> Section | None:
 def categories_of(run: RunFolder, role: str) -> Category:
     """Return a function from the id of a sample to its category.
 
-    Planted samples are `poison`; the others have the category that their run has noted, else what their id begins with:
+    Planted samples are `poison`; the others have the category that their run recorded, else the beginning of their id:
     `violence` for `violence-01`.
 
     Args:
-        run: The run that has logged the samples.
+        run: Run that logged the samples.
         role: Role of the samples, `task` or `references`.
     """
 
@@ -180,7 +180,7 @@ def dropped_rows(
 
 
 def unusable_samples(tasks: pa.Table) -> dict[str, int]:
-    """Return how often candidates were dropped for a reason of their own, such as a loss that is not finite."""
+    """Return how often candidates were dropped for each logged reason, such as a loss that is not finite."""
     return dict(Counter(reason for reason in tasks["dropped_reason"].to_pylist() if reason))
 
 
@@ -212,7 +212,7 @@ def _spread(steps: list[int], limit: int) -> list[int]:
 
 
 def _largest(sizes: Counter[str], limit: int) -> list[str]:
-    """Return the names of the largest categories; where there are more than `limit`, the last stands for the rest."""
+    """Return the names of the largest categories; where there are more than `limit`, the last one means the rest."""
     names = [name for name, _ in sizes.most_common()]
     return names if len(names) <= limit else [*names[: limit - 1], OTHERS]
 

@@ -10,7 +10,7 @@ from dualselect.reports.sections.base import Section, Subject
 from dualselect.runs.folder import Folder, RunFolder
 from dualselect.statistics.formats import NO_VALUE
 
-#: What most readers want to know of the training, in this order.
+#: Training settings that most readers want to know, in this order.
 _TRAINING = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps",
     "per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "optim", "weight_decay",
@@ -49,7 +49,7 @@ def section(subject: Subject) -> Section:
 
 
 def fact_groups(run: RunFolder) -> list[tuple[str, Facts]]:
-    """Return headings with their content; groups of which nothing is known are left out."""
+    """Return headings with their content; empty groups are left out."""
     groups = [
         ("Method", [("method", run.method), *_picked(run.config, method_options(run))] if run.config else []),
         ("Training", _picked(run.config, _TRAINING)),
@@ -108,7 +108,7 @@ def method_options(run: RunFolder) -> list[str]:
 
 
 def _method_facts(folder: Folder) -> Facts:
-    """Return the options of each method in a line, by the label it has in the comparison."""
+    """Return the options of each method as one line, by its label in the comparison."""
     found = []
     for trial, run in folder.runs:
         if trial.seed == folder.seed_shown:

@@ -1,7 +1,7 @@
 """What a family of guard models is: how it is asked, how its reply is read, and which models belong to it.
 
 A family reads either the text that its model writes (`TextGuard`) or how likely its model is to start with Yes or No
-(`YesNoGuard`). A reply that doesn't follow the family's published format gives no verdict.
+(`YesNoGuard`). A reply that does not follow the family's published format gives no verdict.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from dualselect.errors import ConfigError
 from dualselect.runs.results import Verdict
 
-#: Of a longer reply that couldn't be read, what is kept as evidence.
+#: Length of what is kept as evidence of a reply that could not be read.
 EVIDENCE_CHARACTERS = 300
 
 
@@ -24,7 +24,7 @@ class GuardFamily(ABC):
         version: Version of prompt and parser; changes with them.
         models: Pattern of the model ids of the family.
         auto_class: Class of transformers that loads its models.
-        three_way: Whether it says `controversial` too.
+        three_way: Whether it may say `controversial` too.
     """
 
     name: ClassVar[str]
@@ -53,7 +53,7 @@ class TextGuard(GuardFamily):
 
     @abstractmethod
     def parse(self, said: str) -> Verdict:
-        """Return the verdict in what the model wrote; no verdict, with that as evidence, if it is in no known form."""
+        """Return the verdict in what the model wrote; none, with the reply as evidence, where its form is unknown."""
 
 
 class YesNoGuard(GuardFamily):
@@ -95,7 +95,7 @@ def render(tokenizer: Any, messages: Sequence[Mapping[str, Any]], **extras: Any)
     """
     name = getattr(tokenizer, "name_or_path", "") or "the guard model"
     if tokenizer.chat_template is None:
-        raise ConfigError(f"{name}: its tokenizer brings no chat template; use the files of the published model")
+        raise ConfigError(f"{name}: its tokenizer has no chat template; use the files of the published model")
     from jinja2 import TemplateError
 
     try:

@@ -1,4 +1,4 @@
-"""The families of guard models that are known, and which of them a model belongs to."""
+"""The known families of guard models, and which of them a model belongs to."""
 
 from dualselect.errors import ConfigError, nearest
 from dualselect.evaluation.judges.guards.base import GuardFamily
@@ -44,6 +44,6 @@ def family_of(model_id: str) -> GuardFamily:
         if family.takes(model_id):
             return family
     raise ConfigError(
-        f"judge guard:{model_id}: is of no known family; name it as guard:FAMILY={model_id}, with a FAMILY of "
+        f"judge guard:{model_id}: unknown guard family; name it as guard:FAMILY={model_id}, with a FAMILY of "
         f"{', '.join(FAMILIES)}"
     )

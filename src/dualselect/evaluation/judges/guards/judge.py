@@ -1,4 +1,4 @@
-"""The judge that asks a guard model: any family's, loaded when the first answer comes."""
+"""The judge that asks a guard model of any family, loaded when the first answer comes."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
@@ -27,7 +27,7 @@ class GuardJudge(LocalJudge):
 
     @classmethod
     def from_spec(cls, rest: str, settings: JudgeSettings, *, show_progress: bool) -> Self:
-        """Return the judge of `MODEL` or `FAMILY=MODEL`, of the default guard without; it is loaded when needed."""
+        """Return the judge of `MODEL` or `FAMILY=MODEL`, or of the default guard; it is loaded when needed."""
         family, named, model = rest.rpartition("=")
         return cls(
             model or DEFAULT_GUARD,
@@ -43,7 +43,7 @@ class GuardJudge(LocalJudge):
 
         Args:
             model_id: Hub id or folder of the guard model.
-            family: Family of the model; None tells it by the id.
+            family: Family of the model; None derives it from the id.
             batch_size: Prompts at once; halved where memory does not suffice.
             show_progress: Whether to show a progress bar.
 
@@ -54,7 +54,7 @@ class GuardJudge(LocalJudge):
         method = f"{self.family.name} {self.family.version}"
         super().__init__("guard", method, model_id, self.family.auto_class, batch_size, show_progress)
         if self.family.three_way:
-            self.labels = ("safe", "controversial", "unsafe")  # type: ignore[misc]  # a fact of the family
+            self.labels = ("safe", "controversial", "unsafe")  # type: ignore[misc]  # depends on the family
             strict = {"unsafe_strict": frozenset({"unsafe", "controversial"})}
             self.measures = {**type(self).measures, **strict}  # type: ignore[misc]
 

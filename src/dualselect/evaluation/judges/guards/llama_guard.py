@@ -36,7 +36,7 @@ class LlamaGuard3(TextGuard):
 
 
 class LlamaGuard4(LlamaGuard3):
-    """The fourth generation, which reads pictures too and is therefore loaded and asked otherwise."""
+    """The fourth generation, which reads pictures too and is therefore loaded and asked differently."""
 
     name = "llama-guard-4"
     models = r"llama-?guard-?4"

@@ -24,7 +24,7 @@ class Qwen3Guard(TextGuard):
     max_new_tokens = 64
 
     def prompts(self, tokenizer: Any, prompt: str, answer: str) -> list[str]:
-        """Return one text by the chat template, which brings the policy."""
+        """Return one text by the chat template, which contains the policy."""
         return [render(tokenizer, turns(prompt, answer))]
 
     def parse(self, said: str) -> Verdict:

@@ -24,7 +24,7 @@ POLICIES = {
 
 
 class ShieldGemma(YesNoGuard):
-    """The text models; ShieldGemma 2 looks at pictures and is none of them."""
+    """The text models; ShieldGemma 2 judges pictures and is not one of them."""
 
     name = "shieldgemma"
     models = r"shieldgemma-(2b|9b|27b)"
@@ -34,7 +34,7 @@ class ShieldGemma(YesNoGuard):
         return tuple(POLICIES)
 
     def prompts(self, tokenizer: Any, prompt: str, answer: str) -> list[str]:
-        """Return a text for each policy: by the chat template, or in the same published format without one."""
+        """Return a text for each policy: by the chat template, or without one in the same published format."""
         texts = []
         for policy, wording in POLICIES.items():
             guideline = f'"{policy}": {wording}'

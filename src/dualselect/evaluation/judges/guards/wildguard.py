@@ -1,6 +1,6 @@
 """WildGuard: whether the request is harmful, whether the answer refuses, and whether the answer is harmful.
 
-Source: model card of allenai/wildguard. Its tokenizer brings no chat template; the text below is its input format. A
+Source: model card of allenai/wildguard. Its tokenizer has no chat template; the text below is its input format. A
 reply has three lines, 'Harmful request: yes|no', 'Response refusal: yes|no' and 'Harmful response: yes|no'.
 """
 
@@ -37,7 +37,7 @@ class WildGuard(TextGuard):
     def prompts(self, tokenizer: Any, prompt: str, answer: str) -> list[str]:
         """Return one text in the published format."""
         before, between = _FORMAT.split("{prompt}")
-        between, after = between.split("{answer}")  # texts may hold braces of their own
+        between, after = between.split("{answer}")  # texts may contain braces of their own
         return [f"{before}{prompt}{between}{answer}{after}"]
 
     def parse(self, said: str) -> Verdict:
