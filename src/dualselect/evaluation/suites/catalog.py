@@ -22,7 +22,8 @@ from dualselect.evaluation.suites.readers import (
 from dualselect.registry import Registry
 
 _HERE = Path(__file__).parent
-KINDS = ("safety", "overrefusal", "utility", "probe")
+# The kinds that a suite may be declared of, and how they are usually scored.
+_SCORINGS = {"safety": "judges", "overrefusal": "judges", "utility": "exact_match", "probe": "probe"}
 _SAFE_MEASURES = ("safe_nll", "safe_kl", "refusal_log_odds")
 _MEASURES = (*_SAFE_MEASURES, "task_nll")
 
@@ -244,7 +245,7 @@ def _any(value: Any, place: str) -> Any:
 
 #: What a declaration may say, and what makes a value of it or says what is wrong.
 _KEYS: dict[str, Callable[[Any, str], Any]] = {
-    "kind": _one_of(KINDS),
+    "kind": _one_of(tuple(_SCORINGS)),
     "title": _text,
     "scoring": _one_of(get_args(Scoring)),
     "reader": _any,
@@ -261,8 +262,7 @@ _KEYS: dict[str, Callable[[Any, str], Any]] = {
     "citation": _text,
 }
 
-# What is usual for a kind, and what reads the records of what is scored so.
-_SCORINGS = {"safety": "judges", "overrefusal": "judges", "utility": "exact_match", "probe": "probe"}
+# What reads the records of what is scored so.
 _SCORED_BY = {
     "judges": "prompts",
     "win_rate": "prompts",
