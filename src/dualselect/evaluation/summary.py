@@ -76,4 +76,4 @@ def _difference(model: Row, other: Row) -> str:
 
 def _better(metric: Metric) -> str:
     unit = {"share": "%", "nats": "nats", "score": "score"}[metric.unit]
-    return unit if metric.better == "neither" else f"{unit}, {metric.better} is better"
+    return unit if metric.better == "neither" else f"{unit}, {metric.better_text}"

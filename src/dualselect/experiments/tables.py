@@ -21,7 +21,6 @@ from dualselect.statistics.formats import (
     value_text,
 )
 
-_BETTER = {"higher": "higher is better", "lower": "lower is better", "neither": "descriptive"}
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -170,7 +169,7 @@ def _by_suite(rows: Sequence[Row]) -> Iterator[tuple[str, list[list[Row]]]]:
 
 def _heading(metric: Metric) -> str:
     unit = ", nats" if metric.unit == "nats" else ""
-    return f"{metric.title}{unit} ({_BETTER[metric.better]})"
+    return f"{metric.title}{unit} ({metric.better_text})"
 
 
 def _listed(items: Iterable[object]) -> str:

@@ -9,13 +9,11 @@ from dualselect import methods
 from dualselect.data.disjoint import TASK
 from dualselect.data.identity import is_planted
 from dualselect.experiments.trial import Cell, CellState
-from dualselect.runs.results import TRAINING, Metric
+from dualselect.runs.labels import MEASURES
+from dualselect.runs.results import TRAINING
 from dualselect.runs.samples import sample_planted
 from dualselect.runs.selection_log import SelectionLog
 from dualselect.runs.values import WHOLE_RUN, append
-
-_SECONDS = Metric("training time in seconds", "neither", "score")
-_POISON_KEPT = Metric("poison samples trained on", "lower")
 
 
 def training_costs(values: pa.Table, cells: Iterable[tuple[Cell, CellState]]) -> pa.Table:
@@ -30,10 +28,10 @@ def training_costs(values: pa.Table, cells: Iterable[tuple[Cell, CellState]]) ->
     met = sorted(set.intersection(*map(set, logged.values()))) if logged else []
     rows: list[dict[str, Any]] = []
     for cell, state in cells:
-        rows += _rows(cell, "seconds", _SECONDS, {WHOLE_RUN: state.training_seconds})
+        rows += _rows(cell, "seconds", {WHOLE_RUN: state.training_seconds})
         shares = logged.get(cell.name)
         kept = {name: 1.0 if shares is None else shares[name] for name in met}
-        rows += [row | {"planted": True} for row in _rows(cell, "poison_kept", _POISON_KEPT, kept)]
+        rows += [row | {"planted": True} for row in _rows(cell, "poison_kept", kept)]
     return append(values, rows)
 
 
@@ -48,7 +46,8 @@ def poison_kept(cell: Cell) -> dict[str, float]:
     return {name: sum(flags) / len(flags) for name, flags in presented.items()}
 
 
-def _rows(cell: Cell, name: str, metric: Metric, values: Mapping[str, float | None]) -> Iterator[dict[str, Any]]:
+def _rows(cell: Cell, name: str, values: Mapping[str, float | None]) -> Iterator[dict[str, Any]]:
+    metric = MEASURES[name].metric(TRAINING)
     for sample, value in values.items():
         yield {
             **{"method": cell.label, "seed": cell.seed, "suite": TRAINING, "kind": TRAINING, "metric": name},

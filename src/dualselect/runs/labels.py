@@ -87,6 +87,8 @@ MEASURES = {
     "safe_kl": Meaning("KL to the start on safe answers", "lower", unit="nats"),
     "refusal_log_odds": Meaning("log-odds of a refusal's first token", "higher", unit="nats"),
     "task_nll": Meaning("NLL of task answers", "lower", unit="nats"),
+    "seconds": Meaning("training time in seconds", "neither", unit="score"),
+    "poison_kept": Meaning("poison samples trained on", "lower"),
 }
 #: Leading measures of a suite, whichever judge took them; without any of them the first one leads.
 LEADING = ("refusal", "exact_match", "accuracy", "win_rate", "safe_nll", "task_nll")

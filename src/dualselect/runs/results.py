@@ -55,6 +55,11 @@ class Metric:
     better: Literal["higher", "lower", "neither"]
     unit: Literal["share", "nats", "score"] = "share"
 
+    @property
+    def better_text(self) -> str:
+        """Which way is better, in words."""
+        return "descriptive" if self.better == "neither" else f"{self.better} is better"
+
 
 @dataclass
 class Record:

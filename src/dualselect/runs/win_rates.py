@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from dualselect.runs.labels import MEASURES
 from dualselect.runs.values import ANSWERS, SAFE, BySeed, Measured, append, measured
 
 WIN_RATE = "win_rate"
@@ -16,6 +17,7 @@ EQUAL_LENGTHS = "equal_lengths"
 SAFETY_AVERAGE = "safety-average"
 
 _SUFFIX = "-winrate"
+_MEANING = MEASURES[WIN_RATE]
 
 
 def win_rates(values: pa.Table, baseline: str) -> pa.Table:
@@ -62,9 +64,9 @@ def _win_rows(safe: Measured, baseline: str) -> Iterator[dict[str, Any]]:
         "suite": f"{safe.suite}{_SUFFIX}",
         "kind": "comparison",
         "metric": f"{judge}/{WIN_RATE}",
-        "title": f"win rate against {baseline} ({judge})",
-        "better": "higher",
-        "unit": "share",
+        "title": f"{_MEANING.title} against {baseline} ({judge})",
+        "better": _MEANING.better,
+        "unit": _MEANING.unit,
     }
     for method, ours in safe.by_method.items():
         for seed, answers in ours.items() if method != baseline else ():
@@ -85,19 +87,19 @@ def _at_equal_lengths(row: dict[str, Any]) -> dict[str, Any]:
 
 def _average_rows(name: str, compared: list[Measured]) -> Iterator[dict[str, Any]]:
     suites = [one for one in compared if one.name == name]
-    against = suites[0].metric.title.removeprefix("win rate").strip()
+    against = suites[0].metric.title.removeprefix(_MEANING.title).strip()
     for method in dict.fromkeys(method for one in suites for method in one.by_method):
         own = {one.suite: one.by_method[method] for one in suites if method in one.by_method}
         if len(own) < 2 or not _is_complete(own):
             continue
-        title = f"mean win rate over {len(own)} safety suites {against}"
+        title = f"mean {_MEANING.title} over {len(own)} safety suites {against}"
         for suite, by_seed in own.items():
             for seed, wins in by_seed.items():
                 for sample, win in wins.items():
                     yield {
                         **{"method": method, "seed": seed, "suite": SAFETY_AVERAGE, "kind": "comparison"},
                         **{"metric": name, "id": f"{suite}/{sample}", "category": suite, "value": win},
-                        **{"title": title, "better": "higher", "unit": "share"},
+                        **{"title": title, "better": _MEANING.better, "unit": _MEANING.unit},
                     }
 
 

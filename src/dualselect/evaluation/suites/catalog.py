@@ -22,7 +22,8 @@ from dualselect.evaluation.suites.readers import (
 from dualselect.registry import Registry
 
 _HERE = Path(__file__).parent
-KINDS = ("safety", "overrefusal", "utility", "probe")
+# The kinds that a suite may be declared of, and how they are usually scored.
+_SCORINGS = {"safety": "judges", "overrefusal": "judges", "utility": "exact_match", "probe": "probe"}
 _SAFE_MEASURES = ("safe_nll", "safe_kl", "refusal_log_odds")
 _MEASURES = (*_SAFE_MEASURES, "task_nll")
 
@@ -244,7 +245,7 @@ def _any(value: Any, place: str) -> Any:
 
 #: Keys of a declaration, and the function that makes a value of each or says what is wrong.
 _KEYS: dict[str, Callable[[Any, str], Any]] = {
-    "kind": _one_of(KINDS),
+    "kind": _one_of(tuple(_SCORINGS)),
     "title": _text,
     "scoring": _one_of(get_args(Scoring)),
     "reader": _any,
