@@ -27,7 +27,7 @@ def test_counts_are_those_of_training(dualselect, config, tiny_tokenizer, data):
     counts = [len(tiny_tokenizer(row["completion"] + "<end>\n")["input_ids"]) for row in rows]
     shown = dualselect("check", "--config", config)
     line = next(line for line in shown.out.splitlines() if line.startswith("supervised"))
-    assert f"{min(counts)} to {max(counts)} a sample" in line
+    assert f"{min(counts)} to {max(counts)} per sample" in line
     assert f"{sum(counts)} in all" in line
 
 
