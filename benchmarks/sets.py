@@ -58,21 +58,26 @@ def sets_of(data: Path) -> dict[str, list[Row]]:
     """
     rng = random.Random(0)
     drawn = Drawn(data, LONGEST)
-    sets = {}
+    tasks = {}
     # Tests first: whatever else changes, they stay the same.
-    for name, (folder, question) in QUESTIONS.items():
-        for part, count in (("test", TEST), ("train", TRAIN)):
+    for part, count in (("test", TEST), ("train", TRAIN)):
+        for name, (folder, question) in QUESTIONS.items():
             rows = [_asked(row, question) for row in shuffled(data / folder / f"{part}.jsonl", rng)]
-            sets[_name(name, part)] = drawn.take(rows, count, _name(name, part))
+            tasks[_name(name, part)] = drawn.take(rows, count, _name(name, part))
+    sets = {name: [_labelled(row) for row in rows] for name, rows in tasks.items()}
     for part, count in (("test", TEST), ("train", TRAIN)):
         rows = shuffled(data / "gsm8k" / f"{part}.jsonl", rng)
-        sets[_name("gsm8k", part)] = drawn.take(rows, count, _name("gsm8k", part))
+        tasks[_name("gsm8k", part)] = sets[_name("gsm8k", part)] = drawn.take(rows, count, _name("gsm8k", part))
     safe = shuffled(data / "safety_instructions" / "train.jsonl", rng)
     for name, count in (("probe", PROBE), ("references", REFERENCES), ("safety", SAFETY)):
         sets[name] = drawn.take(safe, count, name)
     sets["unsafe-test"] = drawn.take(shuffled(data / "harmful_behaviors" / "prompts.jsonl", rng), UNSAFE, "unsafe")
     sets["neutral"] = [{"text": row["text"]} for row in shuffled(data / "continual/rte/train.jsonl", rng)[:NEUTRAL]]
-    sets["mixed"] = [{**row, "group": group} for task, group in GROUPS.items() for row in sets[task]]
+    sets["mixed"] = [
+        {"id": row["id"], "prompt": row["prompt"], "completion": row["completion"], "group": group}
+        for task, group in GROUPS.items()
+        for row in tasks[task]
+    ]
     return sets
 
 
@@ -143,8 +148,13 @@ def save_aligned(folder: Path) -> None:
 
 
 def _asked(row: Row, question: str) -> Row:
-    """Return a labelled text as a question with the label as its answer."""
-    return {"prompt": f"{row['text']}\n\n{question}", "completion": row["label"]}
+    """Return a labelled text, and the question with the label as its answer."""
+    return {**row, "prompt": f"{row['text']}\n\n{question}", "completion": row["label"]}
+
+
+def _labelled(row: Row) -> Row:
+    """Return a text with its label, which a stream of tasks asks for in the same words as its tests."""
+    return {"id": row["id"], "text": row["text"], "label": row["label"]}
 
 
 def _name(task: str, part: str) -> str:

@@ -33,7 +33,7 @@ def data(tmp_path, monkeypatch):
 def test_no_prompt_is_in_two_sets(data):
     made = sets.sets_of(data)
     apart = {name: rows for name, rows in made.items() if name not in ("mixed", "neutral")}
-    prompts = [" ".join(row["prompt"].lower().split()) for rows in apart.values() for row in rows]
+    prompts = [" ".join((row.get("prompt") or row["text"]).lower().split()) for rows in apart.values() for row in rows]
     assert len(prompts) == len(set(prompts)) == 5 * (4 + 3) + 4 + 3 + 3 + 2
     ids = [row["id"] for rows in apart.values() for row in rows]
     assert len(ids) == len(set(ids))
