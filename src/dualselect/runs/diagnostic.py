@@ -7,6 +7,7 @@ programs agree. A `row` is a place in the table of the same set: row 3 of `embed
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +38,7 @@ _SAFETY = [*_SAMPLE, ("category", _TEXT), ("risk", _WHOLE)]
 
 #: Schema of every table by its name; its file is `NAME.parquet`.
 SCHEMAS: dict[str, pa.Schema] = {
-    "tasks": pa.schema([*_SAMPLE, ("group", _TEXT), ("batch", _WHOLE)]),
+    "tasks": pa.schema([*_SAMPLE, ("group", _TEXT), ("batch", _TEXT)]),
     "references": pa.schema(_SAFETY),
     "probe": pa.schema(_SAFETY),
     # Nats per supervised token, and the norm of the gradient in the metric; NaN where they are not finite, or the
@@ -48,7 +49,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     # batch's direction, whatever the strategy chose by; `rank` is from 0.
     "traces": pa.schema(
         [
-            *(("strategy", _TEXT), ("batch", _WHOLE), ("group", _TEXT), ("reference", _WHOLE)),
+            *(("strategy", _TEXT), ("batch", _TEXT), ("group", _TEXT), ("reference", _WHOLE)),
             *(("id", _TEXT), ("category", _TEXT), ("score", _REAL), ("rank", _WHOLE)),
         ]
     ),
@@ -65,12 +66,10 @@ SCHEMAS: dict[str, pa.Schema] = {
     "heatmap": pa.schema(
         [("strategy", _TEXT), ("group", _TEXT), ("category", _TEXT), ("count", _WHOLE), ("share", _REAL)]
     ),
-    # KL(aligned model || model) on the probe, nats per token, before: after the task-only rollout of the batch; after:
-    # after the rollout that also used the references; `reduction` is before minus after. Task-only rows have a
-    # reduction of 0.
+    # See `Rollout`.
     "rollouts": pa.schema(
         [
-            *(("strategy", _TEXT), ("correction", _TEXT), ("batch", _WHOLE), ("group", _TEXT)),
+            *(("strategy", _TEXT), ("correction", _TEXT), ("batch", _TEXT), ("group", _TEXT)),
             *((name, _REAL) for name in ("kl_before", "kl_after", "reduction", "loss_before", "loss_after")),
             *(("steps", _WHOLE), ("dot", _REAL), ("cosine", _REAL)),
         ]
@@ -95,6 +94,52 @@ class Embeddings(NamedTuple):
 
     vectors: NDArray[np.float32]
     table: pa.Table
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A row of the table `rollouts`: a few steps on one batch of the task, and where they led.
+
+    Attributes:
+        strategy: What chose the references; `TASK_ONLY` where there were none.
+        correction: How they were preserved; empty for `TASK_ONLY`.
+        batch: Name of the batch.
+        group: Its group.
+        kl_before: KL(aligned model || model) on the probe in nats per token, after the task-only rollout of the batch;
+            that of the start for `TASK_ONLY`.
+        kl_after: The same after this rollout.
+        reduction: `kl_before` - `kl_after`; None for `TASK_ONLY`.
+        loss_before: Loss on the batch at the start, nats per token.
+        loss_after: The same after this rollout.
+        steps: Optimizer steps.
+        dot: Mean over steps of the inner product of both gradients; None for `TASK_ONLY`.
+        cosine: Mean of their cosine, likewise.
+    """
+
+    strategy: str
+    correction: str
+    batch: str
+    group: str
+    kl_before: float
+    kl_after: float
+    reduction: float | None
+    loss_before: float
+    loss_after: float
+    steps: int
+    dot: float | None
+    cosine: float | None
+
+
+def write_rollouts(folder: Path, rollouts: Sequence[Rollout]) -> None:
+    """Write the table of rollouts, those of an unfinished stage too."""
+    write_table(folder, "rollouts", [asdict(rollout) for rollout in rollouts])
+
+
+def read_rollouts(folder: Path) -> list[Rollout]:
+    """Return the rollouts so far; none where there is no table."""
+    if not table_path(folder, "rollouts").is_file():
+        return []
+    return [Rollout(**row) for row in read_table(folder, "rollouts").to_pylist()]
 
 
 def has_table(folder: Path, name: str) -> bool:
@@ -131,7 +176,9 @@ def read_table(folder: Path, name: str) -> pa.Table:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read ({error}); run `dualselect diagnose` again with this folder") from error
+        raise DataError(
+            f"{path}: cannot be read ({error}); run `dualselect diagnose` again with this folder"
+        ) from error
     missing = [column for column in SCHEMAS[name].names if column not in table.column_names]
     if missing:
         raise DataError(f"{path}: has no column '{missing[0]}'; run `dualselect diagnose` in a new folder")
@@ -155,7 +202,9 @@ def read_embeddings(folder: Path, role: str) -> Embeddings:
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); run `dualselect diagnose` again with this folder") from error
+        raise DataError(
+            f"{path}: cannot be read ({error}); run `dualselect diagnose` again with this folder"
+        ) from error
     return Embeddings(vectors, read_table(folder, f"embeddings-{role}"))
 
 
