@@ -32,7 +32,7 @@ WITHIN, ACROSS, DIFFERENCE = "within", "across", "difference"
 
 _TEXT, _WHOLE, _REAL = pa.string(), pa.int32(), pa.float64()
 _TURNS = pa.list_(pa.struct([("role", _TEXT), ("content", _TEXT)]))
-# What the set is trained on or measured by, beside the prompt's last message as text; `answer` may be null in references.
+# A sample as it is trained on or measured, and its prompt's last message as text; `answer` may be null in references.
 _SAMPLE = [("row", _WHOLE), ("id", _TEXT), ("prompt", _TEXT), ("turns", _TURNS), ("answer", _TURNS)]
 _SAFETY = [*_SAMPLE, ("category", _TEXT), ("risk", _WHOLE)]
 
@@ -75,10 +75,12 @@ SCHEMAS: dict[str, pa.Schema] = {
         ]
     ),
     # Mean reduction with its 95% interval over batches; `wins` is the share of batches with a positive reduction.
+    # `difference` is that to the leading strategy, paired by batch; null for the leading one.
     "reductions": pa.schema(
         [
             *(("strategy", _TEXT), ("correction", _TEXT), ("n", _WHOLE)),
             *((name, _REAL) for name in ("mean", "low", "high", "median", "p90", "wins")),
+            *((name, _REAL) for name in ("difference", "difference_low", "difference_high", "p_value")),
         ]
     ),
 }
@@ -176,12 +178,10 @@ def read_table(folder: Path, name: str) -> pa.Table:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(
-            f"{path}: cannot be read ({error}); run `dualselect diagnose` again with this folder"
-        ) from error
+        raise DataError(f"{path}: cannot be read ({error}); run the diagnostic again") from error
     missing = [column for column in SCHEMAS[name].names if column not in table.column_names]
     if missing:
-        raise DataError(f"{path}: has no column '{missing[0]}'; run `dualselect diagnose` in a new folder")
+        raise DataError(f"{path}: has no column '{missing[0]}'; run the diagnostic in a new folder")
     return table.select(SCHEMAS[name].names)
 
 
@@ -202,9 +202,7 @@ def read_embeddings(folder: Path, role: str) -> Embeddings:
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: cannot be read ({error}); run `dualselect diagnose` again with this folder"
-        ) from error
+        raise DataError(f"{path}: cannot be read ({error}); run the diagnostic again") from error
     return Embeddings(vectors, read_table(folder, f"embeddings-{role}"))
 
 
@@ -231,5 +229,5 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); run `dualselect diagnose` in a new folder") from error
+        raise DataError(f"{path}: cannot be read ({error}); run the diagnostic in a new folder") from error
     return content
