@@ -1,4 +1,4 @@
-"""Groups, safety categories and risks of samples by keywords: rough, readable, and replaceable by a field of the data."""
+"""Groups, safety categories and risks of samples by keywords: rough, readable, replaceable by a field of the data."""
 
 import re
 from collections.abc import Mapping, Sequence
