@@ -41,10 +41,9 @@ class Keywords:
         entries = read_config(str(path))
         if missing := [name for name in _KEYS if name not in entries]:
             raise ConfigError(f"{path}: has no '{missing[0]}'; copy the packaged {PACKAGED.name} and change its words")
-        return cls(
-            *(_patterns(entries[name].value, entries[name].place) for name in _KEYS[:2]),
-            *(_pattern(entries[name].value, entries[name].place) for name in _KEYS[2:]),
-        )
+        groups, categories = (_patterns(*entries[name]) for name in _KEYS[:2])
+        risk, refusals = (_pattern(*entries[name]) for name in _KEYS[2:])
+        return cls(groups, categories, risk, refusals)
 
     def group(self, prompt: str) -> str:
         """Return the group of a task prompt: the first one with a word in it, else `other`."""

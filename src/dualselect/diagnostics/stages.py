@@ -37,6 +37,19 @@ class Stage:
     after: Sequence[str] = ()
 
 
+def open_folder(folder: Path) -> None:
+    """Make the folder of a diagnostic; nothing happens if it is one already.
+
+    Raises:
+        ConfigError: It contains something else, or is a file.
+    """
+    if (folder / STAGES_FILE).is_file():
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"output_dir: {folder} is not an empty folder and contains no diagnostic; name another one")
+    write_json(folder, STAGES_FILE, {})
+
+
 def run_stages(folder: Path, stages: Sequence[Stage], say: Callable[[str], None] = print) -> None:
     """Run the stages that are not done, in their order.
 
@@ -45,12 +58,8 @@ def run_stages(folder: Path, stages: Sequence[Stage], say: Callable[[str], None]
         stages: Stages, each after those that it builds on.
         say: Is told what is done and what is made again.
 
-    Raises:
-        ConfigError: The folder contains something else.
     """
     record = read_json(folder, STAGES_FILE)
-    if not record and folder.is_dir() and any(folder.iterdir()):
-        raise ConfigError(f"output_dir: {folder} is not empty and contains no diagnostic; name another folder")
     keys: dict[str, str] = {}
     for stage in stages:
         settings = plain(stage.settings)
