@@ -173,8 +173,8 @@ class Rollouts:
         kl = self.probe_kl()
         if not math.isfinite(kl):
             raise TrainingError(
-                f"batch {batch.name} with {strategy}: the KL on the probe is {kl} after the rollout; lower the "
-                "learning rate or the weight of the references, or remove probes whose loss is not finite"
+                f"batch {batch.name} with {strategy}: the KL on the probe is {kl} after the rollout; lower "
+                "rollout_learning_rate or reference_weight, or remove probes whose loss is not finite"
             )
         return kl, self._task_loss(batch)
 
