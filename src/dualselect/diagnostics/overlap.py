@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
 from dualselect.diagnostics.settings import DiagnosticSettings
 from dualselect.runs.diagnostic import (
@@ -59,7 +60,7 @@ def write_overlap(settings: DiagnosticSettings) -> None:
     choices = {name: _choices(traces, name, len(norms), []) for name in settings.options.strategies}
     groups = next(iter(choices.values())).groups
     pairs = _pairs(groups)
-    null = _random_means(pairs, len(groups), usable, k, permutations, settings.seed)
+    null = _random_means(pairs, len(groups), usable, settings)
     rows = []
     for name, chosen in choices.items():
         index = jaccard(chosen.members)
@@ -126,14 +127,14 @@ def _pairs(groups: NDArray[np.str_]) -> list[tuple[str, str, NDArray[np.bool_]]]
 
 
 def _random_means(
-    pairs: Sequence[tuple[str, str, NDArray[np.bool_]]], batches: int, n: int, k: int, draws: int, seed: int
+    pairs: Sequence[tuple[str, str, NDArray[np.bool_]]], batches: int, references: int, settings: DiagnosticSettings
 ) -> NDArray[np.float64]:
-    """Return the mean Jaccard indices of random choices for every scope and group, `(draws, len(pairs))`."""
-    rng = np.random.default_rng(seed)
-    means = [
-        [_mean(index, mask) for _, _, mask in pairs]
-        for index in (jaccard(random_members(rng, batches, n, k)) for _ in range(draws))
-    ]
+    """Return the mean Jaccard indices of random choices for every scope and group, `(permutations, len(pairs))`."""
+    rng, k = np.random.default_rng(settings.seed), settings.options.top_k
+    means = []
+    for _ in tqdm(range(settings.options.permutations), desc="Random choices", disable=not settings.progress):
+        index = jaccard(random_members(rng, batches, references, k))
+        means.append([_mean(index, mask) for _, _, mask in pairs])
     return np.array(means)
 
 
@@ -149,9 +150,11 @@ def _against(observed: float, null: NDArray[np.float64]) -> dict[str, float]:
 def _difference(index: NDArray[np.float64], groups: NDArray[np.str_], permutations: int, seed: int) -> dict[str, Any]:
     """Return how much more choices overlap within groups than across, against groups permuted over the batches."""
 
+    above = np.triu(np.ones_like(index, dtype=np.bool_), 1)
+
     def gap(groups: NDArray[np.str_]) -> float:
-        (_, _, within), (_, _, across), *_ = _pairs(groups)
-        return _mean(index, within) - _mean(index, across)
+        same = groups[:, None] == groups[None]
+        return _mean(index, above & same) - _mean(index, above & ~same)
 
     rng = np.random.default_rng(seed)
     observed = gap(groups)

@@ -117,6 +117,8 @@ class DiagnosticOptions:
         for name, choices in (("start", STARTS), ("metric", METRICS), ("criterion", CRITERIA)):
             _check_choice(name, getattr(self, name), choices)
         for name, registry in (("strategies", STRATEGIES), ("corrections", ROLLOUT_CORRECTIONS)):
+            if not getattr(self, name):
+                raise ConfigError(f"{name} is empty; give at least one")
             for value in getattr(self, name):
                 _check_choice(name, value, registry)
         for name in _AT_LEAST_ONE:

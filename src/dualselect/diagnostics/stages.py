@@ -31,7 +31,7 @@ class Stage:
     """
 
     name: str
-    run: Callable[[], None]
+    run: Callable[[], object]
     settings: Mapping[str, Any]
     files: Sequence[str]
     after: Sequence[str] = ()
