@@ -11,17 +11,21 @@ from dualselect.diagnostics import embeddings, overlap, resources, traces
 from dualselect.diagnostics.bench import Bench
 from dualselect.diagnostics.reductions import reductions
 from dualselect.diagnostics.rollouts import Rollouts, RolloutSettings, TaskBatch, roll_out, spread_over_groups
-from dualselect.diagnostics.settings import DiagnosticSettings
+from dualselect.diagnostics.settings import DiagnosticOptions, DiagnosticSettings
 from dualselect.diagnostics.stages import Stage, open_folder, run_stages
 from dualselect.distributed import world_size
 from dualselect.errors import ConfigError
-from dualselect.runs.diagnostic import PROBE, REFERENCES, TASK, read_rollouts, read_table, write_table
+from dualselect.reports.diagnostic_figure import FORMATS, write_figure
+from dualselect.runs.diagnostic import FIGURE_FILE, PROBE, REFERENCES, TASK, read_rollouts, read_table, write_table
+from dualselect.runs.diagnostic_folder import TASK_CONDITIONED
 from dualselect.runs.provenance import CONFIG_FILE, write_config
 
-_ROLLOUT_SETTINGS = (
+ROLLOUT_SETTINGS = (
     *("rollout_batches", "rollout_steps", "rollout_samples", "rollout_learning_rate", "rollout_max_grad_norm"),
     *("corrections", "reference_weight"),
 )
+ROLLOUT_FILES = ("rollouts.parquet", "reductions.parquet")
+FIGURE_FILES = tuple(f"{FIGURE_FILE}.{kind}" for kind in FORMATS)
 _WITHOUT_EFFECT = ("output_dir", "disable_tqdm", "use_cpu")
 
 
@@ -88,10 +92,11 @@ def stages(settings: DiagnosticSettings) -> list[Stage]:
         Stage(
             "rollouts",
             partial(_roll_out, bench),
-            options.of(*_ROLLOUT_SETTINGS) | drawn,
-            ("rollouts.parquet", "reductions.parquet"),
+            options.of(*ROLLOUT_SETTINGS) | drawn,
+            ROLLOUT_FILES,
             ("traces",),
         ),
+        Stage("figure", partial(write_figure, folder), {}, FIGURE_FILES, ("overlap", "heatmap", "rollouts")),
     ]
 
 
@@ -130,7 +135,12 @@ def _roll_out(bench: Bench) -> None:
     )
     batches = spread_over_groups(every, options.rollout_batches)
     roll_out(rollouts, batches, chosen, options.corrections, settings.folder, progress=settings.progress)
-    write_table(settings.folder, "reductions", reductions(read_rollouts(settings.folder), options.strategies[0]))
+    write_table(settings.folder, "reductions", reductions(read_rollouts(settings.folder), _lead(options)))
+
+
+def _lead(options: DiagnosticOptions) -> str:
+    """Return the strategy that others are compared with."""
+    return TASK_CONDITIONED if TASK_CONDITIONED in options.strategies else options.strategies[0]
 
 
 def _pin_date(settings: DiagnosticSettings) -> None:
