@@ -9,7 +9,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src"
 FLOORS = (
     {"cli", "quickstart"},
-    {"experiments"},
+    {"experiments", "diagnostics"},
     {"reports"},
     {"training", "evaluation"},
     {"settings"},
@@ -19,7 +19,7 @@ FLOORS = (
     {"distributed", "devices", "registry", "options", "errors", "files", "lazy"},
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-SIDEWAYS = {("cli", "quickstart"), ("models", "data"), ("registry", "errors")}
+SIDEWAYS = {("cli", "quickstart"), ("diagnostics", "experiments"), ("models", "data"), ("registry", "errors")}
 # Circles of annotations alone, each between a type and the function beside it that takes it.
 KNOWN = {
     ("dualselect.quickstart.table", "dualselect.quickstart.run"),

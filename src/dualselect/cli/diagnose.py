@@ -18,8 +18,9 @@ def run(argv: Sequence[str]) -> int:
     """Do the diagnostic that the arguments ask for; returns the exit code."""
     from dualselect.diagnostics.run import diagnose
     from dualselect.diagnostics.settings import parse_settings
+    from dualselect.reports import write_report
 
     settings = parse_settings(argv, ABOUT)
     diagnose(settings)
-    print(f"Saved in {settings.folder}")
+    print(f"Saved in {settings.folder}; {write_report(settings.folder)} shows what was found")
     return 0
