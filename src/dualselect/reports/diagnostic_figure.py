@@ -35,13 +35,19 @@ def write_figure(folder: Path) -> list[Path]:
     if not panels:
         return []
     paths = [Path(folder) / f"{FIGURE_FILE}.{kind}" for kind in FORMATS]
-    rows = max(len(content.strategies), len({row["group"] for row in content.heatmap}))
     ink = paper()
-    with drawing(360 * len(panels), 190 + 26 * rows, ink) as figure:
+    with drawing(*size_of(content), ink) as figure:
         draw_panels(figure, panels, ink)
         for path in paths:
             write_drawing(figure, path)
     return paths
+
+
+def size_of(content: DiagnosticFolder) -> tuple[float, float]:
+    """Return width and height that the panels need in CSS pixels, which depends on how many names they have to show."""
+    rows = [*content.strategies], list(dict.fromkeys(row["group"] for row in content.heatmap))
+    longest = max(len(name) for names in rows for name in names)
+    return len(panels_of(content)) * (260 + 6.5 * longest), 200 + 26 * max(map(len, rows))
 
 
 def draw_panels(figure: Any, panels: Sequence[Panel], ink: Ink) -> None:

@@ -15,7 +15,7 @@ from dualselect import __version__
 from dualselect.errors import DataError
 from dualselect.files import replacing
 from dualselect.reports.formats import typeset
-from dualselect.reports.sections import Section, Subject, diagnostic, sections_of, subject_of
+from dualselect.reports.sections import Section, Subject, diagnostic, diagnostic_overview, sections_of, subject_of
 from dualselect.reports.sections.overview import lede_of, tags_of
 from dualselect.runs.diagnostic_folder import DiagnosticFolder, is_diagnostic_folder, read_diagnostic
 from dualselect.runs.folder import read_folder
@@ -59,8 +59,9 @@ def render(subject: Subject) -> str:
 
 def render_diagnostic(content: DiagnosticFolder) -> str:
     """Return the page of a diagnostic as HTML."""
-    sections = [diagnostic.section(content), diagnostic.settings(content)]
-    return _page("Diagnostic", content.path, diagnostic.lede(content), diagnostic.tags(content), sections)
+    sections = [diagnostic.section(content), diagnostic_overview.settings(content)]
+    lede, tags = diagnostic_overview.lede(content), diagnostic_overview.tags(content)
+    return _page("Diagnostic", content.path, lede, tags, sections)
 
 
 def _page(

@@ -5,6 +5,7 @@ from dualselect.reports.sections import (
     answers,
     curves,
     diagnostic,
+    diagnostic_overview,
     glossary,
     measures,
     overview,
@@ -15,7 +16,7 @@ from dualselect.reports.sections.base import Section, Subject, series_of
 from dualselect.reports.sections.measures import measures_of
 from dualselect.runs.folder import Folder
 
-__all__ = ["Section", "Subject", "diagnostic", "sections_of", "subject_of"]
+__all__ = ["Section", "Subject", "diagnostic", "diagnostic_overview", "sections_of", "subject_of"]
 
 _MAKERS = (
     overview.summary,

@@ -127,7 +127,7 @@ def reductions_panel(reductions: Sequence[Row], axes: Any, ink: Ink) -> None:
         _dot(axes, row["mean"] * scale.factor, place, colour, ink)
     _name_rows(axes, strategies)
     axes.xaxis.get_major_locator().set_params(nbins=5)
-    axes.set_xlabel(f"reduction of the KL, {scale.unit}")
+    axes.set_xlabel(f"KL reduction, {scale.unit}")
 
 
 def _dot(axes: Any, value: float, place: float, colour: str, ink: Ink) -> None:
