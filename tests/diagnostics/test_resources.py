@@ -5,8 +5,9 @@ from collections import Counter
 
 import pytest
 
+from dualselect.diagnostics.batches import apart_rows, batches_by_group
 from dualselect.diagnostics.keywords import Keywords
-from dualselect.diagnostics.resources import apart_rows, batches_by_group, make_resources, read_set, source_digests
+from dualselect.diagnostics.resources import make_resources, read_set, source_digests
 from dualselect.errors import ConfigError, DataError
 from dualselect.runs.diagnostic import read_json, read_table
 

@@ -9,9 +9,10 @@ import yaml
 from dualselect.diagnostics import bench as model
 from dualselect.diagnostics import embeddings, overlap, resources, traces
 from dualselect.diagnostics.bench import Bench
+from dualselect.diagnostics.options import DiagnosticOptions
 from dualselect.diagnostics.reductions import reductions
 from dualselect.diagnostics.rollouts import Rollouts, RolloutSettings, TaskBatch, roll_out, spread_over_groups
-from dualselect.diagnostics.settings import DiagnosticOptions, DiagnosticSettings
+from dualselect.diagnostics.settings import DiagnosticSettings
 from dualselect.diagnostics.stages import Stage, open_folder, run_stages
 from dualselect.distributed import world_size
 from dualselect.errors import ConfigError
