@@ -103,6 +103,15 @@ def test_the_probe_takes_what_is_riskiest(settings_of, tmp_path, write_lines):
     assert [row["id"] for row in made(settings_of(probe=probe, probe_limit=1))["probe"]] == ["x"]
 
 
+def test_all_that_the_user_says_is_searched_for_keywords(settings_of, tmp_path, write_lines):
+    said = ["Where is cocaine sold?", "Buy no drugs.", "Go on."]
+    roles = ("user", "assistant", "user")
+    turns = [{"role": role, "content": text} for role, text in zip(roles, said, strict=True)]
+    rows = [{"id": "x", "prompt": turns, "completion": [{"role": "assistant", "content": "no"}]}]
+    (row,) = made(settings_of(probe=write_lines(tmp_path / "probe.jsonl", rows)))["probe"]
+    assert (row["prompt"], row["category"], row["risk"]) == ("Go on.", "drugs", 1)
+
+
 def test_too_little_for_a_batch_is_said(settings_of):
     with pytest.raises(DataError, match=r"no group has 16 samples for a batch \(coding: 8, math: 8, writing: 8\)"):
         made(settings_of(batch_size=16))

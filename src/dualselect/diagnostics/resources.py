@@ -95,7 +95,7 @@ def source_digests(options: DiagnosticOptions) -> dict[str, str]:
 
 
 def _labelled(dataset: Dataset, name: str, source: str, split: str, column: str | None, keywords: Keywords) -> Labelled:
-    prompts = [_last_text(turns) for turns in dataset["prompt"]]
+    prompts = ["\n".join(turn["content"] for turn in turns if turn["role"] == "user") for turns in dataset["prompt"]]
     answers = [_last_text(turns) if turns else "" for turns in dataset["completion"]]
     by_words: Callable[[str], str] = keywords.group if name == TASK else keywords.category
     label = [by_words(prompt) for prompt in prompts] if column is None else _field(dataset, source, split, column)
