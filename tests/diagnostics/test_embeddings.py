@@ -134,3 +134,21 @@ def test_a_seed_gives_the_same_sketch_in_another_process():
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     layout = Layout(("w",), (torch.Size([300]),))
     assert str(Sketch(layout, 16, 7)(Direction(layout, torch.arange(300.0))).tolist()) == other.strip()
+
+
+def test_the_aligned_model_answers_references_that_have_no_answer(settings_of, tmp_path, write_lines):
+    rows = [{"id": f"r{n}", "prompt": f"why {n}"} for n in range(4)]
+    references = write_lines(tmp_path / "r.jsonl", rows)
+    bench = embedded(settings_of(references=references, reference_answer_tokens=6, warmup_learning_rate=1.0))
+    pool = bench.pool("references")
+    (row,) = [row for row, place in bench.places("references").items() if place == 0]
+    example = pool.examples[0]
+    prompt = example["input_ids"][: next(n for n, label in enumerate(example["labels"]) if label != -100)]
+    with bench.aligned(), torch.no_grad():
+        answer = pool.model.generate(torch.tensor([prompt]), max_new_tokens=6, do_sample=False)[0].tolist()
+    # The answer is text meanwhile, so tokens may be cut otherwise.
+    tokenizer = bench._trainer.processing_class
+    assert tokenizer.decode(example["input_ids"], skip_special_tokens=True).startswith(
+        tokenizer.decode(answer, skip_special_tokens=True).rstrip()
+    )
+    assert np.isfinite(read_embeddings(bench.folder, "references").vectors[row]).all()
