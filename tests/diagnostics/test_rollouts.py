@@ -147,6 +147,32 @@ def test_the_kl_on_the_probe_is_the_mean_over_all_tokens(model):
     assert rollouts.probe_kl() == pytest.approx(true_probe_kl(model), rel=1e-4)
 
 
+def test_the_kl_on_the_probe_is_not_that_of_rounded_logits(make_tiny_model):
+    def half():
+        torch.manual_seed(0)
+        base = make_tiny_model().bfloat16()
+        return get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False))
+
+    kls = {}
+    for name, model in (("half", half()), ("full", half().float())):
+        rollouts = rollouts_of(model, from_aligned=True)
+        before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+        with torch.no_grad():
+            for param in trainable_parameters(model).values():
+                param.mul_(1.001)
+        kls[name] = rollouts.probe_kl()
+        rollouts.start.copy_to(trainable_parameters(model))
+        after = model.state_dict()
+        assert all(torch.equal(after[key], value) and after[key].dtype == value.dtype for key, value in before.items())
+    assert kls["half"] == pytest.approx(kls["full"], rel=1e-3)
+    assert 0 < kls["full"] < 1e-4  # with rounded logits it is far above
+
+
+def test_a_model_that_is_trained_in_half_precision_is_measured_in_it(make_tiny_model):
+    rollouts = rollouts_of(make_tiny_model().bfloat16())
+    assert rollouts.task_only(BATCH).kl_after > 0
+
+
 @pytest.mark.parametrize("max_grad_norm", [0.0, 0.5])
 @pytest.mark.parametrize("correction", [*SUMS, *PROJECTIONS])
 def test_a_rollout_equals_a_plain_loop(model, correction, max_grad_norm):

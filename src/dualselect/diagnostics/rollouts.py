@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from tqdm.auto import tqdm
 
+from dualselect.diagnostics.precision import in_fp32
 from dualselect.diagnostics.preserving import ROLLOUT_CORRECTIONS, Preserving
 from dualselect.errors import TrainingError
 from dualselect.gradients import Direction, StartingPoint, per_sample_kl
@@ -61,7 +62,7 @@ class Rollouts:
     Args:
         task: Samples of all task batches.
         references: Pool that references are chosen from, with the model of `task`.
-        probe: Held-out safety samples, with the same model. The KL on them is taken without autocast.
+        probe: Held-out safety samples, with the same model. The KL on them is taken in fp32.
         aligned: Context in which the model is the aligned one.
         settings: How a rollout trains.
     """
@@ -125,10 +126,11 @@ class Rollouts:
 
     def probe_kl(self) -> float:
         """Return the mean over all answer tokens of the probe of KL(aligned || now), in nats."""
-        found = self.probe.scan(
-            [measures.loss(), measures.tokens()],
-            loss=lambda model, batch: per_sample_kl(model, batch, self.aligned),
-        )
+        with in_fp32(self.probe.model):
+            found = self.probe.scan(
+                [measures.loss(), measures.tokens()],
+                loss=lambda model, batch: per_sample_kl(model, batch, self.aligned),
+            )
         tokens = found["tokens"].double()
         return float((found["loss"].double() * tokens).sum() / tokens.sum())
 
