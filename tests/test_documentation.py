@@ -27,7 +27,9 @@ from dualselect.training import DualSelectConfig
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/**/*.md"))
 USER_PAGES = [ROOT / "README.md", ROOT / "docs/guide.md", *sorted((ROOT / "docs/methods").glob("*.md"))]
-RUNS = [path for path in sorted((ROOT / "examples").glob("*.yaml")) if path.name != "compare.yaml"]
+RUNS = [
+    path for path in sorted((ROOT / "examples").glob("*.yaml")) if path.name not in ("compare.yaml", "diagnose.yaml")
+]
 
 
 def name_of(value):

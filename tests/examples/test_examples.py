@@ -96,3 +96,14 @@ def test_the_grid_trains_measures_and_gathers(tmp_path, tiny_model_dir):
     measured = {"builtin-safety", "builtin-overrefusal", "safe-answers", "gsm8k", "task-answers"}
     assert measured <= set(values["suite"].to_pylist())
     assert "dualselect" in (output / "table.md").read_text()
+
+
+def test_the_diagnostic_compares_kinds_of_problems(tmp_path, tiny_model_dir):
+    flags = ["--model", str(tiny_model_dir), "--output_dir", str(tmp_path / "run"), "--disable_tqdm"]
+    code = main(["diagnose", "--config", "examples/diagnose.yaml", *flags, "--rollout_batches", "1"])
+    assert code == 0
+    groups = parquet.read_table(tmp_path / "run/tasks.parquet")["group"].to_pylist()
+    assert set(groups) == {"sharing", "taking", "comparing", "multiplying"}
+    traces = parquet.read_table(tmp_path / "run/traces.parquet")
+    assert len(traces) == 4 * 8 * 8  # strategies, batches, references
+    assert (tmp_path / "run/report.html").is_file()

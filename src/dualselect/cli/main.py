@@ -19,6 +19,7 @@ COMMANDS = (
     "suites",
     "judges",
     "compare",
+    "diagnose",
     "report",
     "align",
 )  # each a module of this package

@@ -31,13 +31,19 @@ def train(settings: Settings) -> DualSelectTrainer:
     """
     checkpoint = _checkpoint(settings)
     data = load_run_data(settings)
-    trainer = _trainer(settings, data)
+    trainer = make_trainer(settings, data)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(settings.training.output_dir)
     return trainer
 
 
-def _trainer(settings: Settings, data: RunData) -> DualSelectTrainer:
+def make_trainer(settings: Settings, data: RunData) -> DualSelectTrainer:
+    """Return the trainer of a run, with its model loaded.
+
+    Raises:
+        ConfigError: Settings that do not go together, or a model that could not be loaded.
+        DataError: Data that cannot be used, or prompts that appear in two sets.
+    """
     model, training = settings.model, settings.training
     find_model(settings)
     quantization = quantization_config(settings)

@@ -25,14 +25,24 @@ class Sketch:
         size: Numbers in a sketch, k.
         seed: Seed of signs and rotations; sketches of one seed, layout and size can be compared.
         device: Device of the gradients.
+        scale: Scale of a `Metric`, on the same device, for sketches whose inner products are the metric's.
     """
 
-    def __init__(self, layout: Layout, size: int, seed: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        size: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        scale: Direction | None = None,
+    ) -> None:
         self.layout = layout
         self.size = size
         generator = torch.Generator().manual_seed(seed)
         signs = torch.randint(0, 2, (layout.size,), generator=generator, dtype=torch.int8)
         self._signs = signs.mul_(2).sub_(1).to(device)
+        if scale is not None:
+            self._signs = self._signs * scale.vector.sqrt()
         self._turns = torch.randint(0, size, (-(-layout.size // size),), generator=generator).to(device)
         self._starts = layout.starts()
 

@@ -12,6 +12,7 @@ from dualselect.files import replacing
 from dualselect.reports.sections import subject_of
 from dualselect.reports.sections.base import Measure
 from dualselect.reports.sections.settings import base_model, evaluation_sources, fact_groups
+from dualselect.runs.diagnostic_folder import is_diagnostic_folder
 from dualselect.runs.folder import RunFolder, as_comparison, is_compare_folder, left_out, read_run
 from dualselect.runs.labels import KINDS
 from dualselect.statistics.formats import missing_text
@@ -43,6 +44,8 @@ def write_model_card(folder: Path, output: Path | None = None) -> Path:
     folder = Path(folder)
     if is_compare_folder(folder):
         raise DataError(f"{folder}: is a comparison, but a model card is about one model; give one of its cells/*")
+    if is_diagnostic_folder(folder):
+        raise DataError(f"{folder}: is a diagnostic, which makes no model; give the output_dir of `dualselect train`")
     if not folder.is_dir():
         raise DataError(f"{folder}: is not a folder; give the output_dir of `dualselect train`")
     path = folder / FILE if output is None else Path(output)

@@ -1,9 +1,12 @@
-"""A run or a comparison as one self-contained HTML file: styles, plots, data and script."""
+"""A run, a comparison or a diagnostic as one self-contained HTML file: styles, plots, data and script."""
 
 import base64
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -12,8 +15,9 @@ from dualselect import __version__
 from dualselect.errors import DataError
 from dualselect.files import replacing
 from dualselect.reports.formats import typeset
-from dualselect.reports.sections import Section, Subject, sections_of, subject_of
+from dualselect.reports.sections import Section, Subject, diagnostic, diagnostic_overview, sections_of, subject_of
 from dualselect.reports.sections.overview import lede_of, tags_of
+from dualselect.runs.diagnostic_folder import DiagnosticFolder, is_diagnostic_folder, read_diagnostic
 from dualselect.runs.folder import read_folder
 from dualselect.runs.labels import KINDS
 from dualselect.statistics.formats import p_text
@@ -22,20 +26,23 @@ FILE = "report.html"
 
 
 def write_report(folder: Path, output: Path | None = None, texts: bool = True) -> Path:
-    """Write the report of a run folder or a compare folder and return its path.
+    """Write the report of a run, a comparison or a diagnostic and return its path.
 
     Args:
-        folder: Folder of the run or the comparison.
+        folder: Folder of the run, the comparison or the diagnostic.
         output: File to write; None for `report.html` in the folder.
         texts: Whether the page contains prompts and answers; without them it can be shared where the data cannot.
 
     Raises:
-        DataError: There is no such folder, or it contains neither a run nor a comparison.
+        DataError: There is no such folder, or it contains nothing of the kind.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: is not a folder; give the output_dir of `dualselect train` or `dualselect compare`")
-    page = render(subject_of(read_folder(folder), texts=texts))
+    if is_diagnostic_folder(folder):
+        page = render_diagnostic(read_diagnostic(folder))
+    else:
+        page = render(subject_of(read_folder(folder), texts=texts))
     path = folder / FILE if output is None else Path(output)
     with replacing(path) as draft:
         draft.write_text(page, encoding="utf-8")
@@ -43,20 +50,37 @@ def write_report(folder: Path, output: Path | None = None, texts: bool = True) -
 
 
 def render(subject: Subject) -> str:
-    """Return the page as HTML."""
+    """Return the page of a run or a comparison as HTML."""
+    folder = subject.folder
+    names = {"folder": folder, "is_comparison": folder.is_comparison, "series": subject.series, "lead": folder.lead}
+    kind = "Comparison of methods" if folder.is_comparison else "Fine-tuning run"
+    return _page(kind, folder.path, lede_of(subject), tags_of(folder), sections_of(subject), names)
+
+
+def render_diagnostic(content: DiagnosticFolder) -> str:
+    """Return the page of a diagnostic as HTML."""
+    sections = [diagnostic.section(content), diagnostic_overview.settings(content)]
+    lede, tags = diagnostic_overview.lede(content), diagnostic_overview.tags(content)
+    return _page("Diagnostic", content.path, lede, tags, sections)
+
+
+def _page(
+    kind: str,
+    path: Path,
+    lede: str,
+    tags: Sequence[str],
+    sections: Sequence[Section],
+    names: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
+    """Return a page; `names` are those that the templates of its sections share."""
     environment = _environment()
-    environment.globals |= {
-        "folder": subject.folder,
-        "is_comparison": subject.folder.is_comparison,
-        "series": subject.series,
-        "lead": subject.folder.lead,
-    }
-    sections = sections_of(subject)
+    environment.globals |= names
     style, script = _resource("style.css"), _resource("report.js")
     return environment.get_template("page.html.j2").render(
-        title=subject.folder.path.resolve().name,
-        lede=lede_of(subject),
-        tags=tags_of(subject.folder),
+        kind=kind,
+        title=path.resolve().name,
+        lede=lede,
+        tags=tags,
         sections=[(section, _html(section, environment)) for section in sections],
         data=next((section.data for section in sections if section.data is not None), {}),
         style=Markup(style),

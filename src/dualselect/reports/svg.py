@@ -1,14 +1,18 @@
-"""Matplotlib figures as inline SVG in the colours of the page, light and dark."""
+"""Matplotlib figures: as inline SVG in the colours of the page, light and dark, or as files in the light ones."""
 
 import io
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from markupsafe import Markup
+
+from dualselect.files import replacing
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "{http://www.w3.org/1999/xlink}href"
@@ -23,32 +27,6 @@ TEXT, MUTED, LINE, SURFACE = "#010101", "#020202", "#030303", "#040404"
 _VARIABLES = {TEXT: "currentColor", MUTED: "var(--muted)", LINE: "var(--line)", SURFACE: "var(--surface)"}
 
 FONT_SIZE = 11
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "font.size": FONT_SIZE,
-    "text.color": TEXT,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": MUTED,
-    "axes.labelpad": 8,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.facecolor": "none",
-    "figure.facecolor": "none",
-    "grid.color": LINE,
-    "grid.linewidth": 0.8,
-    "xtick.color": LINE,
-    "ytick.color": LINE,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
-    "ytick.major.size": 0,
-    "xtick.major.size": 3,
-    "lines.linewidth": 2,
-    "lines.solid_capstyle": "round",
-}
 
 
 def series_colour(series: int) -> str:
@@ -56,17 +34,51 @@ def series_colour(series: int) -> str:
     return f"#0000{0xA0 + series:02x}"
 
 
+class Ink(NamedTuple):
+    """The colours of a drawing; those of series by their numbers."""
+
+    text: str
+    muted: str
+    line: str
+    surface: str
+    series: tuple[str, ...]
+
+
+PAGE = Ink(TEXT, MUTED, LINE, SURFACE, tuple(series_colour(number) for number in range(9)))
+
+
+def paper() -> Ink:
+    """Return the colours that the page has when it is light, for drawings that are written to files."""
+    style = files("dualselect.reports").joinpath("templates", "style.css").read_text(encoding="utf-8")
+    light = dict(re.findall(r"--(\w+): light-dark\((#\w+),", style))
+    series = tuple(light[f"s{number}"] for number in range(len(PAGE.series)))
+    return Ink(light["text"], light["muted"], light["line"], light["surface"], series)
+
+
 @contextmanager
-def drawing(width: float, height: float) -> Iterator[Any]:
+def drawing(width: float, height: float, ink: Ink = PAGE) -> Iterator[Any]:
     """Yield an empty figure of that size in CSS pixels, in the page's style; nothing global is changed."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(_style(ink)):
         figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
         FigureCanvasSVG(figure)
         yield figure
+
+
+def write_drawing(figure: Any, path: Path) -> None:
+    """Write a figure in the format that the file's name ends in; call it while `drawing` is open.
+
+    Equal figures become equal files. Text stays text.
+    """
+    import matplotlib
+
+    kind = path.suffix.removeprefix(".")
+    metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
+    with matplotlib.rc_context({"svg.hashsalt": path.stem, "pdf.fonttype": 42}), replacing(path) as draft:
+        figure.savefig(draft, format=kind, dpi=200, metadata=metadata)
 
 
 def inline_svg(figure: Any, name: str, label: str) -> Markup:
@@ -93,6 +105,35 @@ def inline_svg(figure: Any, name: str, label: str) -> Markup:
     root.insert(0, title)
     ElementTree.register_namespace("", _SVG)
     return Markup(ElementTree.tostring(root, encoding="unicode"))  # ElementTree has escaped every text
+
+
+def _style(ink: Ink) -> Any:
+    return {
+        "svg.fonttype": "none",
+        "text.parse_math": False,
+        "font.size": FONT_SIZE,
+        "text.color": ink.text,
+        "axes.edgecolor": ink.line,
+        "axes.labelcolor": ink.muted,
+        "axes.labelpad": 8,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.spines.left": False,
+        "axes.facecolor": "none",
+        "figure.facecolor": "none" if ink == PAGE else ink.surface,
+        "grid.color": ink.line,
+        "grid.linewidth": 0.8,
+        "xtick.color": ink.line,
+        "ytick.color": ink.line,
+        "xtick.labelcolor": ink.muted,
+        "ytick.labelcolor": ink.muted,
+        "ytick.major.size": 0,
+        "xtick.major.size": 3,
+        "lines.linewidth": 2,
+        "lines.solid_capstyle": "round",
+    }
 
 
 def _rendered(figure: Any, name: str) -> ElementTree.Element:

@@ -1,11 +1,22 @@
 """The sections of the page in their order: each makes its data, its plots and the context of its template."""
 
-from dualselect.reports.sections import agreement, answers, curves, glossary, measures, overview, selection, settings
+from dualselect.reports.sections import (
+    agreement,
+    answers,
+    curves,
+    diagnostic,
+    diagnostic_overview,
+    glossary,
+    measures,
+    overview,
+    selection,
+    settings,
+)
 from dualselect.reports.sections.base import Section, Subject, series_of
 from dualselect.reports.sections.measures import measures_of
 from dualselect.runs.folder import Folder
 
-__all__ = ["Section", "Subject", "sections_of", "subject_of"]
+__all__ = ["Section", "Subject", "diagnostic", "diagnostic_overview", "sections_of", "subject_of"]
 
 _MAKERS = (
     overview.summary,

@@ -55,7 +55,7 @@ def fact_groups(run: RunFolder) -> list[tuple[str, Facts]]:
         ("Training", _picked(run.config, _TRAINING)),
         ("Data", _data(run)),
         ("Model", _model(run)),
-        ("Made with", _made_with(run.provenance)),
+        ("Made with", made_with(run.provenance)),
     ]
     return [(heading, facts) for heading, facts in groups if facts]
 
@@ -145,7 +145,8 @@ def _model(run: RunFolder) -> Facts:
     return found + [(name, plain_text(model[name])) for name in ("revision", "sha256") if model.get(name)]
 
 
-def _made_with(provenance: dict[str, Any]) -> Facts:
+def made_with(provenance: dict[str, Any]) -> Facts:
+    """Return versions, hardware and commit as provenance has them."""
     found = [(name, plain_text(version)) for name, version in mapping(provenance, "packages").items()]
     found += [("python", plain_text(provenance["python"]))] if provenance.get("python") else []
     hardware = mapping(provenance, "hardware")
