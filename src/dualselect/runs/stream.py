@@ -2,7 +2,9 @@
 
 A stage is a place in the stream: stage i of T has trained on task i, stage 0 is the model before the first task. The
 matrix contains the score on every task after every stage, and beside them the safety suites, the cross-entropy on
-neutral text and the scores of models that were trained on one task alone.
+neutral text and the scores of models that were trained on one task alone. Every value behind it is a row of the tidy
+table beside it (`results.parquet`, see `runs/values.py`), whose column `stage` is a `stage_name` and whose suite of a
+task is its `task_suite`.
 """
 
 import json
@@ -25,6 +27,9 @@ MEASURES_FILE = "measures.parquet"
 #: What a row of the matrix tells of: a task of the stream after a stage, a task learned alone from the start, a suite
 #: of the user's (safety and the like) after a stage, or neutral text after a stage.
 RowKind = Literal["task", "single", "suite", "neutral"]
+
+#: Suite of the cross-entropy on neutral text.
+NEUTRAL = "neutral-text"
 
 MATRIX = pa.schema(
     [
@@ -123,6 +128,16 @@ class Stream:
     def names(self) -> list[str]:
         """The names of the tasks in their order."""
         return [task.name for task in self.tasks]
+
+
+def task_suite(task: str) -> str:
+    """Return the name of the suite that measures a task."""
+    return f"task-{task}"
+
+
+def stage_name(stage: int, *, is_single: bool = False) -> str:
+    """Return what the tidy table calls a stage: `0` for the start, `single-2` for the second task learned alone."""
+    return f"single-{stage}" if is_single else str(stage)
 
 
 def is_stream_folder(folder: Path) -> bool:
