@@ -52,12 +52,19 @@ MATRIX = pa.schema(
 MEASURES = pa.schema(
     [
         ("method", pa.string()),
-        ("measure", pa.string()),
+        ("measure", pa.string()),  # average, backward, forward or forgetting; `last` and `change` of a suite
+        ("suite", pa.string()),  # null for the measures of the tasks
+        ("metric", pa.string()),  # of the suite
+        ("title", pa.string()),
+        ("better", pa.string()),  # as in the matrix
+        ("unit", pa.string()),
+        ("other", pa.string()),  # method that the value is a difference from; null for a value of its own
         ("value", pa.float64()),
-        ("low", pa.float64()),  # ends of its interval over seeds; null where there is none
+        ("low", pa.float64()),  # ends of its interval over prompts and seeds; null where there is none
         ("high", pa.float64()),
+        ("p_value", pa.float64()),  # of no difference, after Holm's correction; null for a value of its own
         ("seeds", pa.int32()),
-        ("n", pa.int32()),  # values that it is a mean of under one seed, such as tasks
+        ("n", pa.int32()),  # prompts
     ]
 )
 
