@@ -31,7 +31,7 @@ def train(settings: Settings) -> DualSelectTrainer:
     """
     checkpoint = _checkpoint(settings)
     data = load_run_data(settings)
-    trainer = _trainer(settings, data)
+    trainer = make_trainer(settings, data)
     for adapter in getattr(trainer.model, "peft_config", {}).values():
         # As the user named it: what that was resolved to is true on this machine only.
         adapter.base_model_name_or_path = settings.model.model_name_or_path
@@ -40,7 +40,13 @@ def train(settings: Settings) -> DualSelectTrainer:
     return trainer
 
 
-def _trainer(settings: Settings, data: RunData) -> DualSelectTrainer:
+def make_trainer(settings: Settings, data: RunData) -> DualSelectTrainer:
+    """Return the trainer of a run, which has not begun.
+
+    Raises:
+        ConfigError: Settings that do not go together, or a model that could not be loaded.
+        DataError: Data that cannot be used, or prompts that appear in two sets.
+    """
     model, training = settings.model, settings.training
     place, quantization = find_model(settings), quantization_config(settings)
     training.model_init_kwargs = {
