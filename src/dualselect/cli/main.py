@@ -19,6 +19,7 @@ COMMANDS = (
     "suites",
     "judges",
     "compare",
+    "continual",
     "report",
     "align",
 )  # each a module of this package

@@ -46,11 +46,25 @@ class MemorySettings:
 
 @dataclass(frozen=True)
 class Task:
-    """A task as the configuration names it: where its training and test data come from."""
+    """A task of the stream.
+
+    Attributes:
+        name: Its name.
+        task: Source of its training data, as the user gave it.
+        test: Source of its test data, as the user gave it.
+        source: What `train` reads.
+        suite: What `EvaluationSettings` takes for its test.
+        metric: Name of the metric that is its score.
+        test_hash: Hash of the test's samples.
+    """
 
     name: str
     task: str
     test: str
+    source: str = ""
+    suite: str = ""
+    metric: str = ""
+    test_hash: str = ""
 
 
 #: Makes settings of what is particular to a run: the choice of a method, and settings that win over all others.
@@ -63,7 +77,7 @@ class Plan:
 
     Attributes:
         folder: Folder of the stream.
-        tasks: Tasks in their order.
+        tasks: Tasks in their order; `continual.tasks.prepared` fills in what is made of their sources.
         memory: What is kept of earlier tasks and of safety.
         safety: Source of safe answers; None for none.
         neutral: File of neutral text; None for none.
