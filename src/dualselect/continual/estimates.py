@@ -54,7 +54,7 @@ def stream_measures(stream: Stream, values: pa.Table, *, resamples: int = RESAMP
     Raises:
         DataError: A task has no value of its metric, or no prompt that all cells share.
     """
-    found = _measured(values)
+    found = measured_stages(values)
     tables = _Tables(stream, found, resamples)
     if not tables.cells:
         return []
@@ -70,7 +70,7 @@ def stream_measures(stream: Stream, values: pa.Table, *, resamples: int = RESAMP
     return sorted(rows, key=lambda row: order[row["method"]])
 
 
-def _measured(values: pa.Table) -> dict[tuple[str, str], Measured]:
+def measured_stages(values: pa.Table) -> dict[tuple[str, str], Measured]:
     """Return the values by suite and metric, but those that are only known of the answers."""
     found: dict[tuple[str, str], Measured] = {}
     columns = ("suite", "metric", "kind", "method", "seed", "stage", "id", "value", "title", "better", "unit")
@@ -134,7 +134,7 @@ class _Tables:
         """Return the scores of a task, of shape (cells, stages + 1, prompts)."""
         alone = stage_name(place + 1, is_single=True)
         rows = [task.by_cell.get((*cell, stage), {}) for cell in self.cells for stage in (*self._stages, alone)]
-        table = _array(rows, self._stream.names[place])
+        table = as_array(rows, self._stream.names[place])
         return table.reshape(len(self.cells), len(self._stages) + 1, -1)
 
 
@@ -166,7 +166,7 @@ def _suite_rows(
     base = stream.baseline or ""
     for method in dict.fromkeys(method for method, _ in ends):
         own = [ends[cell] for cell in ends if cell[0] == method]
-        found["last"][method, None] = mean_estimate(_array(own, suite), shares=shares)
+        found["last"][method, None] = mean_estimate(as_array(own, suite), shares=shares)
         if start is not None:
             found["change"][method, None] = _paired(own, [start], suite, shares)
         seeds = [seed for name, seed in ends if name == method != base and (base, seed) in ends]
@@ -180,7 +180,7 @@ def _suite_rows(
 
 
 def _paired(first: Sequence[Prompts], second: Sequence[Prompts], suite: str, shares: bool) -> Estimate | None:
-    table = _array([*first, *second], suite)
+    table = as_array([*first, *second], suite)
     if np.isnan(table[: len(first)] - table[len(first) :]).all():
         return None
     return paired_bootstrap(table[: len(first)], table[len(first) :], shares=shares)
@@ -192,7 +192,14 @@ def _with_differences(about: Mapping[str, Any], estimates: Estimates) -> list[di
     adjusted = holm([estimates[key].p_value or 0.0 for key in differences])
     p_values = dict(zip(differences, adjusted, strict=True))
     return [
-        {**about, "method": method, "other": other, "value": one.value, "low": _end(one.low), "high": _end(one.high)}
+        {
+            **about,
+            "method": method,
+            "other": other,
+            "value": one.value,
+            "low": number_or_none(one.low),
+            "high": number_or_none(one.high),
+        }
         | {"p_value": p_values.get((method, other)), "seeds": one.seeds, "n": one.n}
         for (method, other), one in estimates.items()
     ]
@@ -206,7 +213,7 @@ def _of_task(found: Mapping[tuple[str, str], Measured], task: str, metric: str) 
     return found[suite, metric]
 
 
-def _array(rows: Iterable[Prompts], suite: str) -> Array:
+def as_array(rows: Iterable[Prompts], suite: str) -> Array:
     """Return values of shape (rows, ids) for the ids that all rows with values share, NaN where there is none."""
     rows = list(rows)
     filled = [row for row in rows if row]
@@ -220,5 +227,6 @@ def _number(value: float | None) -> float:
     return np.nan if value is None else value
 
 
-def _end(value: float) -> float | None:
+def number_or_none(value: float) -> float | None:
+    """Return a number, None for NaN."""
     return None if np.isnan(value) else value

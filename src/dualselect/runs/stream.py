@@ -34,7 +34,7 @@ NEUTRAL = "neutral-text"
 MATRIX = pa.schema(
     [
         ("method", pa.string()),  # its label; `start` for the model before the first task
-        ("seed", pa.int64()),  # of training; null for the start
+        ("seed", pa.int64()),  # of training; null for the start, and for the mean over all seeds
         ("stage", pa.int32()),  # from 1; 0 for the start; of a task learned alone, its place in the stream
         ("kind", pa.string()),  # a `RowKind`
         ("task", pa.string()),  # name of the task, or of the suite
@@ -137,6 +137,21 @@ class Stream:
         return [task.name for task in self.tasks]
 
 
+@dataclass(frozen=True)
+class StreamTables:
+    """What a stream came to.
+
+    Attributes:
+        stream: Content of `stream.json`.
+        matrix: Rows of `MATRIX`.
+        measures: Rows of `MEASURES`.
+    """
+
+    stream: Stream
+    matrix: list[dict[str, Any]]
+    measures: list[dict[str, Any]]
+
+
 def task_suite(task: str) -> str:
     """Return the name of the suite that measures a task."""
     return f"task-{task}"
@@ -202,6 +217,15 @@ def read_measures(folder: Path) -> pa.Table:
         DataError: They are missing or cannot be read.
     """
     return _read(folder / MEASURES_FILE, MEASURES)
+
+
+def read_stream_tables(folder: Path) -> StreamTables:
+    """Return what a stream's folder tells.
+
+    Raises:
+        DataError: `stream.json` or one of the tables is missing or cannot be used.
+    """
+    return StreamTables(read_stream(folder), read_matrix(folder).to_pylist(), read_measures(folder).to_pylist())
 
 
 def start_rows(matrix: pa.Table) -> list[dict[str, Any]]:

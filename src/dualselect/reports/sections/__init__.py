@@ -1,6 +1,16 @@
 """The sections of the page in their order: each makes its data, its plots and what its template is given."""
 
-from dualselect.reports.sections import agreement, answers, curves, glossary, measures, overview, selection, settings
+from dualselect.reports.sections import (
+    agreement,
+    answers,
+    curves,
+    glossary,
+    measures,
+    overview,
+    selection,
+    settings,
+    stream,
+)
 from dualselect.reports.sections.base import Section, Subject, series_of
 from dualselect.reports.sections.measures import measures_of
 from dualselect.runs.folder import Folder
@@ -10,6 +20,7 @@ __all__ = ["Section", "Subject", "sections_of", "subject_of"]
 _MAKERS = (
     overview.summary,
     overview.plane,
+    stream.section,
     measures.section,
     curves.section,
     selection.section,
