@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from dualselect.continual.evaluating import StreamEvaluation, grid_of
 from dualselect.continual.gather import gather
+from dualselect.continual.outcome import TABLE_FILE
 from dualselect.continual.plan import Plan, Trial
 from dualselect.continual.stage import cells_of, train_stage
 from dualselect.continual.tasks import prepared
@@ -40,7 +41,15 @@ def run(plan: Plan, only: str | None = None) -> bool:
     except KeyboardInterrupt:
         print("dualselect: the same command continues from here")
         raise
-    return all(done) if only is not None else gather(plan, grid)
+    return all(done) if only is not None else show(plan, grid)
+
+
+def show(plan: Plan, grid: Grid) -> bool:
+    """Gather a stream, print its tables, and return whether all of it is done."""
+    is_whole = gather(plan, grid)
+    print((plan.folder / TABLE_FILE).read_text(encoding="utf-8"))
+    print(f"Written to {plan.folder}; `dualselect report {plan.folder}` makes a page of it")
+    return is_whole
 
 
 def run_trial(trial: Trial, grid: Grid, evaluate: Evaluate, train: Callable[[Cell], object]) -> bool:
