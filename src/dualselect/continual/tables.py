@@ -98,8 +98,7 @@ def _stages_table(rows: Sequence[Line], stream: Stream) -> Iterator[str]:
 
 def _heading(row: Row) -> str:
     unit = ", nats" if row.metric.unit == "nats" else ""
-    when = {"last": f"{row.suite} after the last task: ", "change": f"{row.suite}, change since the start: "}
-    return f"{when.get(row.name.partition('/')[0], '')}{row.metric.title}{unit} ({_BETTER[row.metric.better]})"
+    return f"{row.suite}: {row.metric.title}{unit} ({_BETTER[row.metric.better]})"
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -14,6 +14,8 @@ KIND = "stream"
 #: Measures that are values; the others are differences of values, so that a sign belongs to them.
 VALUES = ("average", "last")
 
+_WHEN = {"last": " after the last task", "change": ", change since the start"}
+
 
 def stream_rows(measures: Iterable[Mapping[str, Any]]) -> list[Row]:
     """Return rows of `MEASURES` as rows of estimates, each with its difference from the baseline.
@@ -28,7 +30,7 @@ def stream_rows(measures: Iterable[Mapping[str, Any]]) -> list[Row]:
             suite=line["suite"] or ALL_TASKS,
             kind=KIND,
             name=line["measure"] if line["metric"] is None else f"{line['measure']}/{line['metric']}",
-            metric=Metric(line["title"], line["better"], line["unit"]),
+            metric=Metric(line["title"] + _WHEN.get(line["measure"], ""), line["better"], line["unit"]),
             estimate=_estimate(line),
             differences=(differences[_key(line)],) if _key(line) in differences else (),
         )

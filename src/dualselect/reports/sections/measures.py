@@ -10,6 +10,7 @@ from dualselect.reports.sections.base import Section, Subject
 from dualselect.runs.estimates import Difference, Row
 from dualselect.runs.labels import HEADLINES, KINDS, LEADING
 from dualselect.runs.results import TRAINING, Metric
+from dualselect.runs.stream_rows import KIND as STREAM
 from dualselect.runs.win_rates import is_win_rate
 from dualselect.statistics.formats import difference_text, interval_text, value_text
 
@@ -128,8 +129,9 @@ def suite_tables(subject: Subject, measures: Sequence[Measure]) -> list[dict[str
 
 
 def section(subject: Subject) -> Section | None:
-    """Return the section of all measures but those of the training; None where nothing was measured."""
-    suites = suite_tables(subject, [measure for measure in subject.measures if measure.kind != TRAINING])
+    """Return the section of all measures but those of training and stream; None where nothing was measured."""
+    elsewhere = (TRAINING, STREAM)  # kinds with a section of their own
+    suites = suite_tables(subject, [measure for measure in subject.measures if measure.kind not in elsewhere])
     return Section("measures", "Measures", "All measures", {"suites": suites}) if suites else None
 
 

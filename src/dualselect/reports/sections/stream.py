@@ -67,11 +67,10 @@ def measure_tables(rows: Sequence[Row]) -> list[dict[str, Any]]:
         {
             "suite": suite,
             "title": rows[0].metric.title,
-            "when": {"last": "after the last task", "change": "change since the start"}.get(name.partition("/")[0], ""),
             "better": rows[0].metric.better,
             "lines": [_texts(row) for row in rows],
         }
-        for (suite, name), rows in tables.items()
+        for (suite, _), rows in tables.items()
     ]
 
 
