@@ -48,7 +48,7 @@ def cells_of(trial: Trial) -> list[Cell]:
 
 def _cell(stage: Stage, before: str | None) -> Cell:
     plan = stage.plan
-    settings = {name: value for name, value in effective(_settings(stage, {})).items() if name not in _PLACES}
+    settings = {name: value for name, value in effective(stage_settings(stage, {})).items() if name not in _PLACES}
     settings |= {"model": plan.base, "stage_before": before, "task": stage.task.task}
     if stage.has_memory:
         settings |= {"memory": asdict(plan.memory), "safety": plan.safety}
@@ -63,9 +63,9 @@ def train_stage(cell: Cell) -> None:
         _console.print(stage.note, markup=False)
 
     def conflicts(stage: Stage, candidates: Sequence[Row]) -> Sequence[float]:
-        return conflicts_with_task(_settings(stage, {}, start_of(stage)), candidates)
+        return conflicts_with_task(stage_settings(stage, {}, start_of(stage)), candidates)
 
-    memory = memory_of(stage, cell.hash, lambda earlier: _settings(earlier, {}), conflicts)
+    memory = memory_of(stage, cell.hash, lambda earlier: stage_settings(earlier, {}), conflicts)
     train(_fitting(stage, memory))
 
 
@@ -102,7 +102,7 @@ def _fitting(stage: Stage, memory: Mapping[str, Path]) -> Settings:
 
     How many samples of a task a reservoir keeps is left to chance, so that none can be asked for beforehand.
     """
-    settings = _settings(stage, memory, start_of(stage))
+    settings = stage_settings(stage, memory, start_of(stage))
     asked = getattr(settings.method, "memory_batch_size", None)
     if asked is None or not hasattr(settings.method, FURTHER_MEMORIES):
         return settings
@@ -115,11 +115,11 @@ def _fitting(stage: Stage, memory: Mapping[str, Path]) -> Settings:
         f"of {asked}",
         markup=False,
     )
-    return _settings(stage, memory, start_of(stage), memory_batch_size=found[smallest])
+    return stage_settings(stage, memory, start_of(stage), memory_batch_size=found[smallest])
 
 
-def _settings(stage: Stage, memory: Mapping[str, Path], start: str | None = None, **others: Any) -> Settings:
-    """Return the settings of a stage.
+def stage_settings(stage: Stage, memory: Mapping[str, Path], start: str | None = None, **others: Any) -> Settings:
+    """Return the settings that a stage is trained with.
 
     Args:
         stage: The stage.
