@@ -141,7 +141,7 @@ class ModelArguments(ModelConfig):
         if self.adapter not in ADAPTERS:
             raise ConfigError(f"unknown adapter '{self.adapter}'{nearest(self.adapter, ADAPTERS)}")
         if self.osf_rank is not None and not (
-            0 < self.osf_rank < 1 or (self.osf_rank >= 1 and self.osf_rank.is_integer())
+            0 < self.osf_rank < 1 or (self.osf_rank >= 1 and float(self.osf_rank).is_integer())
         ):
             raise ConfigError(f"osf_rank is {self.osf_rank}; give a whole number from 1, or a share between 0 and 1")
         if self.dtype is None:

@@ -6,7 +6,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from peft import OSFConfig, PeftConfig
 from transformers import AutoConfig
 from trl import get_peft_config, get_quantization_config
 
@@ -76,7 +75,7 @@ def quantization_config(settings: Settings) -> Any:
     return get_quantization_config(model)
 
 
-def adapter_config(settings: Settings) -> PeftConfig | None:
+def adapter_config(settings: Settings) -> Any:
     """Return the adapter that is trained, or None where all parameters are.
 
     OSF is that of PEFT: "Sculpting Subspaces: Constrained Full Fine-Tuning in LLMs for Continual Learning",
@@ -87,8 +86,7 @@ def adapter_config(settings: Settings) -> PeftConfig | None:
     """
     model, method = settings.model, settings.method
     if not model.use_peft or model.adapter != OSF:
-        found: PeftConfig | None = get_peft_config(model)
-        return found
+        return get_peft_config(model)
     touched = any(getattr(type(method), name) is not getattr(Method, name) for name in _TOUCHING)
     if touched or method.pools:
         raise ConfigError(
@@ -99,6 +97,8 @@ def adapter_config(settings: Settings) -> PeftConfig | None:
         raise ConfigError(
             "adapter 'osf' decomposes the weights, which quantised ones do not allow: choose adapter lora"
         )
+    from peft import OSFConfig  # not in every release that the other settings work with
+
     rank = model.osf_rank
     return OSFConfig(
         task_type=model.lora_task_type,
