@@ -8,7 +8,7 @@ from dualselect.continual.estimates import stream_measures
 from dualselect.continual.matrix import matrix_rows
 from dualselect.continual.tables import markdown_table
 from dualselect.files import replacing
-from dualselect.reports.stream_figures import write_figures
+from dualselect.reports.sections.stream_figures import write_figures
 from dualselect.runs.stream import Stream, write_matrix, write_measures, write_stream
 from dualselect.runs.values import write_values
 

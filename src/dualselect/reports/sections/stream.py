@@ -7,7 +7,7 @@ from typing import Any
 from dualselect.reports.formats import finding, tone, typeset
 from dualselect.reports.sections.base import Section, Subject
 from dualselect.reports.sections.curves import HEIGHT, WIDTH, Plot
-from dualselect.reports.stream_figures import DASHES, Line, Panel, draw_curves, means, panels_of
+from dualselect.reports.sections.stream_figures import DASHES, Line, Panel, draw_curves, means, panels_of
 from dualselect.reports.svg import drawing, inline_svg, series_colour
 from dualselect.runs.estimates import Row
 from dualselect.runs.results import START
