@@ -7,7 +7,15 @@ from peft import LoraConfig, get_peft_model
 from scipy.stats import chi2, chisquare
 from transformers import LlamaForCausalLM
 
-from dualselect.continual.memory import most_conflicting, reservoir, rows_of, trained_on
+from dualselect.continual.memory import (
+    memory_of,
+    most_conflicting,
+    read_memory,
+    reservoir,
+    rows_of,
+    sizes,
+    trained_on,
+)
 from dualselect.continual.plan import Trial
 from dualselect.continual.stage import stage_settings
 from dualselect.continual.tasks import prepared
@@ -86,3 +94,29 @@ def test_conflicts_are_those_of_single_backward_passes(make_plan, settings_of, t
     expected = [-float(torch.cosine_similarity(gradient(model, tiny_tokenizer, row), mean, 0)) for row in candidates]
     assert found == pytest.approx(expected, abs=1e-4)
     assert max(expected) - min(expected) > 0.1
+
+
+def test_budgets_are_kept_in_every_stage(make_plan, settings_of, stream_data):
+    plan = prepared(
+        make_plan(settings_of("colour", "size", "sum", methods=["replay"], memory={"size": 9, "safety": 5}))
+    )
+    given = {task: (stream_data / f"{task}-train.jsonl").read_text() for task in ("colour", "size")}
+    for stage in Trial(plan, "replay", 1).stages:
+        files = memory_of(stage, "mark", lambda earlier: stage_settings(earlier, {}), conflicts=None)
+        found = sizes(files)
+        assert found.pop("safety") == 5
+        assert sum(found.values()) == (0 if stage.number == 1 else 9)
+        assert set(found) == ({"task-1", "task-2"} if stage.number == 3 else {"task-1"} if stage.number == 2 else set())
+        for number, task in ((1, "colour"), (2, "size")):
+            of_task = [row for row in read_memory(stage) if row["category"] == f"task-{number}"]
+            assert all(row["prompt"][-1]["content"].split("\n\n")[0] in given[task] for row in of_task)
+
+
+def test_a_memory_is_made_anew_where_settings_differ(make_plan, settings_of):
+    plan = prepared(make_plan(settings_of(methods=["replay"])))
+    stage = Trial(plan, "replay", 1).stages[1]
+    for mark in ("first", "second"):
+        files = memory_of(stage, mark, lambda earlier: stage_settings(earlier, {}), conflicts=None)
+        assert sizes(files) == {"safety": 6, "task-1": 8}
+        files["task-1"].write_text("")  # kept as it is under the same mark, made again under another
+    assert sizes(memory_of(stage, "second", lambda earlier: stage_settings(earlier, {}), conflicts=None))["task-1"] == 0

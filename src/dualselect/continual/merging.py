@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dualselect.errors import library_errors
 from dualselect.models.files import Weights, locate
-from dualselect.models.loading import free_memory, has_tokenizer, load_model, load_tokenizer
+from dualselect.models.loading import has_tokenizer, load_model, load_tokenizer
 
 STATE_FILE = "merged.json"
 
@@ -59,8 +59,6 @@ def _merge(start: Weights, adapters: Sequence[Path], folder: Path) -> Path:
     last = Weights(str(adapters[-1]), adapters[-1])
     model.save_pretrained(folder)
     load_tokenizer(last if has_tokenizer(last) else start).save_pretrained(folder)
-    del model
-    free_memory()
     return folder
 
 
