@@ -9,6 +9,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src"
 FLOORS = (
     {"cli", "quickstart"},
+    {"continual"},
     {"experiments"},
     {"reports"},
     {"training", "evaluation"},
