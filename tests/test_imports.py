@@ -9,7 +9,8 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src"
 FLOORS = (
     {"cli", "quickstart"},
-    {"experiments", "diagnostics"},
+    {"diagnostics", "continual"},
+    {"experiments"},
     {"reports"},
     {"training", "evaluation"},
     {"settings"},
@@ -19,7 +20,7 @@ FLOORS = (
     {"distributed", "devices", "registry", "options", "errors", "files", "lazy"},
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-SIDEWAYS = {("cli", "quickstart"), ("diagnostics", "experiments"), ("models", "data"), ("registry", "errors")}
+SIDEWAYS = {("cli", "quickstart"), ("models", "data"), ("registry", "errors")}
 FACE = {"dualselect", "dualselect.__main__"}  # what users import and run; it may name everything
 
 

@@ -20,6 +20,7 @@ COMMANDS = (
     "judges",
     "compare",
     "diagnose",
+    "continual",
     "report",
     "align",
 )  # each a module of this package

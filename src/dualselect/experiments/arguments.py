@@ -7,9 +7,11 @@ import torch
 from trl import ModelConfig
 
 from dualselect.devices import computes_bfloat16
-from dualselect.errors import ConfigError
+from dualselect.errors import ConfigError, nearest
 from dualselect.models.default_model import DEFAULT_MODEL
 from dualselect.options import documented
+
+LORA, OSF = ADAPTERS = ("lora", "osf")
 
 
 @documented
@@ -95,13 +97,31 @@ def _sources(items: list[str]) -> dict[str, str]:
 @documented
 @dataclass
 class ModelArguments(ModelConfig):
-    """TRL's ModelConfig, with LoRA on unless it is turned off."""
+    """TRL's ModelConfig, with LoRA on unless it is turned off.
+
+    Raises:
+        ConfigError: An unknown adapter, or an impossible rank.
+    """
 
     model_name_or_path: str = field(
         default=DEFAULT_MODEL,
         metadata={"help": "Model to fine-tune: hub id or local folder.", "aliases": ["--model"]},
     )
     use_peft: bool = field(default=True, metadata={"help": "Train a LoRA. --no_use_peft trains all parameters."})
+    adapter: str = field(
+        default=LORA,
+        metadata={
+            "help": "Adapter to train: 'lora', or PEFT's 'osf', which keeps the largest singular directions of every "
+            "weight as they are; it goes with methods that leave loss and gradient alone, such as sft.",
+            "choices": list(ADAPTERS),
+        },
+    )
+    osf_rank: float | None = field(
+        default=None,
+        metadata={
+            "help": "Singular directions of a weight that OSF keeps: a number, or a share below 1. Unset: half of them."
+        },
+    )
     dtype: str | None = field(
         default=None,
         metadata={
@@ -118,6 +138,12 @@ class ModelArguments(ModelConfig):
         # TRL makes a list of one a text, and PEFT reads a text as a pattern for a module's whole name.
         if isinstance(targets, list) and len(targets) == 1 and re.fullmatch(r"[\w.]+", targets[0]):
             self.lora_target_modules = targets
+        if self.adapter not in ADAPTERS:
+            raise ConfigError(f"unknown adapter '{self.adapter}'{nearest(self.adapter, ADAPTERS)}")
+        if self.osf_rank is not None and not (
+            0 < self.osf_rank < 1 or (self.osf_rank >= 1 and float(self.osf_rank).is_integer())
+        ):
+            raise ConfigError(f"osf_rank is {self.osf_rank}; give a whole number from 1, or a share between 0 and 1")
         if self.dtype is None:
             is_native = torch.accelerator.is_available() or computes_bfloat16("cpu")
             self.dtype = "auto" if self.use_peft and is_native else "float32"

@@ -80,7 +80,7 @@ def read_grid(given: argparse.Namespace, flags: Sequence[str]) -> Grid:
     # Options of methods in the file that a flag left out pass too: the file is made for them.
     in_grid = {choice.name for choice in (*in_file.values(), *choices.values())}
     place = own["methods"].place if own["methods"] else path
-    read = partial(_cell_settings, place=place, shared=flattened(entries), flags=flags, in_grid=in_grid)
+    read = partial(cell_settings, place=place, shared=flattened(entries), flags=flags, in_grid=in_grid)
     # Methods inside, so that an unfinished grid can already be compared.
     cells = [
         _cell(label, choices[label], seed, folder, partial(read, place=place)) for seed in seeds for label in labels
@@ -151,7 +151,7 @@ def _refuse_single_runs(entries: Entries, flags: Sequence[str]) -> None:
             raise ConfigError(f"--{name}: {cure}")
 
 
-def _cell_settings(
+def cell_settings(
     choice: MethodChoice,
     *,
     place: str,
@@ -163,6 +163,17 @@ def _cell_settings(
     """Return the settings of one cell: the shared ones, those of its label, the flags, and its seed and folder.
 
     Options that the method lacks are left out if another method of the grid has them.
+
+    Args:
+        choice: Method of the cell, with the settings of its label.
+        place: Place of the methods, for errors.
+        of_cell: Settings of this cell alone; they win over all others.
+        shared: Settings of the file for all cells.
+        flags: Settings of the command line for all cells.
+        in_grid: Names of all methods of the grid.
+
+    Raises:
+        ConfigError: An unknown, malformed or impossible setting.
     """
     method = methods.get(choice.name)
     parser = run_parser(method, _COMMAND, "")

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig
-from trl import get_quantization_config
+from trl import get_peft_config, get_quantization_config
 
 from dualselect.errors import ConfigError, library_errors
+from dualselect.experiments.arguments import OSF
 from dualselect.experiments.settings import Settings
+from dualselect.methods import Method
 from dualselect.models import resolve_model
+
+_TOUCHING = ("losses", "weights", "correct", "directions")  # what of a method acts on losses or gradients
 
 
 def find_model(settings: Settings) -> str:
@@ -69,3 +73,35 @@ def quantization_config(settings: Settings) -> Any:
         model = copy(model)
         model.dtype = "bfloat16" if settings.training.bf16 else "float32"
     return get_quantization_config(model)
+
+
+def adapter_config(settings: Settings) -> Any:
+    """Return the adapter that is trained, or None where all parameters are.
+
+    OSF is that of PEFT: "Sculpting Subspaces: Constrained Full Fine-Tuning in LLMs for Continual Learning",
+    arXiv 2504.07097.
+
+    Raises:
+        ConfigError: OSF with a method that acts on losses or gradients or that needs a pool, or with quantised weights.
+    """
+    model, method = settings.model, settings.method
+    if not model.use_peft or model.adapter != OSF:
+        return get_peft_config(model)
+    touched = any(getattr(type(method), name) is not getattr(Method, name) for name in _TOUCHING)
+    if touched or method.pools:
+        raise ConfigError(
+            f"adapter 'osf' does not go with method '{method.name}': its layers have no per-sample gradient rule; "
+            "choose method sft, or adapter lora"
+        )
+    if model.load_in_4bit or model.load_in_8bit:
+        raise ConfigError(
+            "adapter 'osf' decomposes the weights, which quantised ones do not allow: choose adapter lora"
+        )
+    from peft import OSFConfig  # not in every release that the other settings work with
+
+    rank = model.osf_rank
+    return OSFConfig(
+        task_type=model.lora_task_type,
+        effective_rank=int(rank) if rank is not None and rank >= 1 else rank,
+        target_modules=model.lora_target_modules,
+    )

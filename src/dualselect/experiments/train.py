@@ -8,12 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from trl import get_peft_config
-
 from dualselect.distributed import world_size
 from dualselect.errors import ConfigError, library_errors
 from dualselect.experiments.run_data import RunData, load_run_data
-from dualselect.experiments.run_model import find_model, quantization_config
+from dualselect.experiments.run_model import adapter_config, find_model, quantization_config
 from dualselect.experiments.settings import Settings
 from dualselect.training import DualSelectTrainer
 from dualselect.training.checkpoint import last_whole_checkpoint
@@ -45,8 +43,8 @@ def make_trainer(settings: Settings, data: RunData) -> DualSelectTrainer:
         DataError: Data that cannot be used, or prompts that appear in two sets.
     """
     model, training = settings.model, settings.training
+    adapter, quantization = adapter_config(settings), quantization_config(settings)
     find_model(settings)
-    quantization = quantization_config(settings)
     training.model_init_kwargs = {
         "revision": model.model_revision,
         "attn_implementation": model.attn_implementation,
@@ -62,7 +60,7 @@ def make_trainer(settings: Settings, data: RunData) -> DualSelectTrainer:
             eval_dataset=data.evaluation or None,
             reference_dataset=data.references,
             pools=data.pools or None,
-            peft_config=get_peft_config(model),
+            peft_config=adapter,
             quantization_config=quantization,
             settings=asdict(settings.model) | asdict(settings.data),
         )

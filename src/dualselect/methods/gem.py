@@ -45,6 +45,7 @@ class GEM(Method):
         super().__post_init__()
         check_positive("memory_batch_size", self.memory_batch_size)
         check_range("margin", self.margin, 0.0)
+        self.pools = tuple(self.names)  # type: ignore[misc]  # of this one, so that the trainer makes all of them
 
     @property
     def names(self) -> list[str]:

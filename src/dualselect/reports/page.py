@@ -53,7 +53,8 @@ def render(subject: Subject) -> str:
     """Return the page of a run or a comparison as HTML."""
     folder = subject.folder
     names = {"folder": folder, "is_comparison": folder.is_comparison, "series": subject.series, "lead": folder.lead}
-    kind = "Comparison of methods" if folder.is_comparison else "Fine-tuning run"
+    alone = "Comparison of methods" if folder.is_comparison else "Fine-tuning run"
+    kind = "Stream of tasks" if folder.stream else alone
     return _page(kind, folder.path, lede_of(subject), tags_of(folder), sections_of(subject), names)
 
 

@@ -25,6 +25,8 @@ from dualselect.runs.samples import FILE as SAMPLES_FILE
 from dualselect.runs.samples import sample_categories, sample_planted
 from dualselect.runs.selection_log import FOLDER as SELECTION
 from dualselect.runs.selection_log import SelectionLog
+from dualselect.runs.stream import StreamTables, is_stream_folder, read_stream_tables
+from dualselect.runs.stream_rows import is_change, stream_rows
 from dualselect.runs.values import key_of, model_names
 
 COMPARE_FILE = "compare.json"
@@ -119,6 +121,7 @@ class Folder:
         rows: Estimates of every measure.
         seed_shown: Seed whose answers a comparison shows.
         notes: What is missing or could not be read.
+        stream: What a stream of tasks came to; None for anything else.
     """
 
     path: Path
@@ -133,6 +136,7 @@ class Folder:
     rows: list[Row]
     seed_shown: int | None
     notes: list[str]
+    stream: StreamTables | None = None
 
     @property
     def runs(self) -> list[tuple[TrialFolder, RunFolder]]:
@@ -154,11 +158,13 @@ def is_compare_folder(folder: Path) -> bool:
 
 
 def read_folder(folder: Path) -> Folder:
-    """Return what the folder of a run or of a comparison contains.
+    """Return what the folder of a run, of a comparison or of a stream of tasks contains.
 
     Raises:
-        DataError: The folder contains neither, or its `compare.json` cannot be used.
+        DataError: It contains none of them, or its `compare.json` or `stream.json` cannot be used.
     """
+    if is_stream_folder(folder):
+        return read_stream_folder(folder)
     return read_comparison(folder) if is_compare_folder(folder) else as_comparison(read_run(folder))
 
 
@@ -240,6 +246,31 @@ def read_comparison(folder: Path) -> Folder:
         rows=rows,
         seed_shown=seed,
         notes=notes,
+    )
+
+
+def read_stream_folder(folder: Path) -> Folder:
+    """Return a stream of tasks as a comparison of its methods, whose trials are its cells.
+
+    Raises:
+        DataError: Its `stream.json` or one of its tables cannot be used.
+    """
+    tables = read_stream_tables(folder)
+    stream = tables.stream
+    return Folder(
+        path=folder,
+        is_comparison=True,
+        methods=list(stream.methods),
+        seeds=list(stream.seeds),
+        baseline=stream.baseline,
+        trials=[TrialFolder(cell.method, cell.seed, cell.status, cell.error, None, None) for cell in stream.cells],
+        names=[START, *stream.methods],
+        models=[],
+        lead=None,
+        rows=[row for row in stream_rows(tables.measures) if not is_change(row)],
+        seed_shown=None,
+        notes=[f"{cell.method}, seed {cell.seed}: {note}" for cell in stream.cells for note in cell.notes],
+        stream=tables,
     )
 
 

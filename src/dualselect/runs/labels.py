@@ -101,6 +101,7 @@ KINDS: dict[str, str] = {
     "comparison": "Win rate",
     "probe": "Probe",
     "training": "Training",
+    "stream": "Stream of tasks",
 }
 #: Kinds whose leading measures are shown first, in that order.
-HEADLINES = ("safety", "utility", "overrefusal", "comparison", "probe")
+HEADLINES = ("safety", "utility", "overrefusal", "comparison", "probe", "stream")

@@ -43,7 +43,7 @@ def bootstrap_mean(values: Any, *, confidence: float = 0.95, resamples: int = RE
     return _bootstrap(table, missing, False, confidence, resamples, seed)
 
 
-def mean_estimate(values: Any, *, shares: bool) -> Estimate | None:
+def mean_estimate(values: Any, *, shares: bool, resamples: int = RESAMPLES) -> Estimate | None:
     """Return the mean of `values` with its 95% interval, or None where there is no value.
 
     Shares under one seed that are 0 or 1 get a Wilson interval; otherwise see `bootstrap_mean`. Shares that are all
@@ -53,13 +53,14 @@ def mean_estimate(values: Any, *, shares: bool) -> Estimate | None:
     Args:
         values: Values of shape (prompts,) or (seeds, prompts); NaN (or None) where there is no value.
         shares: Whether the values are shares, in [0, 1], as opposed to nats or scores that may be there by chance.
+        resamples: Number of bootstrap samples.
     """
     table = np.atleast_2d(np.asarray(values, dtype=np.float64))
     present = table[~np.isnan(table)]
     if not len(present):
         return None
     if not shares:
-        return bootstrap_mean(table)
+        return bootstrap_mean(table, resamples=resamples)
     value = float(present.mean())
     prompts, seeds = _counts(table)
     missing = table.size - len(present)
@@ -70,7 +71,7 @@ def mean_estimate(values: Any, *, shares: bool) -> Estimate | None:
         _, reach = wilson_interval(0, prompts)
         low, high = value * (1 - reach), value + reach * (1 - value)
         return Estimate(value, low, high, prompts, seeds, missing=missing)
-    return _within(bootstrap_mean(table), 0.0, 1.0)
+    return _within(bootstrap_mean(table, resamples=resamples), 0.0, 1.0)
 
 
 def paired_bootstrap(

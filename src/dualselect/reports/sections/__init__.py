@@ -11,6 +11,7 @@ from dualselect.reports.sections import (
     overview,
     selection,
     settings,
+    stream,
 )
 from dualselect.reports.sections.base import Section, Subject, series_of
 from dualselect.reports.sections.measures import measures_of
@@ -21,6 +22,7 @@ __all__ = ["Section", "Subject", "diagnostic", "diagnostic_overview", "sections_
 _MAKERS = (
     overview.summary,
     overview.plane,
+    stream.section,
     measures.section,
     curves.section,
     selection.section,

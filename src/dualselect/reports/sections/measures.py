@@ -7,6 +7,7 @@ from dualselect.reports.sections.base import Measure, Section, Subject
 from dualselect.runs.estimates import Row
 from dualselect.runs.labels import HEADLINES, KINDS, LEADING
 from dualselect.runs.results import TRAINING
+from dualselect.runs.stream_rows import KIND as STREAM
 
 
 def measures_of(rows: Sequence[Row], names: Sequence[str]) -> list[Measure]:
@@ -39,8 +40,9 @@ def suite_tables(subject: Subject, measures: Sequence[Measure]) -> list[dict[str
 
 
 def section(subject: Subject) -> Section | None:
-    """Return the section of all measures except those of the training; None where nothing was measured."""
-    suites = suite_tables(subject, [measure for measure in subject.measures if measure.kind != TRAINING])
+    """Return the section of all measures but those of training and stream; None where nothing was measured."""
+    elsewhere = (TRAINING, STREAM)  # kinds with a section of their own
+    suites = suite_tables(subject, [measure for measure in subject.measures if measure.kind not in elsewhere])
     return Section("measures", "Measures", "All measures", {"suites": suites}) if suites else None
 
 

@@ -49,7 +49,9 @@ def plane(subject: Subject) -> Section | None:
 def tags_of(folder: Folder) -> list[str]:
     """Return a short description of a run or a comparison."""
     if folder.is_comparison:
-        return [f"{len(folder.methods)} methods", f"{len(folder.seeds)} seeds", f"baseline {folder.baseline}"]
+        tasks = [] if folder.stream is None else [f"{len(folder.stream.stream.tasks)} tasks"]
+        baseline = [] if folder.baseline is None else [f"baseline {folder.baseline}"]
+        return [*tasks, f"{len(folder.methods)} methods", f"{len(folder.seeds)} seeds", *baseline]
     return [tag for _, run in folder.runs for tag in _tags_of_run(run)]
 
 
@@ -57,11 +59,12 @@ def lede_of(subject: Subject) -> str:
     """Return the outcome in a few sentences: the leading measure of safety and of utility."""
     folder = subject.folder
     headlines = headline_measures(subject.measures)
-    leading = [next((one for one in headlines if one.kind == kind), None) for kind in ("safety", "utility")]
+    kinds = ("safety", "utility", "stream")
+    leading = [next((one for one in headlines if one.kind == kind), None) for kind in kinds]
     found = [one for one in leading if one is not None]
     if folder.is_comparison:
         outcomes = [_outcome(measure, str(folder.baseline)) for measure in found]
-        return " ".join(filter(None, [_compared(folder), *outcomes, _unfinished(folder)]))
+        return " ".join(filter(None, [_streamed(folder), _compared(folder), *outcomes, _unfinished(folder)]))
     sentences = [_outcome_of(measure, folder.lead) for measure in found]
     return (
         " ".join(filter(None, sentences)) or "Nothing has been evaluated yet: the page shows how the run was trained."
@@ -106,7 +109,13 @@ def _outcome(measure: Measure, baseline: str) -> str:
     return f"{_title(measure)} on {measure.suite}: {shown}." if shown else ""
 
 
+def _streamed(folder: Folder) -> str:
+    return "" if folder.stream is None else f"One task after another: {_listed(folder.stream.stream.names)}."
+
+
 def _compared(folder: Folder) -> str:
+    if folder.baseline is None:
+        return f"{_listed(folder.methods)} under {_counted(len(folder.seeds), 'seed')}."
     others = [method for method in folder.methods if method != folder.baseline]
     return (
         f"{_listed(others)} compared with {folder.baseline} on the same prompts, "

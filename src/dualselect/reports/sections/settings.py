@@ -31,7 +31,7 @@ def section(subject: Subject) -> Section:
     folder = subject.folder
     trial, run = folder.runs[0] if folder.runs else (None, None)
     groups = fact_groups(run) if run else []
-    notes = folder.notes
+    notes = [] if folder.stream else folder.notes  # those of a stream stand in its own section
     if folder.is_comparison:
         groups = [("Methods", _method_facts(folder)), *(group for group in groups if group[0] != "Method")]
         notes = [*notes, "selection logs: see the report of each run, `dualselect report <its folder>`"]
