@@ -66,7 +66,7 @@ def train_stage(cell: Cell) -> None:
         return conflicts_with_task(stage_settings(stage, {}, start_of(stage)), candidates)
 
     memory = memory_of(stage, cell.hash, lambda earlier: stage_settings(earlier, {}), conflicts)
-    train(_fitting(stage, memory))
+    train(fitting(stage, memory))
 
 
 def start_of(stage: Stage) -> str:
@@ -97,7 +97,7 @@ def dtype_of(plan: Plan) -> str:
     return found if found in ("bfloat16", "float16") else "float32"
 
 
-def _fitting(stage: Stage, memory: Mapping[str, Path]) -> Settings:
+def fitting(stage: Stage, memory: Mapping[str, Path]) -> Settings:
     """Return the settings of a stage, with batches that no memory of its own pool is too small for.
 
     How many samples of a task a reservoir keeps is left to chance, so that none can be asked for beforehand.
