@@ -4,6 +4,7 @@ from dualselect.methods.agem import AGEM
 from dualselect.methods.antidote import Antidote
 from dualselect.methods.base import Method, Run, Scores, Selection
 from dualselect.methods.booster import Booster
+from dualselect.methods.controls import AllReferences, LowestLoss, RandomLength, RandomReferences, StaticReferences
 from dualselect.methods.corrections import CORRECTIONS, Correction
 from dualselect.methods.dualselect import PRESETS, DualSelect
 from dualselect.methods.ewc import EWC
@@ -27,19 +28,24 @@ __all__ = [
     "PRESETS",
     "SFT",
     "TOSS",
+    "AllReferences",
     "Antidote",
     "Booster",
     "Correction",
     "DualSelect",
     "Lisa",
+    "LowestLoss",
     "Method",
     "OLoRA",
     "Random",
+    "RandomLength",
+    "RandomReferences",
     "Replay",
     "Run",
     "SafeGrad",
     "Scores",
     "Selection",
+    "StaticReferences",
     "available",
     "default_of",
     "get",
