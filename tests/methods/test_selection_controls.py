@@ -48,7 +48,7 @@ def test_static_references_are_chosen_once(make_run, direction_of):
     assert all(torch.equal(first, g_ref) for g_ref in later)
     plain = directions_of(DualSelect(**options), make_run(), direction_of)
     assert torch.equal(plain[0], first)
-    assert not torch.equal(plain[1], first)  # so the task does turn, and only the control does not follow
+    assert not torch.equal(plain[2], first)  # the task has turned, and only the control does not follow
 
 
 def test_static_references_resume_without_another_choice(run, direction_of, refreshed):
