@@ -7,10 +7,24 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from peft import LoraConfig, get_peft_model
 
-from dualselect.methods import AGEM, EWC, GEM, SFT, TOSS, Antidote, Booster, Lisa, Method, OLoRA, Replay, SafeGrad
+from dualselect.methods import (
+    AGEM,
+    EWC,
+    GEM,
+    SFT,
+    TOSS,
+    Antidote,
+    Booster,
+    Lisa,
+    Method,
+    OLoRA,
+    Replay,
+    SafeGrad,
+    SafeInstr,
+)
 from dualselect.training import DualSelectConfig, DualSelectTrainer
 
 _WORDS = ["red", "blue", "green", "apples", "boxes", "many", "little", "seven"]
@@ -87,6 +101,7 @@ def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
         Replay(rho=0.0),
         EWC(strength=0.0),
         OLoRA(),
+        SafeInstr(safety_samples=0),
     ],
     ids=lambda method: method.name,
 )
@@ -210,3 +225,19 @@ def test_o_lora_lowers_the_overlap_with_an_earlier_adapter(trainer_of, tmp_path)
         earlier = {name: param for name, param in first.run.params.items() if ".lora_A." in name}
         overlaps.append(sum(float((found[name] @ old.T).abs().sum()) for name, old in earlier.items()))
     assert overlaps[1] < 0.9 * overlaps[0]
+
+
+def test_safeinstr_trains_on_the_task_and_all_references(trainer_of, tmp_path):
+    """As plain SFT does on the two files in one, which also gives the added rows the names they have there."""
+    method = SafeInstr()
+    trainer = trainer_of(method, num_train_epochs=1, gradient_accumulation_steps=2)
+    mixed = weights_after(trainer)
+    both = concatenate_datasets([TASK, POOLS["references"]])
+    plain = trainer_of(SFT(), both, folder="sft", num_train_epochs=1, gradient_accumulation_steps=2)
+    assert_equal(mixed, weights_after(plain))
+    assert trainer.run.sample_ids == plain.run.sample_ids == both["id"][:]
+    assert trainer.state.global_step == 3  # 16 and 8 samples by 8
+    resumed = trainer_of(method, num_train_epochs=1, gradient_accumulation_steps=2, save_strategy="steps", save_steps=2)
+    resumed.train()
+    resumed = trainer_of(method, num_train_epochs=1, gradient_accumulation_steps=2, save_strategy="steps", save_steps=2)
+    assert_equal(weights_after(resumed, resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2")), mixed)

@@ -15,6 +15,7 @@ from dualselect.methods.random import Random
 from dualselect.methods.registry import METHODS, available, get, method
 from dualselect.methods.replay import Replay
 from dualselect.methods.safegrad import SafeGrad
+from dualselect.methods.safeinstr import SafeInstr
 from dualselect.methods.sft import SFT
 from dualselect.methods.toss import TOSS
 from dualselect.options import default_of, option
@@ -43,6 +44,7 @@ __all__ = [
     "Replay",
     "Run",
     "SafeGrad",
+    "SafeInstr",
     "Scores",
     "Selection",
     "StaticReferences",

@@ -114,6 +114,7 @@ class DualSelectTrainer(SFTTrainer):
             self.record,
             start=remember_start(params) if self.method.needs_start else None,
             nested=partial(train_nested, self),
+            task_ids=data.task_ids,
         )
         self._prepared = PreparedTask(self.run_folder, self.train_dataset)
         self._uncounted_tokens = torch.zeros((), dtype=torch.long)
@@ -177,7 +178,7 @@ class DualSelectTrainer(SFTTrainer):
     ) -> tuple[list[Any], Tensor | int | None]:
         """Return the micro-batches of an optimizer step, of the task or of the pool that the method names."""
         step, epoch = self.run.step, float(self.state.epoch or 0.0)
-        self.record.begin_step(step, epoch, self.data.task_ids)
+        self.record.begin_step(step, epoch, self.run.sample_ids)
         source = self.method.begin_step(self.run)
         # The task's batches are drawn in any case, so that a resumed run finds its place among them.
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
