@@ -83,7 +83,17 @@ GROUPS = {
 
 def test_the_built_in_methods_are_there():
     names = ["agem", "all-references", "antidote", "booster", "dualselect", "ewc", "gem", "lisa", "lowest-loss"]
-    names += ["o-lora", "random", "random-length", "random-references", "replay", "safegrad", "safeinstr", "sft"]
+    names += [
+        "o-lora",
+        "ptst",
+        "random",
+        "random-length",
+        "random-references",
+        "replay",
+        "safegrad",
+        "safeinstr",
+        "sft",
+    ]
     names += ["static-references", "toss"]
     assert list(methods.available()) == names
     assert methods.get("dualselect") is methods.DualSelect

@@ -9,11 +9,13 @@ import pytest
 import torch
 from datasets import Dataset, concatenate_datasets
 from peft import LoraConfig, get_peft_model
+from transformers import AutoTokenizer
 
 from dualselect.methods import (
     AGEM,
     EWC,
     GEM,
+    PTST,
     SFT,
     TOSS,
     Antidote,
@@ -102,6 +104,7 @@ def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
         EWC(strength=0.0),
         OLoRA(),
         SafeInstr(safety_samples=0),
+        PTST(),
     ],
     ids=lambda method: method.name,
 )
@@ -241,3 +244,22 @@ def test_safeinstr_trains_on_the_task_and_all_references(trainer_of, tmp_path):
     resumed.train()
     resumed = trainer_of(method, num_train_epochs=1, gradient_accumulation_steps=2, save_strategy="steps", save_steps=2)
     assert_equal(weights_after(resumed, resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2")), mixed)
+
+
+def test_ptst_saves_a_template_with_the_prompt_and_leaves_the_callers_tokenizer_alone(
+    trainer_of, tmp_path, tiny_tokenizer
+):
+    before = tiny_tokenizer.chat_template
+    saved = {}
+    for method in (SFT(), PTST(safety_prompt="be safe")):
+        trainer = trainer_of(method, folder=method.name, max_steps=1)
+        trainer.train()
+        trainer.save_model()
+        saved[method.name] = AutoTokenizer.from_pretrained(tmp_path / method.name)
+        assert tiny_tokenizer.chat_template == before
+        assert not any("be safe" in tiny_tokenizer.decode(ids) for ids in trainer.train_dataset["input_ids"])
+    texts = {
+        name: tokenizer.apply_chat_template([{"role": "user", "content": "why"}], tokenize=False)
+        for name, tokenizer in saved.items()
+    }
+    assert texts["ptst"] == "system: be safe<end>\n" + texts["sft"]

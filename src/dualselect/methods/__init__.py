@@ -11,6 +11,7 @@ from dualselect.methods.ewc import EWC
 from dualselect.methods.gem import GEM
 from dualselect.methods.lisa import Lisa
 from dualselect.methods.olora import OLoRA
+from dualselect.methods.ptst import PTST
 from dualselect.methods.random import Random
 from dualselect.methods.registry import METHODS, available, get, method
 from dualselect.methods.replay import Replay
@@ -27,6 +28,7 @@ __all__ = [
     "GEM",
     "METHODS",
     "PRESETS",
+    "PTST",
     "SFT",
     "TOSS",
     "AllReferences",

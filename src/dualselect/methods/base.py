@@ -78,7 +78,7 @@ class Run(Protocol):
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer."""
+        """The tokenizer that is saved with the model; `finish` may change its chat template."""
 
     @property
     def params(self) -> Parameters:

@@ -5,6 +5,7 @@ is `training/step.py`, what a method sees is `training/run.py`, what is written 
 """
 
 from collections.abc import Iterator, Mapping
+from copy import copy
 from dataclasses import asdict, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -95,6 +96,7 @@ class DualSelectTrainer(SFTTrainer):
             check_accelerator(self.accelerator, self.args.n_gpu, _what(self.method, args))
             check_adapters(self.model)
             check_offloading(args, _trl.has_router_loss(self), _what(self.method, args))
+        self.processing_class = copy(self.processing_class)  # the caller's stays what it is, whatever a method does
         params = trainable_parameters(self.model)
         check_placement(params)
         if INDEX_COLUMN in self.train_dataset.column_names:  # packed rows have none
