@@ -13,6 +13,8 @@ from transformers import AutoTokenizer
 
 from dualselect.methods import (
     AGEM,
+    ASFT,
+    DFT,
     EWC,
     GEM,
     PTST,
@@ -23,6 +25,7 @@ from dualselect.methods import (
     Lisa,
     Method,
     OLoRA,
+    ProFit,
     Replay,
     SafeGrad,
     SafeInstr,
@@ -105,6 +108,7 @@ def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
         OLoRA(),
         SafeInstr(safety_samples=0),
         PTST(),
+        ProFit(threshold=0.0),
     ],
     ids=lambda method: method.name,
 )
@@ -263,3 +267,23 @@ def test_ptst_saves_a_template_with_the_prompt_and_leaves_the_callers_tokenizer_
         for name, tokenizer in saved.items()
     }
     assert texts["ptst"] == "system: be safe<end>\n" + texts["sft"]
+
+
+def test_dft_is_trl_s_and_asft_begins_with_it(trainer_of, make_tiny_model, tiny_tokenizer, tmp_path):
+    """TRL computes its DFT by itself: over two micro-batches a step, with its token mean."""
+    settings = {"gradient_accumulation_steps": 2, "adam_epsilon": 1e-5}
+    ours = weights_after(trainer_of(DFT(), loss_average="token", **settings))
+    plain = weights_after(trainer_of(SFT(), loss_average="token", folder="sft", **settings))
+    like = trainer_of(SFT(), folder="like", loss_average="token", loss_type="dft", **settings)
+    assert like.takes_trl_step()
+    like.train()
+    for name, weight in ours.items():
+        theirs = dict(like.run.params)[name].detach()
+        torch.testing.assert_close(weight, theirs, rtol=1e-3, atol=1e-5)
+    assert max((ours[name] - plain[name]).abs().max() for name in ours) > 1e-3
+    first = weights_after(trainer_of(DFT(), folder="first", max_steps=1, **settings))
+    anchored = weights_after(trainer_of(ASFT(kl_weight=1.0), folder="anchored", max_steps=1, **settings))
+    for name, weight in first.items():
+        torch.testing.assert_close(weight, anchored[name], rtol=0, atol=1e-5)
+    later = weights_after(trainer_of(ASFT(kl_weight=1.0), folder="later", loss_average="token", **settings))
+    assert max((ours[name] - later[name]).abs().max() for name in ours) > 1e-4

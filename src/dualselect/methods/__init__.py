@@ -2,15 +2,18 @@
 
 from dualselect.methods.agem import AGEM
 from dualselect.methods.antidote import Antidote
+from dualselect.methods.asft import ASFT
 from dualselect.methods.base import Method, Run, Scores, Selection
 from dualselect.methods.booster import Booster
 from dualselect.methods.controls import AllReferences, LowestLoss, RandomLength, RandomReferences, StaticReferences
 from dualselect.methods.corrections import CORRECTIONS, Correction
+from dualselect.methods.dft import DFT
 from dualselect.methods.dualselect import PRESETS, DualSelect
 from dualselect.methods.ewc import EWC
 from dualselect.methods.gem import GEM
 from dualselect.methods.lisa import Lisa
 from dualselect.methods.olora import OLoRA
+from dualselect.methods.profit import ProFit
 from dualselect.methods.ptst import PTST
 from dualselect.methods.random import Random
 from dualselect.methods.registry import METHODS, available, get, method
@@ -23,7 +26,9 @@ from dualselect.options import default_of, option
 
 __all__ = [
     "AGEM",
+    "ASFT",
     "CORRECTIONS",
+    "DFT",
     "EWC",
     "GEM",
     "METHODS",
@@ -40,6 +45,7 @@ __all__ = [
     "LowestLoss",
     "Method",
     "OLoRA",
+    "ProFit",
     "Random",
     "RandomLength",
     "RandomReferences",
