@@ -77,8 +77,19 @@ GROUPS = {
 
 
 def test_the_built_in_methods_are_there():
-    names = ["agem", "antidote", "booster", "dualselect", "ewc", "gem", "lisa", "o-lora"]
-    names += ["random", "replay", "safegrad", "sft", "toss"]
+    names = ["agem", "all-references", "antidote", "booster", "dualselect", "ewc", "gem", "lisa", "lowest-loss"]
+    names += [
+        "o-lora",
+        "ptst",
+        "random",
+        "random-length",
+        "random-references",
+        "replay",
+        "safegrad",
+        "safeinstr",
+        "sft",
+    ]
+    names += ["static-references", "toss"]
     assert list(methods.available()) == names
     assert methods.get("dualselect") is methods.DualSelect
 
@@ -189,9 +200,18 @@ def test_no_method_pays_for_per_sample_gradients_that_it_does_not_read(method, m
     assert not kind().reads_gradients()
 
 
+def options_of_page(method):
+    """Return what the table of a method's page must list: of a variant, what differs from the method it is made of."""
+    parents = [kind for kind in method.__mro__[1:] if kind in methods.available().values()]
+    known = {(option.name, option.default) for option in fields(parents[0])} if parents else set()
+    return parents, [option for option in fields(method) if (option.name, option.default) not in known]
+
+
 @pytest.mark.parametrize("method", list(methods.available().values()), ids=lambda method: method.name)
 def test_the_page_of_every_method_lists_its_options_with_their_defaults(method):
     page = (PAGES / f"{method.name}.md").read_text(encoding="utf-8")
     listed = [line.split(" | ")[:2] for line in page.splitlines() if line.startswith("| `")]
-    assert listed == [[f"| `{option.name}`", str(methods.default_of(option))] for option in fields(method)]
+    parents, own = options_of_page(method)
+    assert listed == [[f"| `{option.name}`", str(methods.default_of(option))] for option in own]
+    assert all(f"All options of [{parent.name}]({parent.name}.md)" in page for parent in parents)
     assert "**Cost.**" in page

@@ -17,6 +17,7 @@ def no_cosine() -> float:
     [
         (refresh_trigger("epoch"), 99, 0, no_cosine, False),
         (refresh_trigger("epoch"), 1, 1, no_cosine, True),
+        (refresh_trigger("once"), 99, 99, no_cosine, False),
         (refresh_trigger("steps", every=5), 4, 3, no_cosine, False),
         (refresh_trigger("steps", every=5), 5, 0, no_cosine, True),
         (refresh_trigger("drift", every=2, drift=0.5), 0, 0, no_cosine, False),

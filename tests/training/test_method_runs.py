@@ -7,10 +7,29 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from peft import LoraConfig, get_peft_model
+from transformers import AutoTokenizer
 
-from dualselect.methods import AGEM, EWC, GEM, SFT, TOSS, Antidote, Booster, Lisa, Method, OLoRA, Replay, SafeGrad
+from dualselect.methods import (
+    AGEM,
+    ASFT,
+    DFT,
+    EWC,
+    GEM,
+    PTST,
+    SFT,
+    TOSS,
+    Antidote,
+    Booster,
+    Lisa,
+    Method,
+    OLoRA,
+    ProFit,
+    Replay,
+    SafeGrad,
+    SafeInstr,
+)
 from dualselect.training import DualSelectConfig, DualSelectTrainer
 
 _WORDS = ["red", "blue", "green", "apples", "boxes", "many", "little", "seven"]
@@ -87,6 +106,9 @@ def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
         Replay(rho=0.0),
         EWC(strength=0.0),
         OLoRA(),
+        SafeInstr(safety_samples=0),
+        PTST(),
+        ProFit(threshold=0.0),
     ],
     ids=lambda method: method.name,
 )
@@ -210,3 +232,58 @@ def test_o_lora_lowers_the_overlap_with_an_earlier_adapter(trainer_of, tmp_path)
         earlier = {name: param for name, param in first.run.params.items() if ".lora_A." in name}
         overlaps.append(sum(float((found[name] @ old.T).abs().sum()) for name, old in earlier.items()))
     assert overlaps[1] < 0.9 * overlaps[0]
+
+
+def test_safeinstr_trains_on_the_task_and_all_references(trainer_of, tmp_path):
+    """As plain SFT does on the two files in one, which also gives the added rows the names they have there."""
+    method = SafeInstr()
+    trainer = trainer_of(method, num_train_epochs=1, gradient_accumulation_steps=2)
+    mixed = weights_after(trainer)
+    both = concatenate_datasets([TASK, POOLS["references"]])
+    plain = trainer_of(SFT(), both, folder="sft", num_train_epochs=1, gradient_accumulation_steps=2)
+    assert_equal(mixed, weights_after(plain))
+    assert trainer.run.sample_ids == plain.run.sample_ids == both["id"][:]
+    assert trainer.state.global_step == 3  # 16 and 8 samples by 8
+    resumed = trainer_of(method, num_train_epochs=1, gradient_accumulation_steps=2, save_strategy="steps", save_steps=2)
+    resumed.train()
+    resumed = trainer_of(method, num_train_epochs=1, gradient_accumulation_steps=2, save_strategy="steps", save_steps=2)
+    assert_equal(weights_after(resumed, resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2")), mixed)
+
+
+def test_ptst_saves_a_template_with_the_prompt_and_leaves_the_callers_tokenizer_alone(
+    trainer_of, tmp_path, tiny_tokenizer
+):
+    before = tiny_tokenizer.chat_template
+    saved = {}
+    for method in (SFT(), PTST(safety_prompt="be safe")):
+        trainer = trainer_of(method, folder=method.name, max_steps=1)
+        trainer.train()
+        trainer.save_model()
+        saved[method.name] = AutoTokenizer.from_pretrained(tmp_path / method.name)
+        assert tiny_tokenizer.chat_template == before
+        assert not any("be safe" in tiny_tokenizer.decode(ids) for ids in trainer.train_dataset["input_ids"])
+    texts = {
+        name: tokenizer.apply_chat_template([{"role": "user", "content": "why"}], tokenize=False)
+        for name, tokenizer in saved.items()
+    }
+    assert texts["ptst"] == "system: be safe<end>\n" + texts["sft"]
+
+
+def test_dft_is_trl_s_and_asft_begins_with_it(trainer_of, make_tiny_model, tiny_tokenizer, tmp_path):
+    """TRL computes its DFT by itself: over two micro-batches a step, with its token mean."""
+    settings = {"gradient_accumulation_steps": 2, "adam_epsilon": 1e-5}
+    ours = weights_after(trainer_of(DFT(), loss_average="token", **settings))
+    plain = weights_after(trainer_of(SFT(), loss_average="token", folder="sft", **settings))
+    like = trainer_of(SFT(), folder="like", loss_average="token", loss_type="dft", **settings)
+    assert like.takes_trl_step()
+    like.train()
+    for name, weight in ours.items():
+        theirs = dict(like.run.params)[name].detach()
+        torch.testing.assert_close(weight, theirs, rtol=1e-3, atol=1e-5)
+    assert max((ours[name] - plain[name]).abs().max() for name in ours) > 1e-3
+    first = weights_after(trainer_of(DFT(), folder="first", max_steps=1, **settings))
+    anchored = weights_after(trainer_of(ASFT(kl_weight=1.0), folder="anchored", max_steps=1, **settings))
+    for name, weight in first.items():
+        torch.testing.assert_close(weight, anchored[name], rtol=0, atol=1e-5)
+    later = weights_after(trainer_of(ASFT(kl_weight=1.0), folder="later", loss_average="token", **settings))
+    assert max((ours[name] - later[name]).abs().max() for name in ours) > 1e-4

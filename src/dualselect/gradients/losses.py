@@ -29,6 +29,9 @@ _NOT_FOR_THE_MODEL = {"labels", "token_weights", "supervised", "sequence_lengths
 Batch = Mapping[str, Any]
 StartingPoint = Callable[[], AbstractContextManager[None]]
 
+#: Returns what tokens weigh in their sample's loss, `(n,)`, given their negative log-likelihoods, `(n,)`.
+Reweigh = Callable[[Tensor], Tensor]
+
 # (finished logits (n, V), slice of the tokens) -> (losses (n,), their gradient by these logits (n, V))
 _TokenLoss = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
 
@@ -46,6 +49,7 @@ class Losses(NamedTuple):
         correct: Supervised tokens that the model ranks first, `(B,)`, int64; None unless requested.
         entropy: Entropy of the predicted distribution, summed over supervised tokens, `(B,)`, fp32, nats; None unless
             requested.
+        mass: Sum of the weights that tokens were given by `reweigh`, `(B,)`, fp32; None without it.
     """
 
     loss: Tensor
@@ -53,9 +57,18 @@ class Losses(NamedTuple):
     auxiliary: Tensor | None = None
     correct: Tensor | None = None
     entropy: Tensor | None = None
+    mass: Tensor | None = None
 
 
-def per_sample_nll(model: nn.Module, batch: Batch, *, statistics: bool = False) -> Losses:
+def per_sample_nll(
+    model: nn.Module,
+    batch: Batch,
+    *,
+    statistics: bool = False,
+    reweigh: Reweigh | None = None,
+    kl_weight: float = 0.0,
+    starting_point: StartingPoint | None = None,
+) -> Losses:
     """Return the mean negative log-likelihood of every sample's supervised tokens.
 
     Waits for the device once, to find the supervised positions, and once more where the head is trained or the batch
@@ -68,16 +81,25 @@ def per_sample_nll(model: nn.Module, batch: Batch, *, statistics: bool = False) 
             again at 0 with every sample. Optional: `token_weights` `(B, T)`, the weight of each label in its sample's
             mean, and what `supervised_positions` returns.
         statistics: Whether to fill `correct` and `entropy`.
+        reweigh: Weight of each token's loss, as a function of that loss; it counts as a constant in the gradient. The
+            mean is still over all supervised tokens.
+        kl_weight: Weight of KL(start || current), which is added to each token's loss.
+        starting_point: Returns a context in which the model has its starting weights; only for `kl_weight`.
 
     Raises:
         UnsupportedModuleError: The model's output projection or router loss cannot be followed.
     """
     head = _head(model)
     where = _Supervised.of(batch, by_sample=head.is_differentiated)
+    token_loss = _NLL(where.labels, statistics, reweigh)
+    whole: _TokenLoss = token_loss
+    if kl_weight and starting_point is not None:
+        whole = _sum_of(token_loss, kl_weight, _kl_from(starting_point, model, batch, where))
     hidden, auxiliary = _forward(model, batch)
-    token_loss = _NLL(where.labels, statistics)
-    per_token = _losses_of_tokens(where.gather(hidden), head, where, token_loss)
+    per_token = _losses_of_tokens(where.gather(hidden), head, where, whole)
     losses = where.mean(per_token)._replace(auxiliary=auxiliary)
+    if reweigh is not None:
+        losses = losses._replace(mass=where.sum(token_loss.weights()))
     if statistics:
         correct, entropy = token_loss.statistics()
         losses = losses._replace(correct=where.sum(correct), entropy=where.sum(entropy))
@@ -101,7 +123,7 @@ def per_token_nll(model: nn.Module, batch: Batch) -> Tensor:
     head = _head(model)
     where = _Supervised.of(batch, by_sample=False)
     hidden, _ = _forward(model, batch)
-    return _losses_of_tokens(where.gather(hidden), head, where, _NLL(where.labels, statistics=False))
+    return _losses_of_tokens(where.gather(hidden), head, where, _NLL(where.labels))
 
 
 def per_sample_kl(model: nn.Module, batch: Batch, starting_point: StartingPoint) -> Losses:
@@ -117,6 +139,15 @@ def per_sample_kl(model: nn.Module, batch: Batch, starting_point: StartingPoint)
     """
     head = _head(model)
     where = _Supervised.of(batch, by_sample=head.is_differentiated)
+    token_loss = _kl_from(starting_point, model, batch, where)
+    hidden, auxiliary = _forward(model, batch)
+    per_token = _losses_of_tokens(where.gather(hidden), head, where, token_loss)
+    return where.mean(per_token)._replace(auxiliary=auxiliary)
+
+
+def _kl_from(starting_point: StartingPoint, model: nn.Module, batch: Batch, where: "_Supervised") -> _TokenLoss:
+    """Return KL(start || current) of tokens as a function of the current logits; runs the starting model once."""
+    head = _head(model)
     with torch.no_grad(), starting_point():
         start_hidden, _ = _forward(model, batch)
         # `.data` is read inside the starting context, so these tensors keep the starting values after it ends.
@@ -130,18 +161,28 @@ def per_sample_kl(model: nn.Module, batch: Batch, starting_point: StartingPoint)
         loss = (target.exp() * (target - log_probs)).sum(-1)
         return loss, log_probs.exp_().sub_(target.exp_())
 
-    hidden, auxiliary = _forward(model, batch)
-    per_token = _losses_of_tokens(where.gather(hidden), head, where, token_loss)
-    return where.mean(per_token)._replace(auxiliary=auxiliary)
+    return token_loss
+
+
+def _sum_of(first: _TokenLoss, weight: float, second: _TokenLoss) -> _TokenLoss:
+    """Return first + weight * second."""
+
+    def token_loss(logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+        loss, by_logits = first(logits, part)
+        other, by_logits_of_other = second(logits, part)
+        return loss + weight * other, by_logits.add_(by_logits_of_other, alpha=weight)
+
+    return token_loss
 
 
 class _NLL:
-    """Negative log-likelihood of the labels `(N,)`, and on request further statistics of the same logits."""
+    """Negative log-likelihood of the labels `(N,)`, reweighed, and on request further statistics of the same logits."""
 
-    def __init__(self, labels: Tensor, statistics: bool) -> None:
+    def __init__(self, labels: Tensor, statistics: bool = False, reweigh: Reweigh | None = None) -> None:
         self._labels = labels.clamp_min(0)  # positions without a label are left out of every sum
-        self._wanted = statistics
+        self._wanted, self._reweigh = statistics, reweigh
         self._found: list[tuple[Tensor, Tensor]] = []
+        self._weights: list[Tensor] = []
 
     def __call__(self, logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
         log_probs = logits.log_softmax(-1)
@@ -151,7 +192,16 @@ class _NLL:
         probs = log_probs.exp_()
         if hits is not None:
             self._found.append((hits.long(), torch.special.entr(probs).sum(-1)))
-        return loss, probs.scatter_add_(1, target, torch.full_like(loss, -1.0)[:, None])
+        by_logits = probs.scatter_add_(1, target, torch.full_like(loss, -1.0)[:, None])
+        if self._reweigh is None:
+            return loss, by_logits
+        weights = self._reweigh(loss)
+        self._weights.append(weights)
+        return loss * weights, by_logits.mul_(weights[:, None])
+
+    def weights(self) -> Tensor:
+        """Return the weight of every token, `(N,)`."""
+        return torch.cat(self._weights) if self._weights else torch.zeros(0, device=self._labels.device)
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Return top-1 hits and entropy of every token, `(N,)` each."""

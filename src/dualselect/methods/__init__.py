@@ -2,44 +2,60 @@
 
 from dualselect.methods.agem import AGEM
 from dualselect.methods.antidote import Antidote
+from dualselect.methods.asft import ASFT
 from dualselect.methods.base import Method, Run, Scores, Selection
 from dualselect.methods.booster import Booster
+from dualselect.methods.controls import AllReferences, LowestLoss, RandomLength, RandomReferences, StaticReferences
 from dualselect.methods.corrections import CORRECTIONS, Correction
+from dualselect.methods.dft import DFT
 from dualselect.methods.dualselect import PRESETS, DualSelect
 from dualselect.methods.ewc import EWC
 from dualselect.methods.gem import GEM
 from dualselect.methods.lisa import Lisa
 from dualselect.methods.olora import OLoRA
+from dualselect.methods.profit import ProFit
+from dualselect.methods.ptst import PTST
 from dualselect.methods.random import Random
 from dualselect.methods.registry import METHODS, available, get, method
 from dualselect.methods.replay import Replay
 from dualselect.methods.safegrad import SafeGrad
+from dualselect.methods.safeinstr import SafeInstr
 from dualselect.methods.sft import SFT
 from dualselect.methods.toss import TOSS
 from dualselect.options import default_of, option
 
 __all__ = [
     "AGEM",
+    "ASFT",
     "CORRECTIONS",
+    "DFT",
     "EWC",
     "GEM",
     "METHODS",
     "PRESETS",
+    "PTST",
     "SFT",
     "TOSS",
+    "AllReferences",
     "Antidote",
     "Booster",
     "Correction",
     "DualSelect",
     "Lisa",
+    "LowestLoss",
     "Method",
     "OLoRA",
+    "ProFit",
     "Random",
+    "RandomLength",
+    "RandomReferences",
     "Replay",
     "Run",
     "SafeGrad",
+    "SafeInstr",
     "Scores",
     "Selection",
+    "StaticReferences",
     "available",
     "default_of",
     "get",

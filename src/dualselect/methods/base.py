@@ -78,7 +78,7 @@ class Run(Protocol):
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer."""
+        """The tokenizer that is saved with the model; `finish` may change its chat template."""
 
     @property
     def params(self) -> Parameters:
@@ -86,6 +86,12 @@ class Run(Protocol):
 
     def pool(self, name: str = "references") -> Pool:
         """Return a named pool; a ConfigError if the run has none of that name."""
+
+    def rows(self, name: str = "references") -> Dataset:
+        """Return a pool's samples as rows that `prepare` may add to the task.
+
+        They have `input_ids`, `labels` and an index column of their own, so that the selection log names them.
+        """
 
     def start(self) -> AbstractContextManager[None]:
         """Return a context in which the model has the weights it had before training.
@@ -167,8 +173,8 @@ class Method:
 
         Args:
             task: Tokenised samples with `input_ids`, `labels` (-100 where unsupervised) and the index column. Rows
-                may be dropped, repeated or added, labels masked, and a column `token_weights` given, as long as
-                `labels`.
+                may be dropped, repeated or added (those of `run.rows`), labels masked, and a column `token_weights`
+                given, as long as `labels`.
             run: Run, at its first step.
         """
         return task

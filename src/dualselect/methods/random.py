@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from dualselect.gradients import Direction
 from dualselect.methods.base import Method, Run, Scores, Selection, State, check_positive
@@ -30,10 +31,13 @@ class Random(Method):
         self._budget = TokenBudget(self.task_token_fraction)
 
     def weights(self, scores: Scores, run: Run) -> Selection:
-        """Return weights from a random order that depends on seed and step alone, equal on every process."""
-        values = torch.rand(len(scores.index), generator=run.generator("selection")).to(scores.loss.device)
-        values = torch.where(scores.valid, values, torch.nan)
+        """Return weights by the candidates' values, the lowest first."""
+        values = torch.where(scores.valid, self.values(scores, run), torch.nan)
         return Selection(self._budget.weights(values, scores.index, scores.tokens), {"score": values})
+
+    def values(self, scores: Scores, run: Run) -> Tensor:
+        """Return random values that depend on seed and step alone, `(N,)`, equal on every process."""
+        return torch.rand(len(scores.index), generator=run.generator("selection")).to(scores.loss.device)
 
     def state_dict(self) -> State:
         """Return the budget's surplus."""

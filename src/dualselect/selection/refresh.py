@@ -82,6 +82,20 @@ class EverySteps(RefreshTrigger):
         return steps_since >= self.every
 
 
+@TRIGGERS.register("once")
+class Once(RefreshTrigger):
+    """Choose the references once and keep them."""
+
+    @property
+    def period(self) -> int | None:
+        """None: it is never due again."""
+        return None
+
+    def due(self, *, steps_since: int, epochs_since: int, cosine: Callable[[], float]) -> bool:
+        """Return False."""
+        return False
+
+
 @TRIGGERS.register("drift")
 class OnDrift(RefreshTrigger):
     """Refresh when the running task direction has turned away from that of the last refresh.

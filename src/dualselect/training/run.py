@@ -6,10 +6,12 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import Tensor, nn
 from transformers import TrainerState
 from transformers.utils import logging
 
+from dualselect.data import INDEX_COLUMN
 from dualselect.distributed import rank
 from dualselect.errors import ConfigError
 from dualselect.gradients import Direction, Layout, Parameters, StartingPoint
@@ -34,6 +36,7 @@ class TrainingRun:
         record: Record that metrics and tables go to.
         start: Context of the weights before training, if they are kept.
         nested: Function that fine-tunes the model on a pool by another method.
+        task_ids: Ids of the task's samples, by their index.
     """
 
     def __init__(
@@ -46,9 +49,15 @@ class TrainingRun:
         record: RunRecord,
         start: StartingPoint | None = None,
         nested: Nested | None = None,
+        task_ids: Sequence[str] = (),
     ) -> None:
         self.seed, self.model, self.tokenizer, self.params = seed, model, tokenizer, params
         self.pools = dict(pools)
+        self._first_rows = {}  # index of each pool's first sample, behind the task's and those of the pools before
+        self.sample_ids = list(task_ids)
+        for name, pool in self.pools.items():
+            self._first_rows[name] = len(self.sample_ids)
+            self.sample_ids += pool.ids
         self.state = TrainerState()
         self.optimizer: torch.optim.Optimizer | None = None
         self._record, self._start, self._nested = record, start, nested
@@ -74,6 +83,13 @@ class TrainingRun:
             have = ", ".join(self.pools) or "none"
             raise ConfigError(f"the method asks for the pool '{name}', which the run does not have (it has: {have})")
         return self.pools[name]
+
+    def rows(self, name: str = "references") -> Dataset:
+        """Return a pool's samples as rows that `prepare` may add to the task, with an index of their own."""
+        pool, first = self.pool(name), self._first_rows.get(name, 0)
+        examples = pool.examples
+        assert isinstance(examples, Dataset)
+        return examples.add_column(INDEX_COLUMN, list(range(first, first + len(pool))))
 
     def start(self) -> AbstractContextManager[None]:
         """Return a context in which the model has the weights it had before training."""

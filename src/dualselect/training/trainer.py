@@ -5,6 +5,7 @@ is `training/step.py`, what a method sees is `training/run.py`, what is recorded
 """
 
 from collections.abc import Iterator, Mapping
+from copy import copy
 from dataclasses import asdict, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -98,6 +99,7 @@ class DualSelectTrainer(SFTTrainer):
             check_accelerator(self.accelerator, self.args.n_gpu, _what(self.method, args))
             check_adapters(self.model)
             check_offloading(args, _trl.has_router_loss(self), _what(self.method, args))
+        self.processing_class = copy(self.processing_class)  # the caller's stays what it is, whatever a method does
         params = trainable_parameters(self.model)
         check_placement(params)
         if place is not model:
@@ -120,6 +122,7 @@ class DualSelectTrainer(SFTTrainer):
             self.record,
             start=remember_start(params) if self.method.needs_start else None,
             nested=partial(train_nested, self),
+            task_ids=data.task_ids,
         )
         self._prepared = PreparedTask(self.run_folder, self.train_dataset)
         self._uncounted_tokens = torch.zeros((), dtype=torch.long)
@@ -183,7 +186,7 @@ class DualSelectTrainer(SFTTrainer):
     ) -> tuple[list[Any], Tensor | int | None]:
         """Return the micro-batches of an optimizer step, of the task or of the pool that the method names."""
         step, epoch = self.run.step, float(self.state.epoch or 0.0)
-        self.record.begin_step(step, epoch, self.data.task_ids)
+        self.record.begin_step(step, epoch, self.run.sample_ids)
         source = self.method.begin_step(self.run)
         # The task's batches are drawn in any case, so that a resumed run finds its place among them.
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)

@@ -1,0 +1,210 @@
+"""DFT, ASFT and ProFit against the full logits, and by hand."""
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import log
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dualselect.errors import ConfigError
+from dualselect.gradients import per_sample_nll
+from dualselect.gradients.losses import _NLL
+from dualselect.methods import ASFT, DFT, Method, ProFit
+
+
+@dataclass
+class Run:
+    """A run with a model, and the weights that it started with."""
+
+    model: Any
+    started_with: dict[str, Tensor] = field(default_factory=dict)
+    logged: dict[str, Any] = field(default_factory=dict)
+
+    @contextmanager
+    def start(self):
+        now = {name: param.data for name, param in self.model.named_parameters()}
+        for name, param in self.model.named_parameters():
+            param.data = self.started_with[name]
+        yield
+        for name, param in self.model.named_parameters():
+            param.data = now[name]
+
+    def log(self, **metrics: Any) -> None:
+        self.logged |= {name: float(value) for name, value in metrics.items()}
+
+
+@pytest.fixture
+def batch() -> dict[str, Tensor]:
+    """Return three samples of 2, 5 and 1 supervised tokens, with padding."""
+    ids = torch.randint(3, 128, (3, 8), generator=torch.Generator().manual_seed(5))
+    labels = ids.clone()
+    for row, (first, last) in enumerate([(3, 5), (2, 7), (7, 8)]):
+        labels[row, :first] = labels[row, last:] = -100
+    mask = torch.ones_like(ids)
+    mask[0, 6:] = 0
+    return {"input_ids": ids, "labels": labels, "attention_mask": mask}
+
+
+@pytest.fixture
+def run(tiny_model) -> Run:
+    """Return a run whose model knows some of the tokens: the sharper its predictions, the more the weights differ."""
+    with torch.no_grad():
+        tiny_model.lm_head.weight.mul_(3.0)
+    started_with = {name: value.clone() for name, value in tiny_model.state_dict().items()}
+    with torch.no_grad():
+        for param in tiny_model.parameters():
+            param.add_(0.02 * torch.randn(param.shape, generator=torch.Generator().manual_seed(len(param))))
+    return Run(tiny_model, started_with)
+
+
+def log_probs_of(run: Run, batch: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Return of each sample the log-probabilities at its supervised positions, `(n, V)`, and of its tokens, `(n,)`."""
+    logits = run.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    found = []
+    for row, labels in zip(logits[:, :-1].log_softmax(-1), batch["labels"][:, 1:], strict=True):
+        chosen = row[labels != -100]
+        found.append((chosen, chosen.gather(1, labels[labels != -100][:, None])[:, 0]))
+    return found
+
+
+def gradient_of(run: Run, loss: Tensor) -> Tensor:
+    params = [param for param in run.model.parameters() if param.requires_grad]
+    return torch.cat([g.flatten() for g in torch.autograd.grad(loss.sum(), params)])
+
+
+def assert_is(method: Method, run: Run, batch: dict[str, Tensor], expected: Tensor) -> None:
+    """Compare losses and their gradient with those that were computed from the full logits."""
+    gradient = gradient_of(run, expected)
+    found = method.losses(batch, run).loss
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient_of(run, found), gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_dft_weighs_tokens_by_their_probability_as_a_constant(run, batch):
+    tokens = [token for _, token in log_probs_of(run, batch)]
+    expected = torch.stack([(token.exp().detach() * -token).mean() for token in tokens])
+    assert_is(DFT(), run, batch, expected)
+    mean = torch.cat(tokens).exp().mean().item()
+    assert run.logged["token_weight"] == pytest.approx(mean, rel=1e-5)
+
+
+def test_dft_by_hand():
+    """Two tokens in the vocabulary: p = 1/2 has the loss ln(2)/2 and half of the plain gradient -1/2."""
+    logits = torch.zeros(1, 2)
+    loss, by_logits = _NLL(torch.tensor([0]), reweigh=lambda nll: (-nll).exp())(logits, slice(0, 1))
+    assert loss.item() == pytest.approx(0.3466, abs=1e-4)
+    assert by_logits.tolist() == [[-0.25, 0.25]]
+    assert _NLL(torch.tensor([0]))(logits, slice(0, 1))[1].tolist() == [[-0.5, 0.5]]
+
+
+def test_dft_of_what_is_certain_is_zero():
+    loss, by_logits = _NLL(torch.tensor([1]), reweigh=lambda nll: (-nll).exp())(
+        torch.tensor([[0.0, 999.0]]), slice(0, 1)
+    )
+    assert loss.item() == 0
+    assert by_logits.abs().max() == 0
+
+
+def test_asft_adds_the_divergence_from_the_start(run, batch):
+    with torch.no_grad(), run.start():
+        start = [rows for rows, _ in log_probs_of(run, batch)]
+    rows = log_probs_of(run, batch)
+    kl = torch.stack([(old.exp() * (old - new)).sum(-1).mean() for old, (new, _) in zip(start, rows, strict=True)])
+    dft = torch.stack([(token.exp().detach() * -token).mean() for _, token in rows])
+    assert kl.min() > 1e-3
+    assert_is(ASFT(kl_weight=0.3), run, batch, dft + 0.3 * kl)
+    assert ASFT().kl_weight == 0.1
+
+
+def test_asft_without_weight_is_dft_and_keeps_no_start(run, batch):
+    plain, anchored = DFT().losses(batch, run), ASFT(kl_weight=0.0).losses(batch, run)
+    assert torch.equal(plain.loss, anchored.loss)
+    assert torch.equal(gradient_of(run, plain.loss), gradient_of(run, anchored.loss))
+    assert not ASFT(kl_weight=0.0).needs_start
+    assert ASFT().needs_start
+
+
+def test_asft_has_dft_s_gradient_at_the_start(run, batch):
+    run.model.load_state_dict(run.started_with)
+    plain, anchored = DFT().losses(batch, run), ASFT(kl_weight=5.0).losses(batch, run)
+    torch.testing.assert_close(plain.loss, anchored.loss)
+    torch.testing.assert_close(gradient_of(run, plain.loss), gradient_of(run, anchored.loss), rtol=1e-4, atol=1e-5)
+
+
+# ProFit.
+
+NLL = torch.tensor([-log(p) for p in (0.05, 0.5, 0.9)])
+
+
+@pytest.mark.parametrize(
+    ("options", "mask"),
+    [
+        ({}, [0, 1, 1]),
+        ({"threshold": 0.6}, [0, 0, 1]),
+        ({"mode": "lower"}, [1, 1, 0]),
+        ({"mode": "lower", "threshold": 0.1}, [1, 0, 0]),
+        ({"mode": "middle"}, [0, 1, 0]),
+        ({"mode": "middle", "threshold": 0.01, "upper": 0.2}, [1, 0, 0]),
+        ({"mode": "random", "threshold": 0.0}, [1, 1, 1]),
+    ],
+)
+def test_profit_masks_by_probability(options, mask):
+    assert ProFit(**options).mask(NLL).tolist() == mask
+
+
+def test_profit_by_hand():
+    """The kept losses are ln 2 and -ln 0.9: 0.7985 over three tokens, or over two."""
+    kept = (ProFit().mask(NLL) * NLL).sum().item()
+    assert kept / 3 == pytest.approx(0.2662, abs=1e-4)
+    assert kept / 2 == pytest.approx(0.3993, abs=1e-4)
+
+
+def test_profit_random_drops_with_the_threshold_s_probability():
+    kept = ProFit(mode="random", threshold=0.25).mask(torch.ones(20_000))
+    assert kept.mean().item() == pytest.approx(0.75, abs=0.02)
+
+
+@pytest.mark.parametrize("normaliser", ["all", "kept"])
+@pytest.mark.parametrize("threshold", [0.002, 0.02, 1.0])
+def test_profit_trains_on_the_kept_tokens(run, batch, normaliser, threshold):
+    tokens = [token for _, token in log_probs_of(run, batch)]
+    kept = [token[token.exp() >= threshold] for token in tokens]
+    counts = [
+        len(token) if normaliser == "all" else max(len(some), 1) for token, some in zip(tokens, kept, strict=True)
+    ]
+    expected = torch.stack([-some.sum() / count for some, count in zip(kept, counts, strict=True)])
+    method = ProFit(threshold=threshold, normaliser=normaliser)
+    assert_is(method, run, batch, expected)
+    wanted = [2, 5, 1] if normaliser == "all" else [len(some) for some in kept]
+    assert method.losses(batch, run).tokens.tolist() == wanted
+    assert run.logged["kept_token_share"] == pytest.approx(sum(map(len, kept)) / 8)
+
+
+def test_higher_and_lower_part_the_tokens(run, batch):
+    parts = [ProFit(mode=mode, threshold=0.01).losses(batch, run) for mode in ("higher", "lower")]
+    torch.testing.assert_close(parts[0].loss + parts[1].loss, per_sample_nll(run.model, batch).loss)
+    assert (parts[0].mass + parts[1].mass).tolist() == [2, 5, 1]
+
+
+def test_profit_with_threshold_zero_is_sft(run, batch):
+    plain, masked = per_sample_nll(run.model, batch), ProFit(threshold=0.0).losses(batch, run)
+    assert torch.equal(plain.loss, masked.loss)
+    assert torch.equal(gradient_of(run, plain.loss), gradient_of(run, masked.loss))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (ASFT, {"kl_weight": -1.0}, "kl_weight is -1"),
+        (ProFit, {"mode": "high"}, "unknown mode 'high'; did you mean 'higher'"),
+        (ProFit, {"threshold": 1.5}, "threshold is 1.5"),
+        (ProFit, {"upper": -0.1}, "upper is -0.1"),
+        (ProFit, {"normaliser": "some"}, "unknown normaliser 'some'"),
+    ],
+)
+def test_bad_options_are_refused(kind, options, message):
+    with pytest.raises(ConfigError, match=message):
+        kind(**options)
