@@ -8,7 +8,9 @@ from dualselect.methods.corrections import CORRECTIONS, Correction
 from dualselect.methods.dualselect import PRESETS, DualSelect
 from dualselect.methods.ewc import EWC
 from dualselect.methods.gem import GEM
+from dualselect.methods.gradshield import GradShield
 from dualselect.methods.lisa import Lisa
+from dualselect.methods.moderate_g import ModerateG
 from dualselect.methods.olora import OLoRA
 from dualselect.methods.random import Random
 from dualselect.methods.registry import METHODS, available, get, method
@@ -31,8 +33,10 @@ __all__ = [
     "Booster",
     "Correction",
     "DualSelect",
+    "GradShield",
     "Lisa",
     "Method",
+    "ModerateG",
     "OLoRA",
     "Random",
     "Replay",
