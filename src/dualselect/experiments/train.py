@@ -15,6 +15,7 @@ from dualselect.errors import ConfigError, library_errors
 from dualselect.experiments.run_data import RunData, load_run_data
 from dualselect.experiments.run_model import find_model, quantization_config
 from dualselect.experiments.settings import Settings
+from dualselect.methods import Method
 from dualselect.training import DualSelectTrainer
 from dualselect.training.checkpoint import last_whole_checkpoint
 
@@ -31,7 +32,7 @@ def train(settings: Settings) -> DualSelectTrainer:
     """
     checkpoint = _checkpoint(settings)
     data = load_run_data(settings)
-    trainer = _trainer(settings, data)
+    trainer = make_trainer(settings, data)
     for adapter in getattr(trainer.model, "peft_config", {}).values():
         # As the user named it: what that was resolved to is true on this machine only.
         adapter.base_model_name_or_path = settings.model.model_name_or_path
@@ -40,7 +41,13 @@ def train(settings: Settings) -> DualSelectTrainer:
     return trainer
 
 
-def _trainer(settings: Settings, data: RunData) -> DualSelectTrainer:
+def make_trainer(settings: Settings, data: RunData, method: Method | None = None) -> DualSelectTrainer:
+    """Return the trainer of a run, with its model loaded; by another method than its settings name, if one is given.
+
+    Raises:
+        ConfigError: Settings that do not go together, or a model that could not be loaded.
+        DataError: Data that cannot be used, or prompts that appear in two sets.
+    """
     model, training = settings.model, settings.training
     place, quantization = find_model(settings), quantization_config(settings)
     training.model_init_kwargs = {
@@ -58,6 +65,7 @@ def _trainer(settings: Settings, data: RunData) -> DualSelectTrainer:
             eval_dataset=data.evaluation or None,
             reference_dataset=data.references,
             pools=data.pools or None,
+            method=method,
             peft_config=get_peft_config(model),
             quantization_config=quantization,
             settings=asdict(settings.model) | asdict(settings.data),

@@ -9,6 +9,7 @@ from dualselect.methods.dualselect import PRESETS, DualSelect
 from dualselect.methods.ewc import EWC
 from dualselect.methods.gem import GEM
 from dualselect.methods.gradshield import GradShield
+from dualselect.methods.less import LESS
 from dualselect.methods.lisa import Lisa
 from dualselect.methods.moderate_g import ModerateG
 from dualselect.methods.olora import OLoRA
@@ -17,6 +18,7 @@ from dualselect.methods.registry import METHODS, available, get, method
 from dualselect.methods.replay import Replay
 from dualselect.methods.safegrad import SafeGrad
 from dualselect.methods.sft import SFT
+from dualselect.methods.sqsd import SQSD
 from dualselect.methods.toss import TOSS
 from dualselect.options import default_of, option
 
@@ -25,9 +27,11 @@ __all__ = [
     "CORRECTIONS",
     "EWC",
     "GEM",
+    "LESS",
     "METHODS",
     "PRESETS",
     "SFT",
+    "SQSD",
     "TOSS",
     "Antidote",
     "Booster",

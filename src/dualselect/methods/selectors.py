@@ -39,7 +39,7 @@ class Scorer:
     def measures(self, run: Run, at_start: Any, moments: Moments | None) -> Sequence[Column]:
         """Return what a scan of the task has to measure; called at the weights that the scan is made at.
 
-        Columns of its own begin with its name and a dot. All samples get `loss` and `tokens` in any case.
+        Columns of its own begin with its name and a dot. `loss`, `tokens` and `norm` are measured in any case.
 
         Args:
             run: The run.
@@ -92,7 +92,7 @@ class TaskScores:
     """What a scan of the task found.
 
     Attributes:
-        scanned: Loss, tokens and all measures, `(N, ...)` each, on the CPU in the task's order.
+        scanned: Loss, tokens, norm and all measures, `(N, ...)` each, on the CPU in the task's order.
         scores: Score of every sample by every selector, `(N,)` each; higher means keep, NaN that there is none.
     """
 
@@ -113,10 +113,11 @@ def score_task(scorers: Sequence[Scorer], task: Dataset, run: Run, warmup: Warmu
     """
     found = [scorer.at_start(run) for scorer in scorers]
     with warmup(task, run) as moments:
-        wanted = [measures.loss(), measures.tokens()]
+        # A gradient that is not finite shows in its norm, and blanks all that was measured of the sample.
+        wanted = [measures.loss(), measures.tokens(), measures.norm()]
         for scorer, own in zip(scorers, found, strict=True):
             wanted += scorer.measures(run, own, moments)
-        once = {column.key: column for column in wanted}  # several may ask for the norm
+        once = {column.key: column for column in wanted}  # two may ask for the same
         scanned = run.pool_of(task).scan(list(once.values()), title="Scoring the task", resumable=True)
     scores = {scorer.name: torch.nan_to_num(scorer.score(scanned).float(), *[torch.nan] * 3) for scorer in scorers}
     return TaskScores(scanned, scores)

@@ -7,6 +7,7 @@ from typing import Any
 from datasets import Dataset
 from torch.optim import Optimizer
 
+from dualselect.data import TASK
 from dualselect.methods import Method
 from dualselect.training.config import DualSelectConfig
 
@@ -33,9 +34,11 @@ def train_nested(trainer: Any, method: Method, data: str | Dataset, changes: Map
         data: Name of one of the trainer's pools, or tokenised samples of its task.
         changes: Settings that differ from the outer run's.
     """
-    is_pool = isinstance(data, str)
-    samples = trainer.run.pool(data).examples if is_pool else data.select_columns(["input_ids", "labels"])
-    folder = trainer.run_folder / "nested" / f"{method.name}-{data if is_pool else 'task'}"
+    if isinstance(data, str):
+        name, samples = data, trainer.run.pool(data).examples
+    else:
+        name, samples = TASK, data.select_columns(["input_ids", "labels"])
+    folder = trainer.run_folder / "nested" / f"{method.name}-{name}"
     given = {option.name: getattr(trainer.args, option.name) for option in fields(trainer.args) if option.init}
     nested = type(trainer)(
         model=trainer.model,

@@ -44,13 +44,19 @@ def pools() -> dict[str, Dataset]:
 
 @pytest.fixture
 def trainer_of(make_tiny_model, tiny_tokenizer, tmp_path, task, pools) -> Callable[..., DualSelectTrainer]:
-    """Return a function `(method, folder="run", *, dtype, fresh, **settings) -> trainer`, always from the same LoRA.
+    """Return a function `(method, folder="run", *, data, dtype, fresh, **settings) -> trainer`.
 
-    Its factor B is random unless it is to be `fresh`, which is zero as PEFT begins.
+    It begins from the same LoRA always, whose factor B is random unless it is to be `fresh`, which is zero as PEFT begins.
     """
 
     def make(
-        method: Method, folder: str = "run", *, dtype: Any = torch.float32, fresh: bool = False, **settings: Any
+        method: Method,
+        folder: str = "run",
+        *,
+        data: Dataset = task,
+        dtype: Any = torch.float32,
+        fresh: bool = False,
+        **settings: Any,
     ) -> DualSelectTrainer:
         model = make_tiny_model()
         torch.manual_seed(1)
@@ -71,7 +77,7 @@ def trainer_of(make_tiny_model, tiny_tokenizer, tmp_path, task, pools) -> Callab
         return DualSelectTrainer(
             model=model,
             args=DualSelectConfig(**(plain | settings)),
-            train_dataset=task,
+            train_dataset=data,
             reference_dataset=pools["references"] if "references" in method.pools else None,
             pools={name: pools[name] for name in method.pools if name != "references"} or None,
             method=method,
