@@ -17,7 +17,7 @@ them together. A higher score means: keep.
   dualselect train --config examples/local.yaml --keep runs/scores/scores.parquet:less --fraction 0.9
 
 Scores and raw measures are written to scores.parquet in output_dir, with a page scores.html. An interrupted scan
-continues where it stopped. Model, data and LoRA are set as for `dualselect train`, whose --help-all lists all settings."""
+continues where it stopped. Model, data and LoRA are set as for `dualselect train`; its --help-all lists them."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -26,9 +26,7 @@ def run(argv: Sequence[str]) -> int:
     from dualselect.experiments.score import FILE, PAGE, ScoreSettings, score
     from dualselect.experiments.settings import parse_settings
 
-    parser = CommandParser(
-        "score", ABOUT, usage="dualselect score [DATA] --selectors NAME [NAME ...] [--SETTING VALUE]"
-    )
+    parser = CommandParser("score", ABOUT, usage="dualselect score [DATA] --selectors NAME [...] [--SETTING VALUE ...]")
     parser.add_settings(ScoreSettings, "selectors")
     given, rest = parser.parse_known_args(argv)
     if rest and not rest[0].startswith("-"):

@@ -28,8 +28,9 @@ class LESS(Selector):
 
     "LESS: Selecting Influential Data for Targeted Instruction Tuning", arXiv 2402.04333, ICML 2024. After a warm-up on
     a random share of the task, a sample's gradient g is turned into the step that Adam would make with it,
-    (beta1 m + (1 - beta1) g) / sqrt(beta2 v + (1 - beta2) g^2 + eps); a reference's is left as it is. Both are projected
-    to `sketch_size` numbers at random and normalised; the score is the mean inner product with the references.
+    (beta1 m + (1 - beta1) g) / sqrt(beta2 v + (1 - beta2) g^2 + eps); a reference's is left as it is. Both are
+    projected to `sketch_size` numbers at random and normalised; the score is the mean inner product with the
+    references.
     """
 
     name: ClassVar[str] = "less"

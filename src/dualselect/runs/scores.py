@@ -57,9 +57,7 @@ class ScoreTable:
         try:
             table = pq.read_table(path)
         except (OSError, ValueError) as error:
-            raise DataError(
-                f"{path}: could not be read ({error}); name a file that `dualselect score` wrote"
-            ) from error
+            raise DataError(f"{path}: could not be read ({error}); name one that `dualselect score` wrote") from error
         notes = table.schema.metadata or {}
         if _SELECTORS not in notes:
             raise DataError(f"{path}: contains no scores; name a file that `dualselect score` wrote")

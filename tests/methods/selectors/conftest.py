@@ -46,7 +46,7 @@ def pools() -> dict[str, Dataset]:
 def trainer_of(make_tiny_model, tiny_tokenizer, tmp_path, task, pools) -> Callable[..., DualSelectTrainer]:
     """Return a function `(method, folder="run", *, data, dtype, fresh, **settings) -> trainer`.
 
-    It begins from the same LoRA always, whose factor B is random unless it is to be `fresh`, which is zero as PEFT begins.
+    It always begins from the same LoRA, whose factor B is random; `fresh` makes it zero, as PEFT does.
     """
 
     def make(
