@@ -84,6 +84,19 @@ def test_both_ways_to_hold_a_matrix_are_exact(make_model, make_batch, loop, kind
     assert_equals(model, batch, loop(model, batch))
 
 
+@pytest.mark.parametrize("length", [6, 64], ids=["short: formed when asked for", "long: formed before"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_of_one_parameter_equal_the_loop(make_model, make_batch, loop, kind, length):
+    model, batch = make_model(kind), make_batch(3, length)
+    truth = loop(model, batch).gradients
+    with capture(model) as gradients:
+        gradients.backward(per_sample_nll(model, batch).loss)
+    found = [gradients.of_parameter(name) for name in gradients.layout.names]
+    assert [part.shape[1:] for part in found] == list(gradients.layout.shapes)
+    flat = torch.cat([part.flatten(1) for part in found], dim=1)
+    torch.testing.assert_close(flat, truth, rtol=1e-4, atol=1e-5 * truth.abs().max().item())
+
+
 @pytest.mark.parametrize("kind", ["lora on all linear layers", "all parameters, tied"])
 def test_a_padding_free_batch_equals_the_loop(make_model, batch, loop, kind):
     model = make_model(kind)

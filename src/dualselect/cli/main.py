@@ -12,6 +12,7 @@ from dualselect.settings.parser import CommandParser
 COMMANDS = (
     "quickstart",
     "check",
+    "score",
     "train",
     "methods",
     "repair",

@@ -27,6 +27,17 @@ class DataArguments:
     task: str | None = field(default=None, metadata={"help": "Source of the task data."})
     task_split: str = field(default="train", metadata={"help": "Split of the task data, for hub ids."})
     task_limit: int | None = field(default=None, metadata={"help": "Task samples to use, drawn by the seed."})
+    keep: str | None = field(
+        default=None,
+        metadata={
+            "help": "Train on the task samples with the highest scores alone: FILE:SELECTOR, a file that `dualselect "
+            "score` wrote and a selector in it.",
+            "metavar": "FILE:SELECTOR",
+        },
+    )
+    fraction: float = field(
+        default=0.9, metadata={"help": "With keep: share of the supervised tokens of the scored samples, in (0, 1]."}
+    )
     references: str | None = field(
         default=None, metadata={"help": "Source of the reference pool: prompts with safe answers."}
     )

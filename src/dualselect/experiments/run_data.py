@@ -1,11 +1,12 @@
 """The data sets of a run, loaded from the sources that its settings name."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from datasets import Dataset
 
 from dualselect.data import REFERENCES, TASK, LoadedSamples, evaluation_role, load_with_form
 from dualselect.errors import ConfigError
+from dualselect.experiments.keeping import Keeping
 from dualselect.experiments.settings import Settings
 
 
@@ -28,10 +29,12 @@ class SetSource:
     limit: int | None
     seed: int
     role: str
+    keeping: Keeping | None = None
 
     def load(self) -> LoadedSamples:
-        """Load the set; a DataError if it cannot be used."""
-        return load_with_form(self.source, split=self.split, limit=self.limit, seed=self.seed, role=self.role)
+        """Load the set, of the task only what is to be kept; a DataError if it cannot be used."""
+        found = load_with_form(self.source, split=self.split, limit=self.limit, seed=self.seed, role=self.role)
+        return found if self.keeping is None else replace(found, dataset=self.keeping(found.dataset))
 
 
 def set_sources(settings: Settings) -> dict[str, SetSource]:
@@ -45,7 +48,8 @@ def set_sources(settings: Settings) -> dict[str, SetSource]:
     if data.task is None:
         raise ConfigError("there is no task data: give --task, or `task:` in the configuration")
     _check_pools(settings)
-    sources = {TASK: SetSource(data.task, data.task_split, data.task_limit, seed, TASK)}
+    keeping = None if data.keep is None else Keeping.of(data.keep, data.fraction)
+    sources = {TASK: SetSource(data.task, data.task_split, data.task_limit, seed, TASK, keeping)}
     if data.references is not None:
         split, limit = data.references_split, data.references_limit
         sources[REFERENCES] = SetSource(data.references, split, limit, seed, REFERENCES)

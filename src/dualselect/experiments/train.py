@@ -13,6 +13,7 @@ from dualselect.errors import ConfigError, library_errors
 from dualselect.experiments.run_data import RunData, load_run_data
 from dualselect.experiments.run_model import adapter_config, find_model, quantization_config
 from dualselect.experiments.settings import Settings
+from dualselect.methods import Method
 from dualselect.training import DualSelectTrainer
 from dualselect.training.checkpoint import last_whole_checkpoint
 
@@ -35,8 +36,8 @@ def train(settings: Settings) -> DualSelectTrainer:
     return trainer
 
 
-def make_trainer(settings: Settings, data: RunData) -> DualSelectTrainer:
-    """Return the trainer of a run, with its model loaded.
+def make_trainer(settings: Settings, data: RunData, method: Method | None = None) -> DualSelectTrainer:
+    """Return the trainer of a run, with its model loaded; by another method than its settings name, if one is given.
 
     Raises:
         ConfigError: Settings that do not go together, or a model that could not be loaded.
@@ -60,6 +61,7 @@ def make_trainer(settings: Settings, data: RunData) -> DualSelectTrainer:
             eval_dataset=data.evaluation or None,
             reference_dataset=data.references,
             pools=data.pools or None,
+            method=method,
             peft_config=adapter,
             quantization_config=quantization,
             settings=asdict(settings.model) | asdict(settings.data),

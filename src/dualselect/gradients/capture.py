@@ -126,6 +126,15 @@ class PerSampleGradients:
             return self._store.weighted_sum(weights.float())
 
     @torch.no_grad()
+    def of_parameter(self, name: str) -> Tensor:
+        """Return every sample's gradient by one parameter, shape `(B, *shape)`, fp32; not to be changed in place.
+
+        Functions of single elements need it, such as Adam's step. It is formed where only its factors are kept.
+        """
+        with self._exact():
+            return self._store.of_parameter(name)
+
+    @torch.no_grad()
     def sketch(self, sketch: Sketch) -> Tensor:
         """Return a random projection of every sample's gradient, shape `(B, k)`, fp32."""
         with self._exact():

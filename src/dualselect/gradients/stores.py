@@ -105,6 +105,10 @@ class Store(ABC):
         """Return the gradients' sum, weighted by `(B,)`."""
 
     @abstractmethod
+    def of_parameter(self, name: str) -> Tensor:
+        """Return the gradients by one parameter, `(B, *shape)`."""
+
+    @abstractmethod
     def sketch(self, sketch: Sketch) -> Tensor:
         """Return the gradients' sketches, `(B, k)`."""
 
@@ -190,6 +194,15 @@ class Kept(Store):
             for term in terms:
                 term.add_weighted_sum(weights, views[name])
         return total
+
+    def of_parameter(self, name: str) -> Tensor:
+        if name in self._blocks:
+            return self._blocks[name]
+        shape = dict(zip(self.layout.names, self.layout.shapes, strict=True))[name]
+        block = torch.zeros(self.batch_size, *shape, device=self.device)
+        for term in self._terms[name]:
+            term.add_to(block, first=False)
+        return block
 
     def sketch(self, sketch: Sketch) -> Tensor:
         out = torch.zeros(self.batch_size, sketch.size, device=self.device)
@@ -302,6 +315,9 @@ class Measured(Store):
 
     def weighted_sum(self, weights: Tensor) -> Direction:
         raise ValueError("the capture kept no gradients (keep=False), so there is nothing to sum")
+
+    def of_parameter(self, name: str) -> Tensor:
+        raise ValueError("the capture kept no gradients (keep=False), so there is none of a single parameter")
 
     def sketch(self, sketch: Sketch) -> Tensor:
         raise ValueError("the capture kept no gradients (keep=False), so there is nothing to sketch")

@@ -11,7 +11,10 @@ from dualselect.methods.dft import DFT
 from dualselect.methods.dualselect import PRESETS, DualSelect
 from dualselect.methods.ewc import EWC
 from dualselect.methods.gem import GEM
+from dualselect.methods.gradshield import GradShield
+from dualselect.methods.less import LESS
 from dualselect.methods.lisa import Lisa
+from dualselect.methods.moderate_g import ModerateG
 from dualselect.methods.olora import OLoRA
 from dualselect.methods.profit import ProFit
 from dualselect.methods.ptst import PTST
@@ -21,6 +24,7 @@ from dualselect.methods.replay import Replay
 from dualselect.methods.safegrad import SafeGrad
 from dualselect.methods.safeinstr import SafeInstr
 from dualselect.methods.sft import SFT
+from dualselect.methods.sqsd import SQSD
 from dualselect.methods.toss import TOSS
 from dualselect.options import default_of, option
 
@@ -31,19 +35,23 @@ __all__ = [
     "DFT",
     "EWC",
     "GEM",
+    "LESS",
     "METHODS",
     "PRESETS",
     "PTST",
     "SFT",
+    "SQSD",
     "TOSS",
     "AllReferences",
     "Antidote",
     "Booster",
     "Correction",
     "DualSelect",
+    "GradShield",
     "Lisa",
     "LowestLoss",
     "Method",
+    "ModerateG",
     "OLoRA",
     "ProFit",
     "Random",

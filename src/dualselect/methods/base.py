@@ -53,6 +53,13 @@ class Selection:
     columns: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+class Moments(NamedTuple):
+    """Adam's running means of the gradients and of their squares, without bias correction."""
+
+    first: Direction
+    second: Direction
+
+
 class Run(Protocol):
     """A method's view of the training run."""
 
@@ -93,6 +100,13 @@ class Run(Protocol):
         They have `input_ids`, `labels` and an index column of their own, so that the selection log names them.
         """
 
+    def pool_of(self, samples: Dataset) -> Pool:
+        """Return tokenised samples, such as those of the task, as a pool that can be scanned.
+
+        Args:
+            samples: Samples with `input_ids`, `labels` and the index column.
+        """
+
     def start(self) -> AbstractContextManager[None]:
         """Return a context in which the model has the weights it had before training.
 
@@ -106,12 +120,14 @@ class Run(Protocol):
     def move(self, by: Direction) -> None:
         """Add `by` to the parameters."""
 
-    def trained(self, method: "Method", pool: str, **changes: Any) -> AbstractContextManager[None]:
-        """Return a context in which the model has been fine-tuned on a pool by another method; on exit it is restored.
+    def trained(self, method: "Method", data: str | Dataset, **changes: Any) -> AbstractContextManager[Moments | None]:
+        """Return a context in which the model has been fine-tuned by another method; on exit it is restored.
+
+        It yields Adam's moments at the end of that training; None where its optimizer keeps none.
 
         Args:
             method: Method of the nested run, such as `SFT()`.
-            pool: Name of the pool that it trains on.
+            data: Name of the pool that it trains on, or tokenised samples of the task.
             **changes: Training settings that differ from the run's own, such as `num_train_epochs`.
         """
 

@@ -3,7 +3,7 @@
 "Two to Tango: Coupled Task-Reference Selection for Safe LLM Fine-tuning", arXiv 2606.09866.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any, ClassVar
@@ -14,9 +14,20 @@ from torch import Tensor
 
 from dualselect.errors import ConfigError
 from dualselect.gradients import PER_MODULE, Direction, Metric, preconditioned
-from dualselect.methods.base import Method, Run, Scores, Selection, State, check_choice, check_positive, check_range
+from dualselect.methods.base import (
+    Method,
+    Moments,
+    Run,
+    Scores,
+    Selection,
+    State,
+    check_choice,
+    check_positive,
+    check_range,
+)
 from dualselect.methods.corrections import CORRECTIONS
 from dualselect.methods.registry import method
+from dualselect.methods.selectors import Scorer
 from dualselect.options import option
 from dualselect.selection import (
     PRESERVATION_LOSSES,
@@ -27,11 +38,13 @@ from dualselect.selection import (
     TokenBudget,
     choose_references,
     hard_top_k,
+    measures,
     preservation_loss,
     refresh_trigger,
     score,
     soft,
 )
+from dualselect.selection.measures import Column
 
 # What the authors' paper and their released code set differently; an option that is given wins over its preset.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -53,7 +66,7 @@ def _of_presets(name: str) -> str:
 
 @method
 @dataclass
-class DualSelect(Method):
+class DualSelect(Scorer, Method):
     """Couple two selections: references at risk from the task, and task samples compatible with those references."""
 
     name: ClassVar[str] = "dualselect"
@@ -199,6 +212,27 @@ class DualSelect(Method):
         """Check that the pool is large enough."""
         self.references_to_keep(len(run.pool()))
         return task
+
+    def measures(self, run: Run, at_start: Any, moments: Moments | None) -> Sequence[Column]:
+        """Return the cosine with the direction of the references at risk, for a score before training.
+
+        Raises:
+            ConfigError: The references have no gradient.
+        """
+        chosen = self._choose(run)
+        g_ref = self._gradient(chosen.weights, run)
+        problem = chosen.problem or _problem_of(g_ref)
+        chosen.done()
+        if problem:
+            raise ConfigError(f"dualselect: no sample can be scored, since {problem}; change references or their loss")
+        metric = PER_MODULE if self.score_metric == "per_module" else None
+        return [measures.cosine("dualselect.cosine", g_ref, metric)]
+
+    def score(self, scanned: Mapping[str, Tensor]) -> Tensor:
+        """Return nu * cosine - mu_task * loss, scaled over the whole task: the turned score of its task selection."""
+        assert self.score_scaling is not None
+        cosine = scanned["dualselect.cosine"]
+        return -score(scanned["loss"], cosine, mu=self.mu_task, nu=self.nu, scaling=self.score_scaling)
 
     def directions(self) -> Mapping[str, Direction]:
         """Return the reference direction, once there is one."""

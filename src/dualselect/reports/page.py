@@ -74,45 +74,47 @@ def _page(
     names: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
     """Return a page; `names` are those that the templates of its sections share."""
-    environment = _environment()
-    environment.globals |= names
-    style, script = _resource("style.css"), _resource("report.js")
-    return environment.get_template("page.html.j2").render(
+    templates = environment()
+    templates.globals |= names
+    style, script = resource("style.css"), resource("report.js")
+    return templates.get_template("page.html.j2").render(
         kind=kind,
         title=path.resolve().name,
         lede=lede,
         tags=tags,
-        sections=[(section, _html(section, environment)) for section in sections],
+        sections=[(section, _html(section, templates)) for section in sections],
         data=next((section.data for section in sections if section.data is not None), {}),
         style=Markup(style),
         script=Markup(script),
-        style_hash=_hash(style),
-        script_hash=_hash(script),
+        style_hash=policy_hash(style),
+        script_hash=policy_hash(script),
         version=__version__,
     )
 
 
-def _html(section: Section, environment: Environment) -> Markup:
-    return Markup(environment.get_template(f"sections/{section.anchor}.html.j2").render(section.content))
+def _html(section: Section, templates: Environment) -> Markup:
+    return Markup(templates.get_template(f"sections/{section.anchor}.html.j2").render(section.content))
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Return the environment of all templates, which escapes whatever is not marked as HTML."""
+    templates = Environment(
         loader=PackageLoader("dualselect.reports"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"kinds": KINDS, "heat": _heat, "typeset": typeset, "p_text": p_text}
-    return environment
+    templates.globals |= {"kinds": KINDS, "heat": _heat, "typeset": typeset, "p_text": p_text}
+    return templates
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """Return a file that pages contain, such as the style sheet."""
     return files("dualselect.reports").joinpath("templates", name).read_text(encoding="utf-8")
 
 
-def _hash(text: str) -> str:
+def policy_hash(text: str) -> str:
     """Return the hash by which the page's policy allows this one style or script."""
     return base64.b64encode(sha256(text.encode()).digest()).decode()
 

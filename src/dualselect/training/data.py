@@ -105,9 +105,25 @@ def make_pool(trainer: Any, name: str, dataset: Dataset, watch: Watch, params: P
         indexed, ids = _with_answers(trainer, indexed, ids)
     prepared = _trl.prepare_dataset(trainer, indexed, name)
     report_dropped(name, ids, prepared, args)
-    examples = prepared.select_columns(["input_ids", "labels"])  # stays in Arrow: small for any pool
+    return pool_of_prepared(trainer, name, prepared, ids, watch, params)
+
+
+def pool_of_prepared(
+    trainer: Any, name: str, prepared: Dataset, ids: Sequence[str], watch: Watch, params: Parameters
+) -> Pool:
+    """Return a pool over tokenised samples.
+
+    Args:
+        trainer: An `SFTTrainer` with its collator.
+        name: Name of the pool.
+        prepared: Samples with `input_ids`, `labels` and the index column.
+        ids: The id at each index.
+        watch: The model's per-sample gradients.
+        params: The trainable parameters.
+    """
+    args = trainer.args
     return Pool(
-        examples=examples,
+        examples=prepared.select_columns(["input_ids", "labels"]),  # stays in Arrow: small whatever the pool
         ids=[ids[index] for index in prepared[INDEX_COLUMN]],
         watch=watch,
         model=trainer.model,

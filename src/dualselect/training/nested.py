@@ -4,6 +4,10 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from datasets import Dataset
+from torch.optim import Optimizer
+
+from dualselect.data import TASK
 from dualselect.methods import Method
 from dualselect.training.config import DualSelectConfig
 
@@ -20,23 +24,29 @@ _OWN = {
 }
 
 
-def train_nested(trainer: Any, method: Method, pool: str, changes: Mapping[str, Any]) -> None:
-    """Fine-tune a trainer's model in place on one of its pools.
+def train_nested(trainer: Any, method: Method, data: str | Dataset, changes: Mapping[str, Any]) -> Optimizer | None:
+    """Fine-tune a trainer's model in place and return the optimizer that did it.
 
     Args:
         trainer: `DualSelectTrainer` of the outer run; its settings are those of the nested one, except for what is
             saved, evaluated and reported.
         method: Method of the nested run.
-        pool: Name of the pool.
+        data: Name of one of the trainer's pools, or tokenised samples of its task.
         changes: Settings that differ from the outer run's.
     """
-    folder = trainer.run_folder / "nested" / f"{method.name}-{pool}"
+    if isinstance(data, str):
+        name, samples = data, trainer.run.pool(data).examples
+    else:
+        name, samples = TASK, data.select_columns(["input_ids", "labels"])
+    folder = trainer.run_folder / "nested" / f"{method.name}-{name}"
     given = {option.name: getattr(trainer.args, option.name) for option in fields(trainer.args) if option.init}
     nested = type(trainer)(
         model=trainer.model,
         args=DualSelectConfig(**(given | _OWN | {"output_dir": str(folder)} | dict(changes))),
-        train_dataset=trainer.run.pool(pool).examples,
+        train_dataset=samples,
         method=method,
         processing_class=trainer.processing_class,
     )
     nested.train()
+    optimizer: Optimizer | None = nested.run.optimizer
+    return optimizer

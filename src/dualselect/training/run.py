@@ -16,12 +16,14 @@ from dualselect.distributed import rank
 from dualselect.errors import ConfigError
 from dualselect.gradients import Direction, Layout, Parameters, StartingPoint
 from dualselect.methods import Method
+from dualselect.methods.base import Moments
 from dualselect.selection import Pool
 from dualselect.training.record import RunRecord
 
 _logger = logging.get_logger(__name__)
 
-Nested = Callable[[Method, str, Mapping[str, Any]], None]  # fine-tunes the model in place
+# Fine-tunes the model in place and returns the optimizer that did it.
+Nested = Callable[[Method, str | Dataset, Mapping[str, Any]], torch.optim.Optimizer | None]
 
 
 class TrainingRun:
@@ -35,8 +37,9 @@ class TrainingRun:
         pools: Pools, by name.
         record: Record that metrics and tables go to.
         start: Context of the weights before training, if they are kept.
-        nested: Function that fine-tunes the model on a pool by another method.
+        nested: Function that fine-tunes the model on a pool, or on samples of the task, by another method.
         task_ids: Ids of the task's samples, by their index.
+        as_pool: Function that makes a pool of tokenised samples of the task.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class TrainingRun:
         start: StartingPoint | None = None,
         nested: Nested | None = None,
         task_ids: Sequence[str] = (),
+        as_pool: Callable[[Dataset], Pool] | None = None,
     ) -> None:
         self.seed, self.model, self.tokenizer, self.params = seed, model, tokenizer, params
         self.pools = dict(pools)
@@ -60,7 +64,7 @@ class TrainingRun:
             self.sample_ids += pool.ids
         self.state = TrainerState()
         self.optimizer: torch.optim.Optimizer | None = None
-        self._record, self._start, self._nested = record, start, nested
+        self._record, self._start, self._nested, self._as_pool = record, start, nested, as_pool
 
     @property
     def step(self) -> int:
@@ -91,6 +95,12 @@ class TrainingRun:
         assert isinstance(examples, Dataset)
         return examples.add_column(INDEX_COLUMN, list(range(first, first + len(pool))))
 
+    def pool_of(self, samples: Dataset) -> Pool:
+        """Return tokenised samples, such as those of the task, as a pool that can be scanned."""
+        if self._as_pool is None:
+            raise ConfigError("this run has no task whose samples could be measured")
+        return self._as_pool(samples)
+
     def start(self) -> AbstractContextManager[None]:
         """Return a context in which the model has the weights it had before training."""
         if self._start is None:
@@ -112,13 +122,12 @@ class TrainingRun:
         torch.clear_autocast_cache()  # it does not see that a parameter's data has changed
 
     @contextmanager
-    def trained(self, method: Method, pool: str, **changes: Any) -> Iterator[None]:
-        """Return a context in which the model has been fine-tuned on a pool by another method, then restored."""
+    def trained(self, method: Method, data: str | Dataset, **changes: Any) -> Iterator[Moments | None]:
+        """Return a context in which the model has been fine-tuned by another method; on exit it is restored."""
         if self._nested is None:
             raise ConfigError("this run cannot make nested runs")
         with self._restored():
-            self._nested(method, pool, changes)
-            yield
+            yield _moments(self._nested(method, data, changes), self.params)
 
     @contextmanager
     def _restored(self) -> Iterator[None]:
@@ -168,3 +177,14 @@ class TrainingRun:
     def record(self, table: str, ids: Sequence[str], **columns: Any) -> None:
         """Write a table of this step into the selection log."""
         self._record.table(table, ids, columns)
+
+
+def _moments(optimizer: torch.optim.Optimizer | None, params: Parameters) -> Moments | None:
+    """Return Adam's moments of all parameters; None where the optimizer does not keep both of every element."""
+    state = getattr(getattr(optimizer, "optimizer", optimizer), "state", {})
+    kept = [[state.get(param, {}).get(name) for param in params.values()] for name in ("exp_avg", "exp_avg_sq")]
+    shapes = [param.shape for param in params.values()]
+    if any(value is None or value.shape != shape for part in kept for value, shape in zip(part, shapes, strict=True)):
+        return None
+    layout = Layout.of(params)
+    return Moments(*(Direction(layout, torch.cat([value.flatten() for value in part]).float()) for part in kept))

@@ -28,7 +28,7 @@ from dualselect.models import resolve_model
 from dualselect.runs import write_samples
 from dualselect.runs.metrics import MetricsFile
 from dualselect.runs.provenance import add_resumption, weights_hash, write_config, write_provenance
-from dualselect.selection import remember_start
+from dualselect.selection import Pool, remember_start
 from dualselect.training import _trl
 from dualselect.training.checkpoint import check_resumable, last_whole_checkpoint, load_state, save_state, seal
 from dualselect.training.config import (
@@ -39,7 +39,7 @@ from dualselect.training.config import (
     check_settings,
     own_copy,
 )
-from dualselect.training.data import Evaluation, TrainingData, make_pools, report_dropped
+from dualselect.training.data import Evaluation, TrainingData, make_pools, pool_of_prepared, report_dropped
 from dualselect.training.guard import Guard
 from dualselect.training.nested import train_nested
 from dualselect.training.prepared import PreparedTask
@@ -123,6 +123,7 @@ class DualSelectTrainer(SFTTrainer):
             start=remember_start(params) if self.method.needs_start else None,
             nested=partial(train_nested, self),
             task_ids=data.task_ids,
+            as_pool=self._pool_of,
         )
         self._prepared = PreparedTask(self.run_folder, self.train_dataset)
         self._uncounted_tokens = torch.zeros((), dtype=torch.long)
@@ -148,6 +149,13 @@ class DualSelectTrainer(SFTTrainer):
             return None if self.takes_trl_step() else Watch(self.model, params)
         except UnsupportedModuleError:
             return None  # then a step with a sample that is not finite is skipped as a whole
+
+    def _pool_of(self, samples: Dataset) -> Pool:
+        if INDEX_COLUMN not in samples.column_names:
+            raise ConfigError(f"packing does not go with method '{self.method.name}', which measures single samples")
+        params = self.run.params
+        watch = self.watch or Watch(self.model, params)
+        return pool_of_prepared(self, TASK, samples, self.data.task_ids, watch, params)
 
     def _set_up_step(self) -> None:
         self.step: SelectiveStep | PlainStep | None = None
