@@ -94,7 +94,7 @@ def test_the_built_in_methods_are_there():
         "safeinstr",
         "sft",
     ]
-    names += ["static-references", "toss"]
+    names += ["static-references", "token-cleaning", "toss"]
     assert list(methods.available()) == names
     assert methods.get("dualselect") is methods.DualSelect
 

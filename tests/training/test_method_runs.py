@@ -29,6 +29,7 @@ from dualselect.methods import (
     Replay,
     SafeGrad,
     SafeInstr,
+    TokenCleaning,
 )
 from dualselect.training import DualSelectConfig, DualSelectTrainer
 
@@ -109,6 +110,7 @@ def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
         SafeInstr(safety_samples=0),
         PTST(),
         ProFit(threshold=0.0),
+        TokenCleaning(keep_fraction=1.0),
     ],
     ids=lambda method: method.name,
 )

@@ -21,6 +21,7 @@ from dualselect.methods.replay import Replay
 from dualselect.methods.safegrad import SafeGrad
 from dualselect.methods.safeinstr import SafeInstr
 from dualselect.methods.sft import SFT
+from dualselect.methods.token_cleaning import TokenCleaning
 from dualselect.methods.toss import TOSS
 from dualselect.options import default_of, option
 
@@ -56,6 +57,7 @@ __all__ = [
     "Scores",
     "Selection",
     "StaticReferences",
+    "TokenCleaning",
     "available",
     "default_of",
     "get",
