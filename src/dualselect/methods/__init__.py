@@ -11,6 +11,7 @@ from dualselect.methods.dft import DFT
 from dualselect.methods.dualselect import PRESETS, DualSelect
 from dualselect.methods.ewc import EWC
 from dualselect.methods.gem import GEM
+from dualselect.methods.hft import HFT
 from dualselect.methods.lisa import Lisa
 from dualselect.methods.olora import OLoRA
 from dualselect.methods.profit import ProFit
@@ -32,6 +33,7 @@ __all__ = [
     "DFT",
     "EWC",
     "GEM",
+    "HFT",
     "METHODS",
     "PRESETS",
     "PTST",
