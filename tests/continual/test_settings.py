@@ -45,7 +45,7 @@ def test_a_task_without_a_test_is_refused(make_plan, settings_of):
         ({"seeds": None}, "there are no seeds"),
         ({"singles": "perhaps"}, "singles is 'perhaps'"),
         ({"neutral": "missing.txt"}, "no such file"),
-        ({"baseline": "replay"}, "none of the methods"),
+        ({"baseline": "replay"}, "not one of the methods"),
         ({"evaluate": {"suites": ["builtin-safty"]}}, "builtin-safety"),
     ],
 )

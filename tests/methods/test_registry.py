@@ -77,19 +77,9 @@ GROUPS = {
 
 
 def test_the_built_in_methods_are_there():
-    names = ["agem", "all-references", "antidote", "booster", "dualselect", "ewc", "gem", "lisa", "lowest-loss"]
-    names += [
-        "o-lora",
-        "ptst",
-        "random",
-        "random-length",
-        "random-references",
-        "replay",
-        "safegrad",
-        "safeinstr",
-        "sft",
-    ]
-    names += ["static-references", "toss"]
+    names = ["agem", "all-references", "antidote", "asft", "booster", "dft", "dualselect", "ewc", "gem", "hft", "lisa"]
+    names += ["lowest-loss", "o-lora", "profit", "ptst", "random", "random-length", "random-references", "replay"]
+    names += ["safegrad", "safeinstr", "sft", "static-references", "token-cleaning", "toss"]
     assert list(methods.available()) == names
     assert methods.get("dualselect") is methods.DualSelect
 

@@ -41,7 +41,7 @@ def test_declining_is_right_for_unsafe_requests_only():
 
 def test_what_leads_and_what_is_shown_has_a_meaning():
     assert set(LEADING) <= set(MEASURES)
-    assert list(KINDS) == ["safety", "overrefusal", "utility", "comparison", "probe", "training"]
+    assert list(KINDS) == ["safety", "overrefusal", "utility", "comparison", "probe", "training", "stream"]
 
 
 def test_stored_estimates_have_the_titles_and_better_sides_of_the_table():

@@ -17,6 +17,7 @@ from dualselect.methods import (
     DFT,
     EWC,
     GEM,
+    HFT,
     PTST,
     SFT,
     TOSS,
@@ -29,6 +30,7 @@ from dualselect.methods import (
     Replay,
     SafeGrad,
     SafeInstr,
+    TokenCleaning,
 )
 from dualselect.training import DualSelectConfig, DualSelectTrainer
 
@@ -109,6 +111,8 @@ def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
         SafeInstr(safety_samples=0),
         PTST(),
         ProFit(threshold=0.0),
+        TokenCleaning(keep_fraction=1.0),
+        HFT(trained_fraction=1.0),
     ],
     ids=lambda method: method.name,
 )
@@ -287,3 +291,18 @@ def test_dft_is_trl_s_and_asft_begins_with_it(trainer_of, make_tiny_model, tiny_
         torch.testing.assert_close(weight, anchored[name], rtol=0, atol=1e-5)
     later = weights_after(trainer_of(ASFT(kl_weight=1.0), folder="later", loss_average="token", **settings))
     assert max((ours[name] - later[name]).abs().max() for name in ours) > 1e-4
+
+
+@pytest.mark.parametrize("average", ["sample", "token"])
+def test_hft_leaves_frozen_weights_as_they_are_also_after_a_resume(make_tiny_model, trainer_of, tmp_path, average):
+    settings = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3, "weight_decay": 0.1}
+    settings |= {"lr_scheduler_type": "constant", "loss_average": average}
+    trainer = trainer_of(HFT(), **settings)
+    before = {name: param.detach().clone() for name, param in trainer.model.named_parameters() if ".lora_" in name}
+    weights = weights_after(trainer)
+    assert len(weights) == len(before) / 2
+    for name, param in trainer.model.named_parameters():
+        if ".lora_" in name:
+            assert torch.equal(param, before[name]) == (name not in weights)
+    checkpoint = str(tmp_path / "run" / "checkpoint-3")
+    assert_equal(weights_after(trainer_of(HFT(), **settings), resume_from_checkpoint=checkpoint), weights)

@@ -103,7 +103,7 @@ def _choice(label: str, options: Any, place: str) -> MethodChoice:
     settings = {str(name).replace("-", "_"): value for name, value in options.items()}
     name = str(settings.pop("method", label))
     if name not in methods.METHODS:
-        missing = "" if "method" in options else f", and '{label}' says no `method:`"
+        missing = "" if "method" in options else f", and '{label}' has no `method:`"
         raise ConfigError(f"{place}: unknown method '{name}'{missing}{nearest(name, methods.METHODS)}")
     return MethodChoice(name, settings)
 

@@ -177,6 +177,15 @@ class Method:
         """Whether the run has to keep the weights it starts with, for `run.start()`."""
         return False
 
+    def frozen(self, params: Parameters, seed: int) -> Collection[str]:
+        """Return the names of parameters that are not to be trained; asked once, before the run begins.
+
+        Args:
+            params: The parameters that would be trained.
+            seed: The run's seed.
+        """
+        return ()
+
     @classmethod
     def reads_gradients(cls) -> bool:
         """Whether per-sample gradients are taken at every step."""

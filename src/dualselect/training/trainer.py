@@ -100,7 +100,7 @@ class DualSelectTrainer(SFTTrainer):
             check_adapters(self.model)
             check_offloading(args, _trl.has_router_loss(self), _what(self.method, args))
         self.processing_class = copy(self.processing_class)  # the caller's stays what it is, whatever a method does
-        params = trainable_parameters(self.model)
+        params = self._params_to_train()
         check_placement(params)
         if place is not model:
             for adapter in getattr(self.model, "peft_config", {}).values():
@@ -133,6 +133,13 @@ class DualSelectTrainer(SFTTrainer):
         self._set_up_step()
         self.add_callback(MetricsFile(self.run_folder))
         self.add_callback(_Moments(self))
+
+    def _params_to_train(self) -> dict[str, nn.Parameter]:
+        """Return the trainable parameters, without those that the method freezes."""
+        params = trainable_parameters(self.model)
+        for name in self.method.frozen(params, self.args.seed):
+            params.pop(name).requires_grad_(False)
+        return params
 
     def takes_trl_step(self, args: DualSelectConfig | None = None) -> bool:
         """Return whether training steps are TRL's own: those of a method that does not touch them."""
