@@ -27,9 +27,8 @@ from dualselect.training import DualSelectConfig
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/**/*.md"))
 USER_PAGES = [ROOT / "README.md", ROOT / "docs/guide.md", *sorted((ROOT / "docs/methods").glob("*.md"))]
-RUNS = [
-    path for path in sorted((ROOT / "examples").glob("*.yaml")) if path.name not in ("compare.yaml", "diagnose.yaml")
-]
+OF_OTHER_COMMANDS = ("compare.yaml", "diagnose.yaml", "continual.yaml")
+RUNS = [path for path in sorted((ROOT / "examples").glob("*.yaml")) if path.name not in OF_OTHER_COMMANDS]
 
 
 def name_of(value):

@@ -11,12 +11,9 @@ from dualselect.methods.dft import DFT
 from dualselect.methods.dualselect import PRESETS, DualSelect
 from dualselect.methods.ewc import EWC
 from dualselect.methods.gem import GEM
-<<<<<<< HEAD
 from dualselect.methods.gradshield import GradShield
-from dualselect.methods.less import LESS
-=======
 from dualselect.methods.hft import HFT
->>>>>>> c75ce0fe2a39379c4bba62190e3ec9af34609dbf
+from dualselect.methods.less import LESS
 from dualselect.methods.lisa import Lisa
 from dualselect.methods.moderate_g import ModerateG
 from dualselect.methods.olora import OLoRA
@@ -28,11 +25,8 @@ from dualselect.methods.replay import Replay
 from dualselect.methods.safegrad import SafeGrad
 from dualselect.methods.safeinstr import SafeInstr
 from dualselect.methods.sft import SFT
-<<<<<<< HEAD
 from dualselect.methods.sqsd import SQSD
-=======
 from dualselect.methods.token_cleaning import TokenCleaning
->>>>>>> c75ce0fe2a39379c4bba62190e3ec9af34609dbf
 from dualselect.methods.toss import TOSS
 from dualselect.options import default_of, option
 
@@ -43,11 +37,8 @@ __all__ = [
     "DFT",
     "EWC",
     "GEM",
-<<<<<<< HEAD
-    "LESS",
-=======
     "HFT",
->>>>>>> c75ce0fe2a39379c4bba62190e3ec9af34609dbf
+    "LESS",
     "METHODS",
     "PRESETS",
     "PTST",
