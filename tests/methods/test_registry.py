@@ -82,8 +82,8 @@ GROUPS = {
 
 
 def test_the_built_in_methods_are_there():
-    names = ["agem", "antidote", "booster", "dualselect", "ewc", "gem", "lisa", "o-lora"]
-    names += ["random", "replay", "safegrad", "sft", "toss"]
+    names = ["agem", "antidote", "booster", "dualselect", "ewc", "gem", "gradshield", "less", "lisa", "moderate-g"]
+    names += ["o-lora", "random", "replay", "safegrad", "sft", "sqsd", "toss"]
     assert list(methods.available()) == names
     assert methods.get("dualselect") is methods.DualSelect
 
