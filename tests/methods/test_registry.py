@@ -77,9 +77,10 @@ GROUPS = {
 
 
 def test_the_built_in_methods_are_there():
-    names = ["agem", "all-references", "antidote", "asft", "booster", "dft", "dualselect", "ewc", "gem", "hft", "lisa"]
-    names += ["lowest-loss", "o-lora", "profit", "ptst", "random", "random-length", "random-references", "replay"]
-    names += ["safegrad", "safeinstr", "sft", "static-references", "token-cleaning", "toss"]
+    names = ["agem", "all-references", "antidote", "asft", "booster", "dft", "dualselect", "ewc", "gem", "gradshield"]
+    names += ["hft", "less", "lisa", "lowest-loss", "moderate-g", "o-lora", "profit", "ptst", "random", "random-length"]
+    names += ["random-references", "replay", "safegrad", "safeinstr", "sft", "sqsd", "static-references"]
+    names += ["token-cleaning", "toss"]
     assert list(methods.available()) == names
     assert methods.get("dualselect") is methods.DualSelect
 

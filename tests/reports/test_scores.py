@@ -21,7 +21,7 @@ def table():
 
 
 def test_rank_correlations_by_hand(table):
-    """Three samples with ranks 1 2 3 and 1 3 2: 1 - 6 * 2 / (3 * 8) = 0.5. Loss falls wherever `a` rises, and two lengths tie."""
+    """Three samples with ranks 1 2 3 and 1 3 2: 1 - 6 * 2 / (3 * 8) = 0.5. Loss falls where `a` rises."""
     found = rank_correlations(table)
     assert found["a"]["b"] == pytest.approx(0.5)
     assert found["b"]["a"] == pytest.approx(0.5)

@@ -127,7 +127,8 @@ class _Module:
     def _norm(self, parts: Sequence[Tensor]) -> Tensor:
         """Return ||dW|| of each sample without forming dW."""
         if len(parts) == 1:
-            return torch.linalg.vector_norm(parts[0].flatten(1), dim=1)
+            norm: Tensor = torch.linalg.vector_norm(parts[0].flatten(1), dim=1)
+            return norm
         (a, b), (by_a, by_b) = self.now, parts
         squares = (by_a * ((b.T @ b) @ by_a)).flatten(1).sum(1) + (by_b * (by_b @ (a @ a.T))).flatten(1).sum(1)
         mixed = ((b.T @ by_b) * (by_a @ a.T)).flatten(1).sum(1)  # <B dA, dB A>

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
-from scipy.stats import spearmanr
 
 from dualselect import __version__
 from dualselect.files import replacing
 from dualselect.reports.page import environment, policy_hash, resource
 from dualselect.reports.svg import drawing, inline_svg, series_colour
 from dualselect.runs.scores import ScoreTable
+from dualselect.statistics.ranks import spearman
 
 _BINS = 40
 LENGTH = "answer tokens"
@@ -70,14 +70,7 @@ def rank_correlations(table: ScoreTable) -> dict[str, dict[str, float]]:
     Only samples with both values count; a column of equal values has a correlation that is not a number.
     """
     columns = {**table.scores, "loss": table.columns["loss"], LENGTH: table.tokens.astype(float)}
-    return {name: {other: _spearman(table.scores[name], columns[other]) for other in columns} for name in table.scores}
-
-
-def _spearman(a: np.ndarray, b: np.ndarray) -> float:
-    both = np.isfinite(a) & np.isfinite(b)
-    if both.sum() < 2 or np.ptp(a[both]) == 0 or np.ptp(b[both]) == 0:
-        return float("nan")
-    return float(spearmanr(a[both], b[both]).statistic)
+    return {name: {other: spearman(table.scores[name], columns[other]) for other in columns} for name in table.scores}
 
 
 def suspects(table: ScoreTable, selector: str, samples: Mapping[int, Sample], top: int) -> list[Suspect]:
