@@ -99,6 +99,8 @@ def _histogram(name: str, values: np.ndarray) -> dict[str, Any]:
     with drawing(340, 190) as figure:
         axes = figure.add_subplot()
         axes.hist(finite, bins=min(_BINS, max(len(finite), 1)), color=series_colour(1))
+        axes.locator_params(axis="x", nbins=4)
+        axes.ticklabel_format(axis="x", scilimits=(-2, 4))
         axes.set_xlabel("score, higher to keep")
         axes.set_ylabel("samples")
         svg = inline_svg(figure, f"scores-{name}", f"Distribution of the scores by {name}")
