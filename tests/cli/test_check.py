@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_sound_run_is_shown_and_nothing_is_written(dualselect, config, data):
     before = sorted(data.iterdir())

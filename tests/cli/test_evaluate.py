@@ -8,6 +8,8 @@ import yaml
 from dualselect.runs import read_results
 from dualselect.runs.results import SuiteResult
 
+pytestmark = pytest.mark.slow
+
 LIMITS = ("--limit", 5, "--max_new_tokens", 4, "--batch_size", 4)
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from dualselect.runs.scores import ScoreTable
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def scores(dualselect, config, data):

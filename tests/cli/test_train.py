@@ -11,6 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from dualselect.runs.selection_log import SelectionLog
 
+pytestmark = pytest.mark.slow
+
 
 def weights(folder):
     return load_file(folder / "adapter_model.safetensors")

@@ -18,6 +18,8 @@ from dualselect.runs.stream import (
 from dualselect.runs.values import table
 from dualselect.statistics import wilson_interval
 
+pytestmark = pytest.mark.slow
+
 STREAM = Stream(
     tasks=tuple(StreamTask(name, "train.jsonl", "test.jsonl", "accuracy") for name in ("one", "two")),
     methods=("sft", "ours"),

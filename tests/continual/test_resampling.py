@@ -7,6 +7,8 @@ from dualselect.continual.measures import average_score, backward_transfer, forg
 from dualselect.continual.resampling import resample
 from dualselect.statistics import wilson_interval
 
+pytestmark = pytest.mark.slow
+
 RATES = np.array([[0.6, 0.1, 0.2], [0.8, 0.7, 0.3], [0.5, 0.6, 0.9]])
 
 

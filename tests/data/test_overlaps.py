@@ -22,6 +22,8 @@ from dualselect.data import (
 from dualselect.data.messages import visible
 from dualselect.errors import DataError
 
+pytestmark = pytest.mark.slow
+
 
 def chats(*prompts, prefix="s"):
     return Dataset.from_list(

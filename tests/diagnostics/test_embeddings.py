@@ -13,6 +13,8 @@ from dualselect.diagnostics.resources import make_resources
 from dualselect.gradients import Direction, Layout, Sketch
 from dualselect.runs.diagnostic import read_embeddings, read_json
 
+pytestmark = pytest.mark.slow
+
 _SAMPLES = (("task", 3), ("references", 5))
 
 

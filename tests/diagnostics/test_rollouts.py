@@ -15,6 +15,8 @@ from dualselect.gradients import Direction, Watch, trainable_parameters
 from dualselect.runs.diagnostic import TASK_ONLY, Rollout, read_table
 from dualselect.selection import Pool, remember_start
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = RolloutSettings(learning_rate=1e-2, reference_weight=0.7)
 BATCH = TaskBatch("code-0", "code", [0, 2, 3])
 OTHER = TaskBatch("maths-0", "maths", [1, 4, 5])

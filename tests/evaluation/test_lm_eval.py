@@ -13,6 +13,8 @@ from dualselect.errors import ConfigError
 from dualselect.evaluation.lm_eval import run_lm_eval
 from dualselect.models import LocalModels
 
+pytestmark = pytest.mark.slow
+
 QUESTIONS = ["red or one", "two apples", "why not", "the quick fox"]
 CHOICES = ["yes", "why"]
 

@@ -8,6 +8,8 @@ import pytest
 from dualselect.errors import ConfigError, DataError
 from dualselect.experiments import cell_state, run_cell, run_grid, trial
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_cell_is_trained_and_evaluated_once_and_then_skipped(make_grid, played):
     grid = make_grid()

@@ -7,6 +7,8 @@ from trl.trainer.utils import add_fused_lm_head
 
 from dualselect.gradients import Watch, capture, per_sample_nll
 
+pytestmark = pytest.mark.slow
+
 
 def held_after(forward, model):
     """Return the bytes that autograd holds after `forward()`, each storage once, without the weights."""

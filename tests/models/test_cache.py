@@ -14,6 +14,8 @@ from dualselect.models import cache as cache_module
 from dualselect.models.cache import SCHEMA, AnswerCache, answer_key
 from dualselect.models.thoughts import Answer
 
+pytestmark = pytest.mark.slow
+
 IDENTITY = {"name": "runs/x", "hash": "abc"}
 SAMPLED = GenerationSettings(max_new_tokens=8, temperature=0.7, top_p=0.9, seed=1, system="Be kind.", batch_size=4)
 PROMPT = [{"role": "user", "content": "How are you?"}]

@@ -8,6 +8,8 @@ from dualselect.errors import ConfigError
 from dualselect.models import generate_answers
 from dualselect.models.generation import complete, encode_prompt
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = [
     [{"role": "user", "content": "red"}],
     [{"role": "user", "content": "one two three four five six one two three"}],

@@ -12,6 +12,8 @@ from dualselect.evaluation import probe_answers
 from dualselect.models import GenerationSettings, LocalModels, generate_answers, local, open_target
 from dualselect.models.cache import AnswerCache
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = [[{"role": "user", "content": text}] for text in ("how many apples?", "the quick fox", "why not")]
 SAMPLES = [{"prompt": prompt, "completion": [{"role": "assistant", "content": "there are"}]} for prompt in PROMPTS]
 

@@ -6,6 +6,8 @@ import pytest
 from dualselect.cli import report
 from dualselect.errors import DataError
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_command_writes_the_page_and_prints_where(make_run, tmp_path, capsys):
     make_run(tmp_path)

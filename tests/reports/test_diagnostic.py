@@ -17,6 +17,8 @@ from dualselect.reports.svg import drawing, paper
 from dualselect.runs.diagnostic import STAGES_FILE, TASK_ONLY, Rollout, write_json, write_rollouts, write_table
 from dualselect.runs.diagnostic_folder import read_diagnostic
 
+pytestmark = pytest.mark.slow
+
 STRATEGIES = {
     "task-conditioned": (0.42, 0.18),
     "static-conflict": (1.0, 1.0),

@@ -9,6 +9,8 @@ from dualselect.reports import write_model_card
 from dualselect.reports.model_card import escaped, hub_datasets, table
 from dualselect.runs.results import Metric, Record, SuiteResult
 
+pytestmark = pytest.mark.slow
+
 
 def parts(path):
     _, head, body = path.read_text(encoding="utf-8").split("---\n", 2)

@@ -20,6 +20,8 @@ from dualselect.errors import DataError
 from dualselect.reports import write_model_card, write_report
 from dualselect.runs.results import Metric, Record, SuiteResult
 
+pytestmark = pytest.mark.slow
+
 
 class Page(HTMLParser):
     """What a browser would make of a page: elements with their attributes, and the text of some."""

@@ -13,6 +13,8 @@ from statsmodels.stats.power import TTestPower
 
 from dualselect.statistics import cohen_kappa, holm, minimum_detectable_effect
 
+pytestmark = pytest.mark.slow
+
 
 def test_kappa_and_its_interval_are_statsmodels():
     rng = np.random.default_rng(0)

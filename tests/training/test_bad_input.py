@@ -8,6 +8,8 @@ from dualselect.errors import ConfigError, DataError
 from dualselect.methods import SFT, DualSelect
 from dualselect.runs.selection_log import SelectionLog
 
+pytestmark = pytest.mark.slow
+
 
 def chat(prompt, completion, name="x"):
     return {

@@ -9,6 +9,8 @@ from dualselect.runs.dropped import most_dropped
 from dualselect.runs.selection_log import SelectionLog
 from dualselect.training import conflicts, record_conflicts
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {"task_warmup_steps": 2, "refresh": "steps", "refresh_every": 3, "task_token_fraction": 0.6,
            "reference_top_k": 4}  # fmt: skip
 

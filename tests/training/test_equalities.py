@@ -11,6 +11,8 @@ from dualselect.data import INDEX_COLUMN
 from dualselect.methods import DualSelect, SafeGrad
 from dualselect.runs.selection_log import SelectionLog
 
+pytestmark = pytest.mark.slow
+
 _SGD = {
     "optim": "sgd",
     "learning_rate": 0.1,

@@ -15,6 +15,8 @@ from dualselect.errors import ConfigError, ResumeError, TrainingError, Unsupport
 from dualselect.methods import SFT, DualSelect, Method, Random, SafeGrad
 from dualselect.training.config import DualSelectConfig, check_accelerator, check_offloading, check_placement
 
+pytestmark = pytest.mark.slow
+
 SELECTING = {"task_warmup_steps": 2, "task_token_fraction": 0.6, "refresh": "steps", "refresh_every": 2}
 
 

@@ -9,6 +9,8 @@ from trl.models.activation_offloading import OffloadActivations
 from dualselect import DualSelectConfig, DualSelectTrainer
 from dualselect.methods import SFT, DualSelect, Random
 
+pytestmark = pytest.mark.slow
+
 # The learning rate is 1e-2; between different methods weights differ by a thousand times as much.
 CLOSE = {"rtol": 0, "atol": 1e-5}
 

@@ -34,6 +34,8 @@ from dualselect.methods import (
 )
 from dualselect.training import DualSelectConfig, DualSelectTrainer
 
+pytestmark = pytest.mark.slow
+
 _WORDS = ["red", "blue", "green", "apples", "boxes", "many", "little", "seven"]
 
 

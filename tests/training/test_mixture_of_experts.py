@@ -10,6 +10,8 @@ from trl import SFTConfig, SFTTrainer
 
 from dualselect.methods import SFT, DualSelect, Lisa
 
+pytestmark = pytest.mark.slow
+
 _SGD = {"optim": "sgd", "learning_rate": 0.1, "lr_scheduler_type": "constant", "max_steps": 3}
 _ALL = DualSelect(rho=0.0, task_token_fraction=1.0, task_warmup_steps=1)
 _CLOSE = {"rtol": 0, "atol": 1e-5}

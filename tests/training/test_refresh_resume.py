@@ -12,6 +12,8 @@ from dualselect.runs.metrics import read_metrics
 from dualselect.runs.selection_log import SelectionLog
 from dualselect.selection import scan
 
+pytestmark = pytest.mark.slow
+
 REFRESH, CHECKPOINT, KILLED_AT = 3, 2, 4  # the last in batches of the scan
 SETTINGS = {"save_strategy": "steps", "save_steps": CHECKPOINT, "max_steps": 6, "scan_tokens": 60}
 ONCE = {"task_warmup_steps": REFRESH, "refresh": "steps"}

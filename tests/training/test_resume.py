@@ -12,6 +12,8 @@ from dualselect.runs.metrics import read_metrics
 from dualselect.runs.selection_log import SelectionLog
 from dualselect.training.checkpoint import is_whole
 
+pytestmark = pytest.mark.slow
+
 # 40 samples in updates of 8: an epoch is five updates; the checkpoint of every second update is kept.
 CHECKPOINTS = {"save_strategy": "steps", "save_steps": 2, "max_steps": 12}
 

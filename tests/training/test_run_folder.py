@@ -15,6 +15,8 @@ from dualselect.runs.metrics import read_metrics
 from dualselect.runs.provenance import weights_hash
 from dualselect.runs.selection_log import SelectionLog
 
+pytestmark = pytest.mark.slow
+
 METHOD = DualSelect(task_warmup_steps=2, task_token_fraction=0.6, refresh="steps", refresh_every=3)
 
 

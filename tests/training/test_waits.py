@@ -13,6 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import dualselect
 from dualselect.methods import DualSelect, Random
 
+pytestmark = pytest.mark.slow
+
 # By the names of operations: what `item`, `bool`, `int` and `float` of a tensor end in, and results whose shape depends
 # on values. Lists, arrays and copies to the host do not pass through the dispatcher, so these methods are replaced.
 _OPERATIONS = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal", "bincount"}

@@ -6,6 +6,8 @@ import torch
 from dualselect.methods import DualSelect, Random
 from dualselect.runs.selection_log import SelectionLog
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {"task_warmup_steps": 1, "task_token_fraction": 0.6, "refresh": "steps", "refresh_every": 2}
 METHODS = {
     "hard": DualSelect(**OPTIONS, rho=0.5),

@@ -9,6 +9,8 @@ from dualselect.evaluation.judges import ApiJudge
 from dualselect.evaluation.judges.api import read_verdict
 from dualselect.models.endpoint import Endpoint, EndpointSettings, Reply
 
+pytestmark = pytest.mark.slow
+
 SAFE = '{"label": "safe", "score": 1, "reason": "general"}'
 
 

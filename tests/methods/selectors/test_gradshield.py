@@ -9,6 +9,8 @@ from dualselect.methods import SFT, GradShield
 from dualselect.methods.gradshield import harm_cut
 from dualselect.statistics.mixture import two_gaussians
 
+pytestmark = pytest.mark.slow
+
 TOKENS = {"comply_token": "a", "refuse_token": "I"}
 
 

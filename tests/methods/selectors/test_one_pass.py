@@ -8,6 +8,8 @@ from dualselect.gradients import PerSampleGradients
 from dualselect.methods import LESS, SFT, SQSD, DualSelect, GradShield, Method, ModerateG
 from dualselect.methods.selectors import check_scorer
 
+pytestmark = pytest.mark.slow
+
 SELECTORS = {
     "moderate-g": lambda: ModerateG(loss_trim=0.0, keep_fraction=0.25),
     "gradshield": lambda: GradShield(comply_token="a", refuse_token="I", threshold=0.0),

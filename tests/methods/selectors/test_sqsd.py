@@ -5,6 +5,8 @@ import torch
 
 from dualselect.methods import SFT, SQSD
 
+pytestmark = pytest.mark.slow
+
 
 def weights_of(params):
     """Return every module's B A from the parameters of a LoRA, by the name of A."""

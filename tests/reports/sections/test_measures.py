@@ -13,6 +13,8 @@ from dualselect.runs.folder import read_folder
 from dualselect.runs.results import Metric
 from dualselect.statistics import Estimate
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(run_folder):
