@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from dualselect.settings.parser import CommandParser
 
@@ -52,11 +51,7 @@ def _command_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         usage="dualselect compare --config FILE [--methods NAME ...] [--seeds N ...] [--SETTING VALUE ...]",
         epilog=_EPILOG,
     )
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML file of settings")
-    parser.add_argument("--methods", nargs="+", metavar="NAME", help="labels of the file, or names of methods")
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="seeds of training")
-    parser.add_argument("--baseline", metavar="NAME", help="what the others are compared with")
-    parser.add_argument("--output_dir", "--output-dir", metavar="FOLDER", help="where everything goes")
+    parser.add_grid_flags()
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--print-commands", action="store_true", help="print a command for every cell, for a cluster, and stop"

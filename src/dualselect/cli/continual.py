@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from dualselect.settings.parser import CommandParser
 
@@ -49,10 +48,6 @@ def _command_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         usage="dualselect continual --config FILE [--methods NAME ...] [--seeds N ...] [--SETTING VALUE ...]",
         epilog=_EPILOG,
     )
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML file of settings")
-    parser.add_argument("--methods", nargs="+", metavar="NAME", help="labels of the file, or names of methods")
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="seeds of training")
-    parser.add_argument("--baseline", metavar="NAME", help="what the others are compared with")
-    parser.add_argument("--output_dir", "--output-dir", metavar="FOLDER", help="where everything goes")
+    parser.add_grid_flags()
     parser.add_argument("--cell", metavar="LABEL:SEED", help="run this cell alone, and gather nothing")
     return parser.parse_known_args(argv)

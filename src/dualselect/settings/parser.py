@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from dualselect.errors import ConfigError, nearest
@@ -31,6 +32,14 @@ class CommandParser(argparse.ArgumentParser):
         )
         self._may_be_none: set[str] = set()
         self._rare: list[argparse.Action] = []
+
+    def add_grid_flags(self) -> None:
+        """Add the flags of commands that run methods under seeds from one file."""
+        self.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML file of settings")
+        self.add_argument("--methods", nargs="+", metavar="NAME", help="labels of the file, or names of methods")
+        self.add_argument("--seeds", nargs="+", type=int, metavar="N", help="seeds of training")
+        self.add_argument("--baseline", metavar="NAME", help="what the others are compared with")
+        self.add_argument("--output_dir", "--output-dir", metavar="FOLDER", help="where everything goes")
 
     def add_settings(
         self, owner: type, title: str, *, only: Sequence[str] = (), but: Sequence[str] = (), is_rare: bool = False
