@@ -8,6 +8,7 @@ from typing import Any
 from dualselect.diagnostics.options import DiagnosticOptions
 from dualselect.errors import ConfigError
 from dualselect.experiments.arguments import ModelArguments
+from dualselect.experiments.run_flags import MODEL_SETTINGS
 from dualselect.experiments.settings import Settings, build_settings
 from dualselect.methods import SFT
 from dualselect.settings.config_file import read_config
@@ -15,19 +16,7 @@ from dualselect.settings.parser import CommandParser, near_or_help, share_of
 from dualselect.training import DualSelectConfig
 
 DEFAULT_OUTPUT = "runs/diagnose"
-_MODEL = (
-    "model_name_or_path",
-    "model_revision",
-    "dtype",
-    "attn_implementation",
-    "use_peft",
-    "lora_r",
-    "lora_alpha",
-    "lora_dropout",
-    "lora_target_modules",
-    "load_in_4bit",
-    "load_in_8bit",
-)
+_MODEL = (*MODEL_SETTINGS, "load_in_4bit", "load_in_8bit")
 # What a diagnostic shares with a run; the rest of a run's settings do not concern a few steps of warm-up.
 _RUN = (
     "output_dir",

@@ -39,7 +39,7 @@ _TRAINING = (
     "run_name",
     "seed",
 )
-_MODEL = (
+MODEL_SETTINGS = (
     "model_name_or_path",
     "model_revision",
     "dtype",
@@ -72,10 +72,10 @@ def run_parser(method: type[Method], command: str, about: str) -> CommandParser:
     )
     parser.add_settings(method, f"options of method '{method.name}' (--method NAME --help shows another's)")
     parser.add_settings(DataArguments, "data")
-    parser.add_settings(ModelArguments, "model and LoRA", only=_MODEL)
+    parser.add_settings(ModelArguments, "model and LoRA", only=MODEL_SETTINGS)
     parser.add_settings(DualSelectConfig, "losses and references", only=_LOSSES)
     parser.add_settings(DualSelectConfig, "training", only=_TRAINING)
-    parser.add_settings(ModelArguments, "more about the model", but=_MODEL, is_rare=True)
+    parser.add_settings(ModelArguments, "more about the model", but=MODEL_SETTINGS, is_rare=True)
     rest = (*_LOSSES, *_TRAINING, *_ELSEWHERE)
     parser.add_settings(DualSelectConfig, "more about training", but=rest, is_rare=True)
     return parser
