@@ -16,7 +16,8 @@ from dualselect.diagnostics.settings import DiagnosticSettings
 from dualselect.diagnostics.stages import Stage, open_folder, run_stages
 from dualselect.distributed import world_size
 from dualselect.errors import ConfigError
-from dualselect.reports.diagnostic_figure import FORMATS, write_figure
+from dualselect.reports.diagnostic_figure import write_figure
+from dualselect.reports.figures import FORMATS
 from dualselect.runs.diagnostic import FIGURE_FILE, PROBE, REFERENCES, TASK, read_rollouts, read_table, write_table
 from dualselect.runs.diagnostic_folder import TASK_CONDITIONED
 from dualselect.runs.provenance import CONFIG_FILE, write_config

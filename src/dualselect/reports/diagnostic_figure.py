@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dualselect.reports.figures import FORMATS, printing
 from dualselect.reports.sections.diagnostic_panels import (
     OVERLAP_KEYS,
     Key,
@@ -13,11 +14,9 @@ from dualselect.reports.sections.diagnostic_panels import (
     overlap_panel,
     reductions_panel,
 )
-from dualselect.reports.svg import Ink, drawing, paper, write_drawing
+from dualselect.reports.svg import Ink, paper
 from dualselect.runs.diagnostic import FIGURE_FILE
 from dualselect.runs.diagnostic_folder import DiagnosticFolder, read_diagnostic
-
-FORMATS = ("pdf", "svg", "png")
 
 
 class Panel(NamedTuple):
@@ -34,13 +33,10 @@ def write_figure(folder: Path) -> list[Path]:
     panels = panels_of(content)
     if not panels:
         return []
-    paths = [Path(folder) / f"{FIGURE_FILE}.{kind}" for kind in FORMATS]
-    ink = paper()
-    with drawing(*size_of(content), ink) as figure:
-        draw_panels(figure, panels, ink)
-        for path in paths:
-            write_drawing(figure, path)
-    return paths
+    stem = Path(folder) / FIGURE_FILE
+    with printing(stem, *size_of(content)) as figure:
+        draw_panels(figure, panels, paper())
+    return [stem.with_name(f"{FIGURE_FILE}.{kind}") for kind in FORMATS]
 
 
 def size_of(content: DiagnosticFolder) -> tuple[float, float]:
