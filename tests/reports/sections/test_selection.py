@@ -67,6 +67,14 @@ def test_references_are_counted_by_category_and_refresh(run):
     assert all(cell.pool == 10 for cells in table.rows.values() for cell in cells)
 
 
+def test_the_mean_conflict_is_over_what_was_measured(tmp_path):
+    log = SelectionLog(tmp_path)
+    log.add_table("references", 2, ["a-1", "a-2", "a-3"], cosine=[0.5, -0.25, float("nan")], kept=[True, False, False])
+    log.add_table("references", 4, ["a-1", "a-2", "a-3"], kept=[True, True, False])  # random: nothing is measured
+    (cells,) = reference_table(SelectionLog.read(tmp_path)[1], category).rows.values()
+    assert [(cell.chosen, cell.pool, cell.conflict) for cell in cells] == [(1, 3, -0.125), (2, 3, None)]
+
+
 def test_many_refreshes_are_thinned_out_evenly_and_many_categories_summed_up(tmp_path):
     log = SelectionLog(tmp_path)
     ids = [f"{chr(97 + place)}-{index}" for place in range(20) for index in range(place + 1)]

@@ -5,6 +5,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import pyarrow as pa
@@ -33,11 +34,17 @@ Category = Callable[[str], str]
 
 @dataclass(frozen=True)
 class HeatCell:
-    """The number of references of a category that one refresh chose."""
+    """The references of a category that one refresh chose.
+
+    Attributes:
+        chosen: Number of references chosen.
+        pool: Number of references of the category.
+        conflict: Mean conflict of the category; None where the references were chosen without measuring it.
+    """
 
     chosen: int
     pool: int
-    conflict: float
+    conflict: float | None
 
     @property
     def share(self) -> float:
@@ -222,5 +229,5 @@ def _named(category: str, named: list[str]) -> str:
 
 
 def _cell(rows: list[dict[str, Any]]) -> HeatCell:
-    conflict = -sum(row["cosine"] for row in rows) / len(rows) if rows else 0.0
-    return HeatCell(sum(row["kept"] for row in rows), len(rows), conflict)
+    cosines = [row["cosine"] for row in rows if row["cosine"] is not None and math.isfinite(row["cosine"])]
+    return HeatCell(sum(row["kept"] for row in rows), len(rows), -fmean(cosines) if cosines else None)
