@@ -1,11 +1,18 @@
 """The settings of a stage follow from its method and its memory."""
 
+import json
+import shutil
+
 import pytest
+from safetensors.torch import load_file
 
 from dualselect.continual.memory import memory_of
+from dualselect.continual.merging import merged_model
 from dualselect.continual.plan import Trial
-from dualselect.continual.stage import fitting, stage_settings
+from dualselect.continual.stage import cells_of, fitting, model_of, stage_settings, start_of, train_stage
 from dualselect.continual.tasks import prepared
+from dualselect.errors import ConfigError
+from dualselect.models import LocalModels
 
 
 @pytest.mark.parametrize(("asked", "taken"), [(4, 4), (6, 6), (9, 6)])
@@ -40,3 +47,32 @@ def test_without_safe_answers_the_first_task_is_what_gem_calls_references(make_p
     files = memory_of(second, "mark", lambda earlier: stage_settings(earlier, {}), conflicts=None)
     found = stage_settings(second, files)
     assert (found.data.references, found.method.pools) == (str(files["task-1"]), ("references",))
+
+
+def test_the_name_of_a_merged_model_says_what_is_merged_into_it(make_plan, settings_of, make_adapter, tmp_path):
+    plan = prepared(make_plan(settings_of("colour", "size", "sum")))
+    first, second, third = plan.trials[0].stages
+    for seed, stage in enumerate((first, second)):
+        shutil.copytree(make_adapter(f"adapter-{seed}", seed), stage.folder)
+    assert start_of(first) == plan.base
+    assert start_of(second) == str(first.folder.with_name("after-1-colour"))
+    assert model_of(second) == start_of(third) == str(first.folder.with_name("after-2-size"))
+    assert [folder.name for folder in plan.trials[0].models] == ["after-2-size"]
+    expected = merged_model(plan.base, [first.folder, second.folder], tmp_path / "expected")
+    found, truth = (load_file(f"{folder}/model.safetensors") for folder in (model_of(second), expected))
+    assert all(found[name].equal(values) for name, values in truth.items())
+
+
+def test_an_adapter_is_never_put_on_a_model_that_has_it_already(make_plan, settings_of, make_adapter):
+    """It names the model that it was trained on, which is gone once its own stage has been merged."""
+    plan = prepared(make_plan(settings_of("colour", "size")))
+    first, second = plan.trials[0].stages
+    shutil.copytree(make_adapter("first"), first.folder)
+    train_stage(cells_of(plan.trials[0])[1])
+    model_of(second)
+    base = json.loads((second.folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert base == str(first.model)
+    with pytest.raises(ConfigError, match=r"2-size: its base model could not be loaded: .*after-1-colour: there is no"):
+        LocalModels().open(str(second.folder))
+    merged_model(plan.base, [first.folder], first.model)  # as docs/continual.md says
+    LocalModels().open(str(second.folder))

@@ -1,5 +1,6 @@
 """`dualselect diagnose` from its settings to its figure, unbroken and killed in every stage."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from dualselect.cli.diagnose import run
 from dualselect.diagnostics import bench
@@ -98,6 +100,28 @@ def test_a_changed_setting_makes_only_what_depends_on_it_again(config, tmp_path,
     after = read_rollouts(tmp_path / "run")
     assert len(after) == len(before) == 2 * 3
     assert {one.correction for one in after} == {"", "align-ref"}
+
+
+def test_a_model_that_has_changed_and_a_file_that_is_gone_are_noticed(config, tiny_model_dir, tmp_path, capsys):
+    model = shutil.copytree(tiny_model_dir, tmp_path / "model")
+    output = ["--config", config, "--start", "fresh", "--output_dir", str(tmp_path / "run")]
+    output += ["--model_name_or_path", str(model)]
+    assert run(output) == 0
+    before = read_embeddings(tmp_path / "run", "task").vectors
+    (tmp_path / "run/heatmap.json").unlink()
+    capsys.readouterr()
+    assert run(output) == 0
+    said = capsys.readouterr().out
+    assert "heatmap: heatmap.json missing, so it is made again" in said
+    assert said.count("done before") == 7
+
+    weights = load_file(model / "model.safetensors")
+    save_file({name: 2 * values for name, values in weights.items()}, model / "model.safetensors", {"format": "pt"})
+    assert run(output) == 0
+    said = capsys.readouterr().out
+    assert "resources: done before" in said
+    assert "warm-up: model files changed, so it is made again" in said
+    assert not np.array_equal(read_embeddings(tmp_path / "run", "task").vectors, before)
 
 
 def test_a_folder_of_something_else_is_left_alone(config, tmp_path):

@@ -38,6 +38,13 @@ def test_what_is_done_is_not_done_again(run):
     assert run() == []
 
 
+def test_a_stage_whose_file_is_gone_is_made_again_alone(run, tmp_path):
+    run()
+    (tmp_path / "a").unlink()
+    assert run() == ["a"]
+    assert run() == []
+
+
 def test_a_stage_that_was_interrupted_keeps_its_files_and_continues(run, tmp_path):
     assert run(fails="b") == ["a", "b"]
     assert (tmp_path / "b").exists()

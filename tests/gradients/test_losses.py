@@ -23,11 +23,11 @@ from dualselect.gradients import (
     per_sample_kl,
     per_sample_nll,
     per_token_nll,
+    projection,
     sequence_lengths,
     supervised_positions,
     trainable_parameters,
 )
-from dualselect.gradients import losses as module
 
 
 def rows_of(model, batch):
@@ -65,7 +65,7 @@ def joined(batch):
 
 @pytest.fixture(params=[3, 512], ids=["many chunks", "one chunk"])
 def _chunk(request, monkeypatch):
-    monkeypatch.setattr(module, "_CHUNK", request.param)
+    monkeypatch.setattr(projection, "_CHUNK", request.param)
 
 
 @pytest.fixture(params=[True, False], ids=["frozen head", "trained head"])

@@ -1,12 +1,13 @@
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from dualselect.errors import ConfigError
 from dualselect.models import files as weights_module
-from dualselect.models.files import file_hash, locate
+from dualselect.models.files import content_hash, file_hash, locate
 
 
 def test_a_file_is_hashed_again_only_when_it_has_changed(tmp_path, monkeypatch):
@@ -20,6 +21,18 @@ def test_a_file_is_hashed_again_only_when_it_has_changed(tmp_path, monkeypatch):
     os.utime(path, ns=(1, 1))
     assert file_hash(path) != sha256_of_abc
     assert len(hashed) == 2
+
+
+def test_the_content_of_a_folder_includes_its_tokenizer_and_leaves_out_its_pages(tiny_model_dir, tmp_path):
+    folder = shutil.copytree(tiny_model_dir, tmp_path / "model")
+    before = content_hash(folder)
+    (folder / "report.html").touch()
+    assert content_hash(folder) == content_hash(tiny_model_dir) == before
+    for name in ("tokenizer.json", "model.safetensors", "chat_template.jinja"):
+        with (folder / name).open("ab") as file:
+            file.write(b" ")
+        assert content_hash(folder) != before, name
+        before = content_hash(folder)
 
 
 def test_a_model_of_the_hub_is_known_by_its_commit(tiny_model_dir, tmp_path, monkeypatch):

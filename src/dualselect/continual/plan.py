@@ -138,9 +138,9 @@ class Trial:
         return self.plan.folder / "cells" / f"{self.label}-seed{self.seed}"
 
     @property
-    def model(self) -> Path:
-        """Where the model with the adapters of the stages so far lies."""
-        return self.folder / "model"
+    def models(self) -> list[Path]:
+        """Folders of merged models; there is one at a time."""
+        return sorted(self.folder.glob("after-*"))
 
     @property
     def stages(self) -> list["Stage"]:
@@ -183,6 +183,11 @@ class Stage:
         """The run folder."""
         parent = self.trial.folder / "singles" if self.is_single else self.trial.folder
         return parent / f"{self.number}-{self.task.name}"
+
+    @property
+    def model(self) -> Path:
+        """Where the model with the adapters up to this stage's lies; its name says so where others refer to it."""
+        return self.trial.folder / f"after-{self.folder.name}"
 
     @property
     def earlier(self) -> list["Stage"]:

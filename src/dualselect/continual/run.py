@@ -10,7 +10,7 @@ from dualselect.continual.evaluating import StreamEvaluation, grid_of
 from dualselect.continual.gather import gather
 from dualselect.continual.outcome import TABLE_FILE
 from dualselect.continual.plan import Plan, Trial
-from dualselect.continual.stage import cells_of, train_stage
+from dualselect.continual.stage import cells_of, model_of, train_stage
 from dualselect.continual.tasks import prepared
 from dualselect.errors import ConfigError, nearest
 from dualselect.experiments.grid import Grid
@@ -61,8 +61,11 @@ def run_trial(trial: Trial, grid: Grid, evaluate: Evaluate, train: Callable[[Cel
         _console.rule(f"{escape(trial.name)}, {number} of {len(cells)}: {escape(cell.folder.name)}")
         if run_cell(cell, grid, train, evaluate).status != "done":
             return False
-    if not trial.plan.keep_models:
-        shutil.rmtree(trial.model, ignore_errors=True)
+    if trial.plan.keep_models:
+        model_of(trial.stages[-1])  # made again where an earlier call has removed it
+    else:
+        for folder in trial.models:
+            shutil.rmtree(folder, ignore_errors=True)
     return True
 
 

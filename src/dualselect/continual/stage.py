@@ -1,6 +1,7 @@
 """One stage: its settings, its memory, its training, and the model that it leaves."""
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -71,18 +72,26 @@ def train_stage(cell: Cell) -> None:
 
 def start_of(stage: Stage) -> str:
     """Return the model that a stage begins with, made if need be."""
-    return _merged(stage.trial.plan, stage.earlier, stage.trial.model)
+    return _merged(stage.trial, stage.earlier)
 
 
 def model_of(stage: Stage) -> str:
     """Return the model that a stage leaves, made if need be; for a task learned alone its run folder, an adapter."""
     if stage.is_single:
         return str(stage.folder)
-    return _merged(stage.trial.plan, [*stage.earlier, stage], stage.trial.model)
+    return _merged(stage.trial, [*stage.earlier, stage])
 
 
-def _merged(plan: Plan, stages: Sequence[Stage], folder: Path) -> str:
-    return merged_model(plan.base, [stage.folder for stage in stages], folder, resolve_model)
+def _merged(trial: Trial, stages: Sequence[Stage]) -> str:
+    if not stages:
+        return trial.plan.base
+    folder = stages[-1].model
+    for other in trial.models:
+        if not folder.exists():
+            other.rename(folder)  # it knows what is merged into it, so only what is missing is added
+        elif other != folder:
+            shutil.rmtree(other)
+    return merged_model(trial.plan.base, [stage.folder for stage in stages], folder, resolve_model)
 
 
 def dtype_of(plan: Plan) -> str:

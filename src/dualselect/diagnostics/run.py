@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 
 import yaml
 
@@ -16,6 +17,7 @@ from dualselect.diagnostics.settings import DiagnosticSettings
 from dualselect.diagnostics.stages import Stage, open_folder, run_stages
 from dualselect.distributed import world_size
 from dualselect.errors import ConfigError
+from dualselect.models.files import content_hash
 from dualselect.reports.diagnostic_figure import write_figure
 from dualselect.reports.figures import FORMATS
 from dualselect.runs.diagnostic import FIGURE_FILE, PROBE, REFERENCES, TASK, read_rollouts, read_table, write_table
@@ -107,7 +109,8 @@ def _model_settings(settings: DiagnosticSettings) -> dict[str, object]:
     steps = ("start", "warmup_steps", "warmup_learning_rate", "micro_batch_size", "batch_size")
     names = {*settings.options.__dataclass_fields__, *_WITHOUT_EFFECT}
     shared = {name: value for name, value in settings.plain().items() if name not in names}
-    return shared | settings.options.of(*steps)
+    model = Path(settings.run.model.model_name_or_path)  # what is on the hub is known by its name and revision
+    return shared | settings.options.of(*steps) | {"model files": content_hash(model)}
 
 
 def _roll_out(bench: Bench) -> None:

@@ -1,7 +1,8 @@
 """Stages that are done once: a command that is run again continues with the first one that is not done.
 
 What a stage was made from is kept as a hash, of its own settings and of those of the stages it builds on. A stage whose
-hash has changed is made again, and so are all that build on it.
+hash has changed is made again, and so are all that build on it. One whose files are gone is made again alone, since it
+comes to the same.
 """
 
 import json
@@ -65,10 +66,13 @@ def run_stages(folder: Path, stages: Sequence[Stage], say: Callable[[str], None]
         settings = plain(stage.settings)
         keys[stage.name] = _key(settings, [keys[name] for name in stage.after])
         known = record.get(stage.name, {})
+        missing = [name for name in stage.files if not (folder / name).exists()]
         if known.get("key") == keys[stage.name] and known.get("done"):
-            say(f"{stage.name}: done before")
-            continue
-        if known and known.get("key") != keys[stage.name]:
+            if not missing:
+                say(f"{stage.name}: done before")
+                continue
+            say(f"{stage.name}: {', '.join(missing)} missing, so it is made again")
+        elif known and known.get("key") != keys[stage.name]:
             say(f"{stage.name}: {_changes(known['settings'], settings)}, so it is made again")
             _remove(folder, stage.files)
         record[stage.name] = {"key": keys[stage.name], "done": False, "settings": settings}

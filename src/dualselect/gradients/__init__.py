@@ -4,19 +4,11 @@ from dualselect.gradients.capture import PerSampleGradients, Watch, capture
 from dualselect.gradients.check import check_model
 from dualselect.gradients.direction import Direction, Layout, Parameters, safe_cosine, trainable_parameters
 from dualselect.gradients.factors import Dense, Outer, Rows
-from dualselect.gradients.losses import (
-    Batch,
-    Losses,
-    StartingPoint,
-    per_sample_kl,
-    per_sample_nll,
-    per_token_nll,
-    sequence_lengths,
-    supervised_positions,
-)
+from dualselect.gradients.losses import Losses, StartingPoint, per_sample_kl, per_sample_nll, per_token_nll
 from dualselect.gradients.metrics import PER_MODULE, RAW, Metric, preconditioned
 from dualselect.gradients.rules import check_adapters, register_rule
 from dualselect.gradients.sketches import Sketch
+from dualselect.gradients.supervised import Batch, sequence_lengths, supervised_positions
 
 __all__ = [
     "PER_MODULE",

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from dualselect.errors import UnsupportedModuleError
 from dualselect.gradients.capture import Watch
 from dualselect.gradients.direction import Direction, Parameters
-from dualselect.gradients.losses import Batch, Losses, per_sample_nll, sequence_lengths
+from dualselect.gradients.losses import Losses, per_sample_nll
+from dualselect.gradients.supervised import Batch, sequence_lengths
 
 _SAMPLES = 2
 _WEIGHTS = (1.0, 0.5)  # unequal, so that swapped samples differ too

@@ -104,6 +104,16 @@ def file_hash(path: Path) -> str:
     return _digests[key]
 
 
+def content_hash(folder: Path) -> str:
+    """Return the SHA-256 over the files that a model and its tokenizer are loaded from, whatever is in them.
+
+    Args:
+        folder: Folder of the model; without any of these files the hash is that of nothing.
+    """
+    files = sorted({path for pattern in _WANTED for path in folder.glob(pattern)})
+    return sha256("\n".join(f"{path.name} {file_hash(path)}" for path in files).encode()).hexdigest()
+
+
 def _config_hash(path: Path) -> str:
     if not path.is_file():
         return ""
