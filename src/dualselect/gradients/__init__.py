@@ -5,9 +5,11 @@ from dualselect.gradients.check import check_model
 from dualselect.gradients.direction import Direction, Layout, Parameters, safe_cosine, trainable_parameters
 from dualselect.gradients.factors import Dense, Outer, Rows
 from dualselect.gradients.losses import (
+    IGNORED,
     Batch,
     Losses,
     StartingPoint,
+    last_tokens,
     per_sample_kl,
     per_sample_nll,
     per_token_nll,
@@ -19,6 +21,7 @@ from dualselect.gradients.rules import check_adapters, register_rule
 from dualselect.gradients.sketches import Sketch
 
 __all__ = [
+    "IGNORED",
     "PER_MODULE",
     "RAW",
     "Batch",
@@ -37,6 +40,7 @@ __all__ = [
     "capture",
     "check_adapters",
     "check_model",
+    "last_tokens",
     "per_sample_kl",
     "per_sample_nll",
     "per_token_nll",

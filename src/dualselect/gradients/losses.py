@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -50,6 +51,8 @@ class Losses(NamedTuple):
         entropy: Entropy of the predicted distribution, summed over supervised tokens, `(B,)`, fp32, nats; None unless
             requested.
         mass: Sum of the weights that tokens were given by `reweigh`, `(B,)`, fp32; None without it.
+        measured: What else the forward pass found of every sample, by name, `(B, ...)` each; empty unless a method or a
+            measure adds it. Values of shape `(B,)` reach a method's `weights` as `scores.measured`.
     """
 
     loss: Tensor
@@ -58,6 +61,12 @@ class Losses(NamedTuple):
     correct: Tensor | None = None
     entropy: Tensor | None = None
     mass: Tensor | None = None
+    measured: Mapping[str, Tensor] = MappingProxyType({})
+
+    def detached(self) -> "Losses":
+        """Return the same without a graph."""
+        own = {name: value.detach() for name, value in self._asdict().items() if isinstance(value, Tensor)}
+        return Losses(**own, measured={name: value.detach() for name, value in self.measured.items()})
 
 
 def per_sample_nll(
@@ -424,6 +433,17 @@ def supervised_positions(batch: Batch, size: int | None = None) -> dict[str, Any
         return positions
     last = (size or len(lengths)) - 1
     return positions | {"sequence_lengths": [*lengths[:last], sum(lengths[last:])]}
+
+
+def last_tokens(batch: Batch) -> Tensor:
+    """Return the flat position `row * T + column` of the last token of every sample, `(B,)`, int64."""
+    rows, width = batch["input_ids"].shape
+    device, lengths = batch["input_ids"].device, sequence_lengths(batch)
+    mask: Tensor | None = batch.get("attention_mask")
+    if lengths is not None:
+        return torch.tensor(lengths, device=device).cumsum(0) - 1
+    last = torch.arange(1, rows + 1, device=device) * width - 1
+    return last if mask is None else last - mask.flip(1).argmax(1)
 
 
 def sequence_lengths(batch: Batch) -> list[int] | None:
