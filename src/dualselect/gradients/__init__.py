@@ -8,9 +8,10 @@ from dualselect.gradients.losses import Losses, StartingPoint, per_sample_kl, pe
 from dualselect.gradients.metrics import PER_MODULE, RAW, Metric, preconditioned
 from dualselect.gradients.rules import check_adapters, register_rule
 from dualselect.gradients.sketches import Sketch
-from dualselect.gradients.supervised import Batch, sequence_lengths, supervised_positions
+from dualselect.gradients.supervised import IGNORED, Batch, last_tokens, sequence_lengths, supervised_positions
 
 __all__ = [
+    "IGNORED",
     "PER_MODULE",
     "RAW",
     "Batch",
@@ -29,6 +30,7 @@ __all__ = [
     "capture",
     "check_adapters",
     "check_model",
+    "last_tokens",
     "per_sample_kl",
     "per_sample_nll",
     "per_token_nll",

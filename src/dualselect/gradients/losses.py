@@ -3,8 +3,9 @@
 `supervised.py` says where the supervised tokens are, `projection.py` makes losses of their hidden states.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -33,6 +34,8 @@ class Losses(NamedTuple):
         entropy: Entropy of the predicted distribution, summed over supervised tokens, `(B,)`, fp32, nats; None unless
             requested.
         mass: Sum of the weights that tokens were given by `reweigh`, `(B,)`, fp32; None without it.
+        measured: What else the forward pass found of every sample, by name, `(B, ...)` each; empty unless a method or a
+            measure adds it. Values of shape `(B,)` reach a method's `weights` as `scores.measured`.
     """
 
     loss: Tensor
@@ -41,6 +44,12 @@ class Losses(NamedTuple):
     correct: Tensor | None = None
     entropy: Tensor | None = None
     mass: Tensor | None = None
+    measured: Mapping[str, Tensor] = MappingProxyType({})
+
+    def detached(self) -> "Losses":
+        """Return the same without a graph."""
+        own = {name: value.detach() for name, value in self._asdict().items() if isinstance(value, Tensor)}
+        return Losses(**own, measured={name: value.detach() for name, value in self.measured.items()})
 
 
 def per_sample_nll(

@@ -108,6 +108,17 @@ def supervised_positions(batch: Batch, size: int | None = None) -> dict[str, Any
     return positions | {"sequence_lengths": [*lengths[:last], sum(lengths[last:])]}
 
 
+def last_tokens(batch: Batch) -> Tensor:
+    """Return the flat position `row * T + column` of the last token of every sample, `(B,)`, int64."""
+    rows, width = batch["input_ids"].shape
+    device, lengths = batch["input_ids"].device, sequence_lengths(batch)
+    mask: Tensor | None = batch.get("attention_mask")
+    if lengths is not None:
+        return torch.tensor(lengths, device=device).cumsum(0) - 1
+    last = torch.arange(1, rows + 1, device=device) * width - 1
+    return last if mask is None else last - mask.flip(1).argmax(1)
+
+
 def sequence_lengths(batch: Batch) -> list[int] | None:
     """Return the lengths of the samples of a padding-free batch, or None for one sample per row.
 

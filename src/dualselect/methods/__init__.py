@@ -1,6 +1,7 @@
 """Methods of fine-tuning, all plugins with one contract."""
 
 from dualselect.methods.agem import AGEM
+from dualselect.methods.antibody import Antibody
 from dualselect.methods.antidote import Antidote
 from dualselect.methods.asft import ASFT
 from dualselect.methods.base import Method, Run, Scores, Selection
@@ -13,6 +14,7 @@ from dualselect.methods.ewc import EWC
 from dualselect.methods.gem import GEM
 from dualselect.methods.gradshield import GradShield
 from dualselect.methods.hft import HFT
+from dualselect.methods.larf import LARF
 from dualselect.methods.less import LESS
 from dualselect.methods.lisa import Lisa
 from dualselect.methods.moderate_g import ModerateG
@@ -38,6 +40,7 @@ __all__ = [
     "EWC",
     "GEM",
     "HFT",
+    "LARF",
     "LESS",
     "METHODS",
     "PRESETS",
@@ -46,6 +49,7 @@ __all__ = [
     "SQSD",
     "TOSS",
     "AllReferences",
+    "Antibody",
     "Antidote",
     "Booster",
     "Correction",

@@ -8,6 +8,7 @@ override: `weights` or `directions`.
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
@@ -33,6 +34,7 @@ class Scores(NamedTuple):
     tokens: Tensor  # int64, supervised tokens
     norm: Tensor  # gradient norm, in the method's metric
     cosine: Mapping[str, Tensor]  # with each of the method's `directions`, by name
+    measured: Mapping[str, Tensor] = MappingProxyType({})  # what the method's `losses` returned as such, by name
 
     @property
     def valid(self) -> Tensor:

@@ -9,14 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dualselect.errors import ConfigError, DataError
-from dualselect.gradients import Direction
+from dualselect.errors import ConfigError
+from dualselect.gradients import IGNORED, Direction
 from dualselect.methods.base import Moments, Run, check_positive
 from dualselect.methods.registry import method
 from dualselect.methods.selectors import Selector
 from dualselect.options import option
-from dualselect.selection import Pool, measures
+from dualselect.selection import measures
 from dualselect.selection.measures import Column
+from dualselect.selection.prompts import prompts_of
 from dualselect.statistics.mixture import two_gaussians
 
 _DEVIATIONS = 2.0  # above the mean, where there is no second component
@@ -73,12 +74,14 @@ class GradShield(Selector):
 
         Raises:
             ConfigError: A text is not one token.
+            DataError: A probe has no prompt.
         """
         pool = run.pool("harmful")
         tokens = [_single_token(run.tokenizer, text) for text in (self.comply_token, self.refuse_token)]
         drawn = torch.randperm(len(pool), generator=run.generator("probes"))[: self.probes].tolist()
         # The normaliser of both log-probabilities is the same, so S is the loss of refusing minus that of complying.
-        comply, refuse = (_answered(pool, drawn, token) for token in tokens)
+        prompts = prompts_of(pool, "harmful", drawn)
+        comply, refuse = (_answered(prompts, token) for token in tokens)
         both = replace(pool, examples=comply + refuse, ids=[str(row) for row in range(2 * len(drawn))], folder=None)
         weights = torch.full((2 * len(drawn),), 1.0 / len(drawn))
         weights[: len(drawn)] *= -1.0
@@ -126,14 +129,6 @@ def _single_token(tokenizer: Any, text: str) -> int:
     return int(tokens[0])
 
 
-def _answered(pool: Pool, rows: Sequence[int], token: int) -> list[dict[str, list[int]]]:
-    """Return the prompts of some of the pool's samples, each answered by one token, the only one that is supervised."""
-    answered = []
-    for row in rows:
-        labels = list(pool.examples[row]["labels"])
-        first = next((place for place, label in enumerate(labels) if label != -100), 0)
-        if first == 0:
-            raise DataError(f"gradshield: '{pool.ids[row]}' of the pool 'harmful' has no prompt; give it one")
-        prompt = list(pool.examples[row]["input_ids"])[:first]
-        answered.append({"input_ids": [*prompt, token], "labels": [*[-100] * first, token]})
-    return answered
+def _answered(prompts: Sequence[list[int]], token: int) -> list[dict[str, list[int]]]:
+    """Return the prompts, each answered by one token, the only one that is supervised."""
+    return [{"input_ids": [*prompt, token], "labels": [*[IGNORED] * len(prompt), token]} for prompt in prompts]

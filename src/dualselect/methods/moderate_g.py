@@ -11,6 +11,7 @@ from dualselect.methods.base import Moments, Run, check_positive, check_range
 from dualselect.methods.registry import method
 from dualselect.methods.selectors import Selector, highest_share
 from dualselect.options import option
+from dualselect.selection import measures
 from dualselect.selection.measures import Column
 
 
@@ -39,8 +40,8 @@ class ModerateG(Selector):
         check_range("loss_trim", self.loss_trim, 0.0, 0.499)
 
     def measures(self, run: Run, at_start: Any, moments: Moments | None) -> Sequence[Column]:
-        """Return nothing: the norm is measured in any case."""
-        return []
+        """Return the norm."""
+        return [measures.norm()]
 
     def score(self, scanned: Mapping[str, Tensor]) -> Tensor:
         """Return minus the distance from the median norm, below all others for samples of extreme losses.

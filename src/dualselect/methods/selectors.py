@@ -1,8 +1,8 @@
 """Selectors: what scores every sample of the task before training, any number of them by one scan of it.
 
 A selector says what it needs of a scan (`measures`) and makes a score of each sample of it (`score`). In every selector
-a higher score means: keep. `score_task` measures the task once for all selectors that it is given, with one forward and
-one backward pass a batch; `Selector.prepare` and `dualselect score` both call it.
+a higher score means: keep. `score_task` measures the task once for all selectors that it is given, with one forward
+and at most one backward pass a batch; `Selector.prepare` and `dualselect score` both call it.
 """
 
 from abc import abstractmethod
@@ -39,7 +39,7 @@ class Scorer:
     def measures(self, run: Run, at_start: Any, moments: Moments | None) -> Sequence[Column]:
         """Return what a scan of the task has to measure; called at the weights that the scan is made at.
 
-        Columns of its own begin with its name and a dot. `loss`, `tokens` and `norm` are measured in any case.
+        Columns of its own begin with its name and a dot. `loss` and `tokens` are measured in any case.
 
         Args:
             run: The run.
@@ -52,7 +52,7 @@ class Scorer:
         """Return each sample's score, higher for those to keep; not a number where it cannot be scored.
 
         Args:
-            scanned: The columns of the scan, `(N, ...)` each; a selector reads its own, `loss`, `tokens` and `norm`.
+            scanned: The columns of the scan, `(N, ...)` each; a selector reads its own, `loss` and `tokens`.
 
         Returns:
             Shape `(N,)`.
@@ -92,7 +92,7 @@ class TaskScores:
     """What a scan of the task found.
 
     Attributes:
-        scanned: Loss, tokens, norm and all measures, `(N, ...)` each, on the CPU in the task's order.
+        scanned: Loss, tokens and all measures, `(N, ...)` each, on the CPU in the task's order.
         scores: Score of every sample by every selector, `(N,)` each; higher means keep, NaN that there is none.
     """
 
@@ -101,9 +101,10 @@ class TaskScores:
 
 
 def score_task(scorers: Sequence[Scorer], task: Dataset, run: Run, warmup: Warmup) -> TaskScores:
-    """Score every sample of the task by all selectors, with one forward and one backward pass a batch.
+    """Score every sample of the task by all selectors, with one forward pass a batch.
 
-    An interrupted scan continues where it stopped; call `scanned.done()` once the scores have been used.
+    A backward pass follows only if a selector reads gradients. An interrupted scan continues where it stopped;
+    call `scanned.done()` once the scores have been used.
 
     Args:
         scorers: The selectors, of different names.
@@ -113,10 +114,12 @@ def score_task(scorers: Sequence[Scorer], task: Dataset, run: Run, warmup: Warmu
     """
     found = [scorer.at_start(run) for scorer in scorers]
     with warmup(task, run) as moments:
-        # A gradient that is not finite shows in its norm, and blanks all that was measured of the sample.
-        wanted = [measures.loss(), measures.tokens(), measures.norm()]
+        wanted = [measures.loss(), measures.tokens()]
         for scorer, own in zip(scorers, found, strict=True):
             wanted += scorer.measures(run, own, moments)
+        if any(column.reads_gradients for column in wanted):
+            # A gradient that is not finite shows in its norm, and blanks all that was measured of the sample.
+            wanted.append(measures.norm())
         once = {column.key: column for column in wanted}  # two may ask for the same
         scanned = run.pool_of(task).scan(list(once.values()), title="Scoring the task", resumable=True)
     scores = {scorer.name: torch.nan_to_num(scorer.score(scanned).float(), *[torch.nan] * 3) for scorer in scorers}

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from dualselect.gradients import Direction, Losses, Metric, PerSampleGradients, Sketch
-from dualselect.selection.scan import digest_of
+from dualselect.gradients import Batch, Direction, Losses, Metric, PerSampleGradients, Sketch, last_tokens
+from dualselect.models.layers import decoder_layers
+from dualselect.selection.scan import Loss, digest_of
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Column:
         metric: Metric of the inner products; None is the plain one.
         reads_gradients: Whether gradients are needed besides losses.
         keeps_gradients: Whether they are needed as a whole, and not only their norms and cosines.
+        around: Function from the loss of a scan to one that also returns in `Losses.measured` what is read; None where
+            nothing else is needed.
     """
 
     name: str
@@ -31,6 +35,7 @@ class Column:
     metric: Metric | None = None
     reads_gradients: bool = True
     keeps_gradients: bool = False
+    around: Callable[[Loss], Loss] | None = None
 
     @property
     def key(self) -> str:
@@ -79,3 +84,38 @@ def sketch(projection: Sketch) -> Column:
     """Return the measure `sketch`: a random projection of every sample's gradient, `(B, k)`."""
     kind = f"sketch {digest_of(projection)}"
     return Column("sketch", kind, lambda _, gradients: gradients.sketch(projection), keeps_gradients=True)
+
+
+def state(name: str, layer: int, read: Callable[[Tensor], Tensor], key: str) -> Column:
+    """Return a measure of the hidden states at the last token of every sample.
+
+    Args:
+        name: Name of the column.
+        layer: Decoder layer whose output they are, counted from 0.
+        read: Function from the states `(B, D)`, fp32, to the column's values, `(B, ...)`.
+        key: Text that identifies `read`.
+    """
+    around = partial(_with_state, layer=layer, name=name)
+    kind = f"state {layer} {key}"
+    return Column(name, kind, lambda losses, _: read(losses.measured[name]), reads_gradients=False, around=around)
+
+
+def _with_state(loss: Loss, layer: int, name: str) -> Loss:
+    """Return a loss that also returns the states of a layer at the last tokens, `(B, D)`, of the same pass."""
+
+    def observed(model: nn.Module, batch: Batch) -> Losses:
+        found: list[Tensor] = []
+
+        def note(module: nn.Module, inputs: Any, output: Any) -> None:
+            found.append((output[0] if isinstance(output, tuple) else output).detach())
+
+        handle = decoder_layers(model)[layer].register_forward_hook(note)
+        try:
+            losses = loss(model, batch)
+        finally:
+            handle.remove()
+        # A loss that compares with other weights runs them first.
+        states = found[-1].flatten(0, 1)[last_tokens(batch)].float()
+        return losses._replace(measured={**losses.measured, name: states})
+
+    return observed

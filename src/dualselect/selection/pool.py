@@ -191,6 +191,9 @@ class Pool:
     ) -> list[tuple[list[int], Mapping[str, Tensor]]]:
         """Return the columns of the rows, in as many pieces as memory requires."""
 
+        for around in (getattr(measure, "around", None) for measure in measures):
+            loss = loss if around is None else around(loss)
+
         def measure(rows: list[int], batch: Batch) -> Mapping[str, Tensor]:
             if any(getattr(measure, "reads_gradients", True) for measure in measures):
                 losses, gradients = self._differentiated(batch, measures, loss)
@@ -215,7 +218,7 @@ class Pool:
             with self.autocast():
                 losses = loss(self.model, batch)
             gradients.backward(losses.loss)
-        return Losses._make(None if value is None else value.detach() for value in losses), gradients
+        return losses.detached(), gradients
 
     # Gradients.
 

@@ -169,7 +169,7 @@ class SelectiveStep(Step):
             if losses.auxiliary is not None:
                 auxiliary = _or_zero(gradient_of(losses.auxiliary, self.run.params, retain_graph=True))
             gradients.backward(losses.loss)
-        losses = _detached(losses)
+        losses = losses.detached()
         self.record.losses(losses)
         return Part(
             index=index,
@@ -255,7 +255,7 @@ class PlainStep(Step):
             if losses.auxiliary is not None:
                 self._auxiliary.append(gradient_of(losses.auxiliary, self.run.params, retain_graph=True))
             (losses.loss * self.unit(losses.tokens)).sum().backward()
-        losses = _detached(losses)
+        losses = losses.detached()
         self.record.losses(losses)
         self._batches.append(batch)
         self._losses.append(losses)
@@ -291,11 +291,6 @@ class PlainStep(Step):
         return self._careful.complete()
 
 
-def _detached(losses: Losses) -> Losses:
-    found = {name: value.detach() for name, value in losses._asdict().items() if value is not None}
-    return Losses(**found)
-
-
 def _look_for_spoilt(parts: Sequence[Part]) -> None:
     """Mark the parts to run again that have a sample that is not finite; only such parts wait for the device."""
     again = [part for part in parts if part.again is not None]
@@ -322,7 +317,7 @@ def _router_loss(losses: Sequence[Losses]) -> Tensor | float:
 
 def _scores_of(parts: Sequence[Part]) -> tuple[Scores, Tensor]:
     """Return the scores of all processes' candidates in the order of their indices, and where this process's are."""
-    names = list(parts[0].cosine)
+    names, further = list(parts[0].cosine), list(parts[0].losses.measured)
     columns = [
         torch.cat([part.index for part in parts]),
         torch.cat([part.losses.tokens for part in parts]),
@@ -332,6 +327,7 @@ def _scores_of(parts: Sequence[Part]) -> tuple[Scores, Tensor]:
                 [part.losses.loss for part in parts],
                 [part.norm for part in parts],
                 *([part.cosine[name] for part in parts] for name in names),
+                *([part.losses.measured[name] for part in parts] for name in further),
             )
         ),
     ]
@@ -341,8 +337,10 @@ def _scores_of(parts: Sequence[Part]) -> tuple[Scores, Tensor]:
     place[order] = torch.arange(len(order), device=order.device)
     own = len(columns[0])
     index, tokens, *floats = table[order].unbind(1)
-    loss, norm, *cosines = (_floats(values) for values in floats)
-    scores = Scores(index, loss, tokens, norm, dict(zip(names, cosines, strict=True)))
+    loss, norm, *others = (_floats(values) for values in floats)
+    cosine = dict(zip(names, others, strict=False))
+    measured = dict(zip(further, others[len(names) :], strict=True))
+    scores = Scores(index, loss, tokens, norm, cosine, measured)
     return scores, place[own * rank() : own * (rank() + 1)]
 
 
