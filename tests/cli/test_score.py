@@ -16,7 +16,7 @@ def scores(dualselect, config, data):
     rows = [json.loads(line) for line in (data / "task.jsonl").read_text().splitlines()]
     rows[3]["completion"] = "<script>alert(1)</script> " * 3  # no other sample is like it
     (data / "task.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    names = ["dualselect,less", "moderate-g"]
+    names = ["dualselect,less", "moderate-g", "dsir,gist"]
     shown = dualselect(
         "score", data / "task.jsonl", "--config", config, "--selectors", *names, "--top", "4", "--output_dir",
         data / "scores", "--selector_options", "less.sketch_size=64", "moderate-g.loss-trim=0",
@@ -28,8 +28,9 @@ def scores(dualselect, config, data):
 def test_scores_have_a_file_a_table_and_a_page(scores):
     folder, shown = scores
     names = pq.read_schema(folder / "scores.parquet").names
-    assert names[:4] == ["id", "dualselect", "less", "moderate-g"]
-    assert {"loss", "tokens", "norm", "dualselect.cosine", "less.influence"} == set(names[4:])
+    assert names[:6] == ["id", "dualselect", "less", "moderate-g", "dsir", "gist"]
+    own = {"dualselect.cosine", "less.influence", "dsir.log_weight", "gist.cosine", "gist.norm"}
+    assert {"loss", "tokens", "norm"} | own == set(names[6:])
     table = ScoreTable.read(folder / "scores.parquet")
     assert table.ids == [f"count{number}" for number in range(16)]
     assert table.about["options"]["less"]["sketch_size"] == 64

@@ -25,7 +25,7 @@ class Run:
     """A run whose model has the losses given for what it was trained on."""
 
     nll: dict[str, list[float]]
-    trainings: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+    trainings: list[tuple[str, Any, dict[str, Any]]] = field(default_factory=list)
     state: str = "start"
 
     def pool(self, name: str) -> "Run":
@@ -90,7 +90,75 @@ def test_the_whole_share_is_the_task_itself_and_trains_nothing():
     assert run.trainings == []
 
 
-@pytest.mark.parametrize("options", [{"keep_fraction": 0.0}, {"keep_fraction": 1.1}, {"pool_epochs": 0}])
+# Six samples of two tokens each, whose loss under a model is what the rounds' table says of sample and model.
+SIX = Dataset.from_dict(
+    {
+        "input_ids": [[9, 10 * row, 10 * row + 1] for row in range(1, 7)],
+        "labels": [[-100, 10 * row, 10 * row + 1] for row in range(1, 7)],
+        INDEX_COLUMN: list(range(6)),
+    }
+)
+
+
+@dataclass
+class EvolvingRun(Run):
+    """A run whose model finds a token likelier, the more of the same parity it has been trained on."""
+
+    learned: list[int] = field(default_factory=list)
+
+    @contextmanager
+    def trained(self, method: Any, data: Any, **changes: Any) -> Iterator[None]:
+        labels = [-101] if data == "utility" else [label for row in data["labels"] for label in row if label != -100]
+        before = self.learned
+        self.learned = before + labels
+        self.trainings.append((method.name, self.learned, changes))
+        yield
+        self.learned = before
+
+    def generator(self, purpose: str) -> torch.Generator:
+        return torch.Generator().manual_seed(0)
+
+    def losses(self, task: Dataset) -> torch.Tensor:
+        tokens = [label for row in task["labels"] for label in row if label != -100]
+        return torch.tensor([-float(sum(known % 2 == token % 2 for known in self.learned)) for token in tokens])
+
+
+@pytest.fixture
+def evolving(monkeypatch) -> EvolvingRun:
+    monkeypatch.setattr(token_cleaning, "token_nll", lambda run, task: run.losses(task))
+    return EvolvingRun({})
+
+
+def test_in_every_round_the_model_is_one_that_was_trained_on_what_the_rounds_before_left(evolving):
+    """The pool has an odd token, so that odd tokens are kept in round 1, trained on, and kept in all later ones."""
+    cleaned = TokenCleaning(keep_fraction=0.5, rounds=3, pool_epochs=2).prepare(SIX, evolving)
+    assert cleaned["labels"][:] == [[-100, -100, 10 * row + 1] for row in range(1, 7)]
+    assert cleaned[INDEX_COLUMN][:] == list(range(6))
+    order = torch.randperm(6, generator=evolving.generator("rounds")).tolist()
+    parts = [sorted(order[first : first + 2]) for first in (0, 2, 4)]
+    left = [[10 * row + 11 for row in part] for part in parts]  # the last is only scored
+    assert [learned for _, learned, _ in evolving.trainings] == [[-101], [-101, *left[0]], [-101, *left[0], *left[1]]]
+    assert all(changes == {"num_train_epochs": 2, "max_steps": -1} for _, _, changes in evolving.trainings)
+    assert evolving.learned == []
+
+
+def test_each_round_keeps_the_share_of_its_own_tokens(evolving):
+    """Of four tokens in each of three parts int(2.4) are kept, of all twelve int(7.2) would be."""
+    sizes = []
+    for rounds in (1, 3):
+        cleaned = TokenCleaning(keep_fraction=0.6, rounds=rounds).prepare(SIX, evolving)
+        sizes.append(sum(label != -100 for row in cleaned["labels"] for label in row))
+    assert sizes == [7, 6]
+
+
+def test_more_rounds_than_there_are_tokens_for_are_refused(evolving):
+    for rounds, share in ((7, 0.9), (6, 0.4)):
+        with pytest.raises(ConfigError, match=f"rounds is {rounds}, so a part of the task's 6 samples .* lower rounds"):
+            TokenCleaning(rounds=rounds, keep_fraction=share).prepare(SIX, evolving)
+    assert evolving.trainings == []
+
+
+@pytest.mark.parametrize("options", [{"keep_fraction": 0.0}, {"keep_fraction": 1.1}, {"pool_epochs": 0}, {"rounds": 0}])
 def test_bad_options_are_refused(options):
     (name,) = options
     with pytest.raises(ConfigError, match=f"{name} is {options[name]}"):

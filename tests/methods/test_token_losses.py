@@ -1,4 +1,4 @@
-"""DFT, ASFT and ProFit against the full logits, and by hand."""
+"""DFT, ASFT, EAFT and ProFit against the full logits, and by hand."""
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +12,8 @@ from torch import Tensor
 from dualselect.errors import ConfigError
 from dualselect.gradients import per_sample_nll
 from dualselect.gradients.losses import _NLL
-from dualselect.methods import ASFT, DFT, Method, ProFit
+from dualselect.methods import ASFT, DFT, EAFT, Method, ProFit
+from dualselect.methods.dft import probability
 
 
 @dataclass
@@ -94,16 +95,14 @@ def test_dft_weighs_tokens_by_their_probability_as_a_constant(run, batch):
 def test_dft_by_hand():
     """Two tokens in the vocabulary: p = 1/2 has the loss ln(2)/2 and half of the plain gradient -1/2."""
     logits = torch.zeros(1, 2)
-    loss, by_logits = _NLL(torch.tensor([0]), reweigh=lambda nll: (-nll).exp())(logits, slice(0, 1))
+    loss, by_logits = _NLL(torch.tensor([0]), reweigh=probability)(logits, slice(0, 1))
     assert loss.item() == pytest.approx(0.3466, abs=1e-4)
     assert by_logits.tolist() == [[-0.25, 0.25]]
     assert _NLL(torch.tensor([0]))(logits, slice(0, 1))[1].tolist() == [[-0.5, 0.5]]
 
 
 def test_dft_of_what_is_certain_is_zero():
-    loss, by_logits = _NLL(torch.tensor([1]), reweigh=lambda nll: (-nll).exp())(
-        torch.tensor([[0.0, 999.0]]), slice(0, 1)
-    )
+    loss, by_logits = _NLL(torch.tensor([1]), reweigh=probability)(torch.tensor([[0.0, 999.0]]), slice(0, 1))
     assert loss.item() == 0
     assert by_logits.abs().max() == 0
 
@@ -132,6 +131,43 @@ def test_asft_has_dft_s_gradient_at_the_start(run, batch):
     plain, anchored = DFT().losses(batch, run), ASFT(kl_weight=5.0).losses(batch, run)
     torch.testing.assert_close(plain.loss, anchored.loss)
     torch.testing.assert_close(gradient_of(run, plain.loss), gradient_of(run, anchored.loss), rtol=1e-4, atol=1e-5)
+
+
+# EAFT.
+
+
+def entropies_of(run: Run, batch: dict[str, Tensor], likeliest: int) -> list[Tensor]:
+    """Return the entropies of each sample's predictions among their likeliest tokens, `(n,)`, token by token."""
+    found = []
+    for rows, _ in log_probs_of(run, batch):
+        top = rows.detach().exp().sort(descending=True).values[:, :likeliest]
+        shares = top / top.sum(1, keepdim=True)
+        found.append(torch.stack([torch.distributions.Categorical(probs=row).entropy() for row in shares]))
+    return found
+
+
+@pytest.mark.parametrize(("alpha", "likeliest"), [(1.0, 20), (2.0, 5), (1.0, 1000)])
+def test_eaft_weighs_tokens_by_the_entropy_of_their_prediction_as_a_constant(run, batch, alpha, likeliest):
+    """The vocabulary has fewer than 1000 tokens, so that the last is the entropy of the whole prediction."""
+    weights = [(entropy / 3) ** alpha for entropy in entropies_of(run, batch, likeliest)]
+    tokens = [token for _, token in log_probs_of(run, batch)]
+    expected = torch.stack([(weight * -token).mean() for weight, token in zip(weights, tokens, strict=True)])
+    assert_is(EAFT(alpha=alpha, likeliest=likeliest), run, batch, expected)
+    assert run.logged["token_weight"] == pytest.approx(torch.cat(weights).mean().item(), rel=1e-5)
+
+
+def test_eaft_by_hand():
+    """Twenty equal tokens among a hundred: ln 20 / 3; two: ln 2 / 3; one that is certain: 0."""
+    logits = torch.full((3, 100), -1e4)
+    for row, count in enumerate((20, 2, 1)):
+        logits[row, :count] = 0.0
+    assert EAFT().uncertainty(torch.ones(3), logits).tolist() == pytest.approx([0.9986, 0.2310, 0.0], abs=1e-4)
+
+
+def test_eaft_without_exponent_is_sft(run, batch):
+    plain, weighed = per_sample_nll(run.model, batch), EAFT(alpha=0.0).losses(batch, run)
+    assert torch.equal(plain.loss, weighed.loss)
+    assert torch.equal(gradient_of(run, plain.loss), gradient_of(run, weighed.loss))
 
 
 # ProFit.
@@ -199,6 +235,8 @@ def test_profit_with_threshold_zero_is_sft(run, batch):
     ("kind", "options", "message"),
     [
         (ASFT, {"kl_weight": -1.0}, "kl_weight is -1"),
+        (EAFT, {"alpha": -1.0}, "alpha is -1"),
+        (EAFT, {"likeliest": 0}, "likeliest is 0"),
         (ProFit, {"mode": "high"}, "unknown mode 'high'; did you mean 'higher'"),
         (ProFit, {"threshold": 1.5}, "threshold is 1.5"),
         (ProFit, {"upper": -0.1}, "upper is -0.1"),

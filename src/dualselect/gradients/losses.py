@@ -16,8 +16,9 @@ from dualselect.gradients.supervised import Batch, Supervised
 
 StartingPoint = Callable[[], AbstractContextManager[None]]
 
-#: Returns what tokens weigh in their sample's loss, `(n,)`, given their negative log-likelihoods, `(n,)`.
-Reweigh = Callable[[Tensor], Tensor]
+#: Returns what tokens weigh in their sample's loss, `(n,)`, given their negative log-likelihoods, `(n,)`, and the
+#: logits that they were predicted with, `(n, V)`.
+Reweigh = Callable[[Tensor, Tensor], Tensor]
 
 
 class Losses(NamedTuple):
@@ -73,8 +74,8 @@ def per_sample_nll(
             again at 0 with every sample. Optional: `token_weights` `(B, T)`, the weight of each label in its sample's
             mean, and what `supervised_positions` returns.
         statistics: Whether to fill `correct` and `entropy`.
-        reweigh: Weight of each token's loss, as a function of that loss; it counts as a constant in the gradient. The
-            mean is still over all supervised tokens.
+        reweigh: Weight of each token's loss, as a function of that loss and of the logits; it counts as a constant in
+            the gradient. The mean is still over all supervised tokens.
         kl_weight: Weight of KL(start || current), which is added to each token's loss.
         starting_point: Returns a context in which the model has its starting weights; only for `kl_weight`.
 
@@ -187,7 +188,7 @@ class _NLL:
         by_logits = probs.scatter_add_(1, target, torch.full_like(loss, -1.0)[:, None])
         if self._reweigh is None:
             return loss, by_logits
-        weights = self._reweigh(loss)
+        weights = self._reweigh(loss, logits)
         self._weights.append(weights)
         return loss * weights, by_logits.mul_(weights[:, None])
 

@@ -9,9 +9,12 @@ from dualselect.methods.booster import Booster
 from dualselect.methods.controls import AllReferences, LowestLoss, RandomLength, RandomReferences, StaticReferences
 from dualselect.methods.corrections import CORRECTIONS, Correction
 from dualselect.methods.dft import DFT
+from dualselect.methods.dsir import DSIR
 from dualselect.methods.dualselect import PRESETS, DualSelect
+from dualselect.methods.eaft import EAFT
 from dualselect.methods.ewc import EWC
 from dualselect.methods.gem import GEM
+from dualselect.methods.gist import GIST
 from dualselect.methods.gradshield import GradShield
 from dualselect.methods.hft import HFT
 from dualselect.methods.larf import LARF
@@ -37,8 +40,11 @@ __all__ = [
     "ASFT",
     "CORRECTIONS",
     "DFT",
+    "DSIR",
+    "EAFT",
     "EWC",
     "GEM",
+    "GIST",
     "HFT",
     "LARF",
     "LESS",

@@ -32,7 +32,7 @@ class DFT(Method):
         return losses
 
 
-def probability(nll: Tensor) -> Tensor:
+def probability(nll: Tensor, logits: Tensor) -> Tensor:
     """Return the probabilities of tokens with these negative log-likelihoods."""
     return (-nll).exp()
 

@@ -57,7 +57,7 @@ class ProFit(Method):
 
     def losses(self, batch: Batch, run: Run) -> Losses:
         """Return every sample's mean loss over its kept tokens, or their sum over the number of all its tokens."""
-        losses = per_sample_nll(run.model, batch, statistics=True, reweigh=self.mask)
+        losses = per_sample_nll(run.model, batch, statistics=True, reweigh=lambda nll, _: self.mask(nll))
         assert losses.mass is not None
         run.log(kept_token_share=losses.mass.sum() / losses.tokens.sum().clamp_min(1))
         if self.normaliser == "all":

@@ -31,6 +31,15 @@ class Scorer:
     name: ClassVar[str]
     pools: ClassVar[tuple[str, ...]]
 
+    def read(self, task: Dataset, run: Run) -> Mapping[str, Tensor]:
+        """Return columns of its own that samples alone decide, without the model, `(N,)` each on the CPU.
+
+        Args:
+            task: Tokenised samples with `input_ids`, `labels` and the index column.
+            run: The run.
+        """
+        return {}
+
     def at_start(self, run: Run) -> Any:
         """Return what has to be found at the weights of the start, before a warm-up."""
         return None
@@ -92,7 +101,7 @@ class TaskScores:
     """What a scan of the task found.
 
     Attributes:
-        scanned: Loss, tokens and all measures, `(N, ...)` each, on the CPU in the task's order.
+        scanned: Loss, tokens, all measures and what selectors read, `(N, ...)` each, on the CPU in the task's order.
         scores: Score of every sample by every selector, `(N,)` each; higher means keep, NaN that there is none.
     """
 
@@ -112,6 +121,7 @@ def score_task(scorers: Sequence[Scorer], task: Dataset, run: Run, warmup: Warmu
         run: The run, before its first step.
         warmup: At which weights to measure.
     """
+    read = [scorer.read(task, run) for scorer in scorers]
     found = [scorer.at_start(run) for scorer in scorers]
     with warmup(task, run) as moments:
         wanted = [measures.loss(), measures.tokens()]
@@ -122,6 +132,8 @@ def score_task(scorers: Sequence[Scorer], task: Dataset, run: Run, warmup: Warmu
             wanted.append(measures.norm())
         once = {column.key: column for column in wanted}  # two may ask for the same
         scanned = run.pool_of(task).scan(list(once.values()), title="Scoring the task", resumable=True)
+    for columns in read:
+        scanned.update(columns)
     scores = {scorer.name: torch.nan_to_num(scorer.score(scanned).float(), *[torch.nan] * 3) for scorer in scorers}
     return TaskScores(scanned, scores)
 
@@ -149,12 +161,22 @@ class Selector(Scorer, Method):
         """Return the samples to keep, in their order; the task itself where that is all of them."""
         found = score_task([self], task, run, self._warmup)
         score = found.scores[self.name]
-        rows = self.keep(score, torch.tensor(task[INDEX_COLUMN]), run).nonzero().flatten().tolist()
+        kept = self.keep(score, torch.tensor(task[INDEX_COLUMN]), run)
         left_out = int(score.isnan().sum())
         because = f"; {left_out} have no finite loss and gradient" if left_out else ""
-        run.say(f"{self.name}: keeps {len(rows)} of {len(task)} samples{because}")
+        run.say(f"{self.name}: keeps {int(kept.sum())} of {len(task)} samples{because}")
         found.scanned.done()
-        return task if len(rows) == len(task) else task.select(rows)
+        return rows_of(task, kept)
+
+
+def rows_of(task: Dataset, kept: Tensor) -> Dataset:
+    """Return the samples to keep, in their order, or the task itself where that is all of them.
+
+    Args:
+        task: Tokenised samples.
+        kept: Whether to keep each, `(N,)`, bool.
+    """
+    return task if bool(kept.all()) else task.select(kept.nonzero().flatten().tolist())
 
 
 def highest_share(score: Tensor, index: Tensor, fraction: float) -> Tensor:
