@@ -77,10 +77,10 @@ GROUPS = {
 
 
 def test_the_built_in_methods_are_there():
-    names = ["agem", "all-references", "antidote", "asft", "booster", "dft", "dualselect", "ewc", "gem", "gradshield"]
-    names += ["hft", "less", "lisa", "lowest-loss", "moderate-g", "o-lora", "profit", "ptst", "random", "random-length"]
-    names += ["random-references", "replay", "safegrad", "safeinstr", "sft", "sqsd", "static-references"]
-    names += ["token-cleaning", "toss"]
+    names = ["agem", "all-references", "antidote", "asft", "bds", "booster", "dft", "dualselect", "ewc", "gem"]
+    names += ["gradshield", "hft", "less", "lisa", "lowest-loss", "moderate-g", "o-lora", "profit", "ptst", "random"]
+    names += ["random-length", "random-references", "replay", "safegrad", "safeinstr", "seal", "sft", "sqsd"]
+    names += ["static-references", "token-cleaning", "toss", "toss-pro"]
     assert list(methods.available()) == names
     assert methods.get("dualselect") is methods.DualSelect
 
@@ -154,7 +154,7 @@ def test_a_package_that_cannot_be_imported_stands_in_nobody_s_way(installed, cap
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("dualselct", "did you mean 'dualselect'"), ("zzz", "unknown method 'zzz'; choose one of agem, .*toss$")],
+    [("dualselct", "did you mean 'dualselect'"), ("zzz", "unknown method 'zzz'; choose one of agem, .*toss-pro$")],
 )
 def test_an_unknown_method_is_refused_with_the_nearest(name, message):
     with pytest.raises(ConfigError, match=message):
