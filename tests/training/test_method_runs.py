@@ -19,6 +19,7 @@ from dualselect.methods import (
     GEM,
     HFT,
     PTST,
+    SEAL,
     SFT,
     TOSS,
     Antidote,
@@ -31,6 +32,7 @@ from dualselect.methods import (
     SafeGrad,
     SafeInstr,
     TokenCleaning,
+    TOSSPro,
 )
 from dualselect.training import DualSelectConfig, DualSelectTrainer
 
@@ -105,6 +107,8 @@ def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
     [
         Lisa(alignment_steps=0, rho=0.0),
         TOSS(drop_fraction=0.0),
+        TOSSPro(drop_fraction=0.0),
+        SEAL(keep_fraction=1.0),
         Booster(lamb=0.0, harmful_batch_size=4),
         Antidote(dense_ratio=0.0),
         Replay(rho=0.0),

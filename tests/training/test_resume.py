@@ -7,7 +7,7 @@ import torch
 from transformers import TrainerCallback
 
 from dualselect.errors import ResumeError
-from dualselect.methods import DualSelect, Random, SafeGrad
+from dualselect.methods import BDS, SEAL, DualSelect, Random, SafeGrad
 from dualselect.runs.metrics import read_metrics
 from dualselect.runs.selection_log import SelectionLog
 from dualselect.training.checkpoint import is_whole
@@ -65,6 +65,8 @@ def logged(trainer):
         pytest.param(DualSelect(task_warmup_steps=2, preservation_loss="kl", selection="soft"), 7, id="kl, soft"),
         pytest.param(Random(), 7, id="random"),
         pytest.param(SafeGrad(safe_batch_size=4), 7, id="safegrad"),
+        pytest.param(BDS(safe_batch_size=4, noise=True), 7, id="bds"),
+        pytest.param(SEAL(selector_epochs=1.0), 3, id="seal"),
     ],
 )
 def test_resumed_equals_unbroken(make_trainer, trained_weights, tmp_path, lora, method, killed_at):

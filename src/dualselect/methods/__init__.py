@@ -5,6 +5,7 @@ from dualselect.methods.antibody import Antibody
 from dualselect.methods.antidote import Antidote
 from dualselect.methods.asft import ASFT
 from dualselect.methods.base import Method, Run, Scores, Selection
+from dualselect.methods.bds import BDS
 from dualselect.methods.booster import Booster
 from dualselect.methods.controls import AllReferences, LowestLoss, RandomLength, RandomReferences, StaticReferences
 from dualselect.methods.corrections import CORRECTIONS, Correction
@@ -29,15 +30,18 @@ from dualselect.methods.registry import METHODS, available, get, method
 from dualselect.methods.replay import Replay
 from dualselect.methods.safegrad import SafeGrad
 from dualselect.methods.safeinstr import SafeInstr
+from dualselect.methods.seal import SEAL
 from dualselect.methods.sft import SFT
 from dualselect.methods.sqsd import SQSD
 from dualselect.methods.token_cleaning import TokenCleaning
 from dualselect.methods.toss import TOSS
+from dualselect.methods.toss_pro import TOSSPro
 from dualselect.options import default_of, option
 
 __all__ = [
     "AGEM",
     "ASFT",
+    "BDS",
     "CORRECTIONS",
     "DFT",
     "DSIR",
@@ -51,6 +55,7 @@ __all__ = [
     "METHODS",
     "PRESETS",
     "PTST",
+    "SEAL",
     "SFT",
     "SQSD",
     "TOSS",
@@ -77,6 +82,7 @@ __all__ = [
     "Scores",
     "Selection",
     "StaticReferences",
+    "TOSSPro",
     "TokenCleaning",
     "available",
     "default_of",

@@ -49,10 +49,12 @@ class Selection:
     Attributes:
         weights: Relative weights, shape `(N,)`; 1 means one full sample.
         columns: Further columns of the selection log, shape `(N,)` each, by name.
+        absolute: Whether the mean gradient is divided by the number of candidates, not by the sum of their weights.
     """
 
     weights: Tensor
     columns: Mapping[str, Tensor] = field(default_factory=dict)
+    absolute: bool = False
 
 
 class Moments(NamedTuple):
@@ -80,6 +82,10 @@ class Run(Protocol):
     @property
     def seed(self) -> int:
         """The run's seed."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the next optimizer step; 0 before the optimizer is made."""
 
     @property
     def model(self) -> nn.Module:
@@ -128,7 +134,8 @@ class Run(Protocol):
         It yields Adam's moments at the end of that training; None where its optimizer keeps none.
 
         Args:
-            method: Method of the nested run, such as `SFT()`.
+            method: Method of the nested run, such as `SFT()`; it has this run's pools, and is left with the state
+                that the nested run ended with.
             data: Name of the pool that it trains on, or tokenised samples of the task.
             **changes: Training settings that differ from the run's own, such as `num_train_epochs`.
         """

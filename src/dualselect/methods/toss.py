@@ -1,5 +1,6 @@
 """TOSS: leave out the answer tokens that a safety-degraded model likes better than a useful one."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -29,7 +30,7 @@ class TOSS(Method):
     pools: ClassVar[tuple[str, ...]] = ("harmful", "utility")
     stage: ClassVar[str] = "before"
     cost: ClassVar[str] = "1, and two trainings on the pools and two forward passes over the task, once"
-    fidelity: ClassVar[str] = "faithful; averages over kept tokens, as the released code does; no TOSS-Pro"
+    fidelity: ClassVar[str] = "faithful; averages over kept tokens, as the released code does; TOSS-Pro is toss-pro"
 
     drop_fraction: float = option(0.1, "Share of all answer tokens that is not trained on (d).")
     pool_epochs: float | None = option(
@@ -47,20 +48,31 @@ class TOSS(Method):
         count = int(self.drop_fraction * len(places) + 1e-9)  # 0.29 * 100 must not become 28
         if count == 0:
             return task
-        nll_harmful = self._nll_after_training_on("harmful", task, run)
-        nll_utility = self._nll_after_training_on("utility", task, run)
-        score = nll_utility - nll_harmful
-        dropped = highest(score, task[INDEX_COLUMN], places, count)
+        dropped = highest(self.scores(task, places, count, run), task[INDEX_COLUMN], places, count)
         kept = without_tokens(task, places, dropped)
         run.say(
-            f"toss: masked {count} of {len(places)} answer tokens; {len(task) - len(kept)} of {len(task)} samples have "
-            "none left and are left out"
+            f"{self.name}: masked {count} of {len(places)} answer tokens; {len(task) - len(kept)} of {len(task)} "
+            "samples have none left and are left out"
         )
         return kept
 
-    def _nll_after_training_on(self, pool: str, task: Dataset, run: Run) -> Tensor:
+    def scores(self, task: Dataset, places: TokenPlaces, count: int, run: Run) -> Tensor:
+        """Return the score of every answer token, `(n,)`: its loss under the useful minus that under the harmful model.
+
+        Args:
+            task: The task.
+            places: Places of its n answer tokens.
+            count: Number of tokens that will be masked.
+            run: The run, before its first step.
+        """
+        with self.trained_on("harmful", run):
+            nll_harmful = token_nll(run.pool("harmful"), task)
+        with self.trained_on("utility", run):
+            return token_nll(run.pool("utility"), task) - nll_harmful
+
+    def trained_on(self, data: str | Dataset, run: Run) -> AbstractContextManager[Any]:
+        """Return a context in which the model has been trained on a pool, or on tokenised samples."""
         changes: dict[str, Any] = {}
         if self.pool_epochs is not None:
             changes = {"num_train_epochs": self.pool_epochs, "max_steps": -1}
-        with run.trained(SFT(), pool, **changes):
-            return token_nll(run.pool(pool), task)
+        return run.trained(SFT(), data, **changes)

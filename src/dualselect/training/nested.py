@@ -7,7 +7,7 @@ from typing import Any
 from datasets import Dataset
 from torch.optim import Optimizer
 
-from dualselect.data import TASK
+from dualselect.data import REFERENCES, TASK
 from dualselect.methods import Method
 from dualselect.training.config import DualSelectConfig
 
@@ -30,7 +30,7 @@ def train_nested(trainer: Any, method: Method, data: str | Dataset, changes: Map
     Args:
         trainer: `DualSelectTrainer` of the outer run; its settings are those of the nested one, except for what is
             saved, evaluated and reported.
-        method: Method of the nested run.
+        method: Method of the nested run; it is left with the state that the run ended with.
         data: Name of one of the trainer's pools, or tokenised samples of its task.
         changes: Settings that differ from the outer run's.
     """
@@ -40,13 +40,17 @@ def train_nested(trainer: Any, method: Method, data: str | Dataset, changes: Map
         name, samples = TASK, data.select_columns(["input_ids", "labels"])
     folder = trainer.run_folder / "nested" / f"{method.name}-{name}"
     given = {option.name: getattr(trainer.args, option.name) for option in fields(trainer.args) if option.init}
+    pools = {pool: trainer.run.pool(pool).examples for pool in method.pools}
     nested = type(trainer)(
         model=trainer.model,
         args=DualSelectConfig(**(given | _OWN | {"output_dir": str(folder)} | dict(changes))),
         train_dataset=samples,
+        reference_dataset=pools.pop(REFERENCES, None),
+        pools=pools,
         method=method,
         processing_class=trainer.processing_class,
     )
     nested.train()
+    method.load_state_dict(*nested.method.state_dict())
     optimizer: Optimizer | None = nested.run.optimizer
     return optimizer

@@ -81,6 +81,11 @@ class TrainingRun:
         """Completed epochs; a fraction within rounding of a whole number counts as that number."""
         return int((self.state.epoch or 0.0) + 1e-6)
 
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the next optimizer step; 0 before the optimizer is made."""
+        return float(self.optimizer.param_groups[0]["lr"]) if self.optimizer is not None else 0.0
+
     def pool(self, name: str = "references") -> Pool:
         """Return a named pool; a ConfigError if the run has none of that name."""
         if name not in self.pools:

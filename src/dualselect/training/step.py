@@ -138,11 +138,11 @@ class SelectiveStep(Step):
         weights = torch.where(scores.valid, chosen.weights.float(), 0.0)
         self.record.candidates(scores, weights, chosen.columns)
         unit = self.unit(scores.tokens)
-        amounts = weights * unit
+        amounts, counted = weights * unit, unit * scores.valid
         _look_for_spoilt(window.parts)
-        g = window.mean(amounts[mine], amounts.sum(), self._second_pass)
+        mass = counted.sum() if chosen.absolute else amounts.sum()
+        g = window.mean(amounts[mine], mass, self._second_pass)
         self.method.correct(g, self.run).assign_grad(self.run.params)
-        counted = unit * scores.valid
         loss = (torch.where(scores.valid, scores.loss, 0.0) * counted).sum() / counted.sum()
         return loss + _router_loss([part.losses for part in window.parts])
 
