@@ -79,7 +79,8 @@ GROUPS = {
 def test_the_built_in_methods_are_there():
     names = ["agem", "all-references", "antidote", "asft", "booster", "dft", "dualselect", "ewc", "gem", "gradshield"]
     names += ["hft", "less", "lisa", "lowest-loss", "moderate-g", "o-lora", "profit", "ptst", "random", "random-length"]
-    names += ["random-references", "replay", "safegrad", "safeinstr", "sft", "sqsd", "static-references"]
+    names += ["random-references", "replay", "safegrad", "safeinstr", "sft", "spard", "sqsd", "star-dss"]
+    names += ["static-references"]
     names += ["token-cleaning", "toss"]
     assert list(methods.available()) == names
     assert methods.get("dualselect") is methods.DualSelect

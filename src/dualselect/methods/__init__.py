@@ -25,6 +25,7 @@ from dualselect.methods.replay import Replay
 from dualselect.methods.safegrad import SafeGrad
 from dualselect.methods.safeinstr import SafeInstr
 from dualselect.methods.sft import SFT
+from dualselect.methods.spard import SPARD
 from dualselect.methods.sqsd import SQSD
 from dualselect.methods.token_cleaning import TokenCleaning
 from dualselect.methods.toss import TOSS
@@ -43,6 +44,7 @@ __all__ = [
     "PRESETS",
     "PTST",
     "SFT",
+    "SPARD",
     "SQSD",
     "TOSS",
     "AllReferences",

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dualselect.errors import ConfigError, DataError
+from dualselect.errors import ConfigError
 from dualselect.gradients import Direction
 from dualselect.methods.base import Moments, Run, check_positive
 from dualselect.methods.registry import method
@@ -17,6 +17,7 @@ from dualselect.methods.selectors import Selector
 from dualselect.options import option
 from dualselect.selection import Pool, measures
 from dualselect.selection.measures import Column
+from dualselect.selection.prompts import prompt_of
 from dualselect.statistics.mixture import two_gaussians
 
 _DEVIATIONS = 2.0  # above the mean, where there is no second component
@@ -128,12 +129,5 @@ def _single_token(tokenizer: Any, text: str) -> int:
 
 def _answered(pool: Pool, rows: Sequence[int], token: int) -> list[dict[str, list[int]]]:
     """Return the prompts of some of the pool's samples, each answered by one token, the only one that is supervised."""
-    answered = []
-    for row in rows:
-        labels = list(pool.examples[row]["labels"])
-        first = next((place for place, label in enumerate(labels) if label != -100), 0)
-        if first == 0:
-            raise DataError(f"gradshield: '{pool.ids[row]}' of the pool 'harmful' has no prompt; give it one")
-        prompt = list(pool.examples[row]["input_ids"])[:first]
-        answered.append({"input_ids": [*prompt, token], "labels": [*[-100] * first, token]})
-    return answered
+    prompts = [prompt_of(pool, row) for row in rows]
+    return [{"input_ids": [*prompt, token], "labels": [*[-100] * len(prompt), token]} for prompt in prompts]
