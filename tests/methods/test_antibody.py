@@ -44,7 +44,9 @@ def test_a_constant_added_to_all_ratios_changes_nothing(tiny_tokenizer):
 def test_the_sum_counts_tokens(tiny_tokenizer):
     """With R tokens of refusal, r = R * refusal - tokens * loss."""
     count = len(answer_tokens(tiny_tokenizer, "no"))
-    found = Antibody(refusal="no", likelihood="sum").weights(scores([0.5, 0.5], [0.1, 0.1], [2, 4]), Run(tiny_tokenizer))
+    found = Antibody(refusal="no", likelihood="sum").weights(
+        scores([0.5, 0.5], [0.1, 0.1], [2, 4]), Run(tiny_tokenizer)
+    )
     expected = torch.softmax(count * torch.tensor([0.1, 0.1]) - 0.5 * torch.tensor([2.0, 4.0]), 0)
     torch.testing.assert_close(found.weights / 2, expected)
 

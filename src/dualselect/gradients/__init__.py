@@ -4,7 +4,14 @@ from dualselect.gradients.capture import PerSampleGradients, Watch, capture
 from dualselect.gradients.check import check_model
 from dualselect.gradients.direction import Direction, Layout, Parameters, safe_cosine, trainable_parameters
 from dualselect.gradients.factors import Dense, Outer, Rows
-from dualselect.gradients.losses import Losses, StartingPoint, per_sample_kl, per_sample_nll, per_token_nll
+from dualselect.gradients.losses import (
+    Losses,
+    StartingPoint,
+    last_hidden_states,
+    per_sample_kl,
+    per_sample_nll,
+    per_token_nll,
+)
 from dualselect.gradients.metrics import PER_MODULE, RAW, Metric, preconditioned
 from dualselect.gradients.rules import check_adapters, register_rule
 from dualselect.gradients.sketches import Sketch
@@ -30,6 +37,7 @@ __all__ = [
     "capture",
     "check_adapters",
     "check_model",
+    "last_hidden_states",
     "last_tokens",
     "per_sample_kl",
     "per_sample_nll",

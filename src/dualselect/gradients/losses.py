@@ -119,6 +119,11 @@ def per_token_nll(model: nn.Module, batch: Batch) -> Tensor:
     return losses_of_tokens(where.gather(hidden), head, where, _NLL(where.labels))
 
 
+def last_hidden_states(model: nn.Module, batch: Batch) -> Tensor:
+    """Return the last hidden states of a batch, `(B, T, D)`; arguments and errors as for `per_sample_nll`."""
+    return forward(model, batch)[0]
+
+
 def per_sample_kl(model: nn.Module, batch: Batch, starting_point: StartingPoint) -> Losses:
     """Return the mean over every sample's supervised tokens of KL(start || current), in nats.
 

@@ -32,6 +32,7 @@ from dualselect.methods.safegrad import SafeGrad
 from dualselect.methods.safeinstr import SafeInstr
 from dualselect.methods.seal import SEAL
 from dualselect.methods.sft import SFT
+from dualselect.methods.spard import SPARD
 from dualselect.methods.sqsd import SQSD
 from dualselect.methods.token_cleaning import TokenCleaning
 from dualselect.methods.toss import TOSS
@@ -57,6 +58,7 @@ __all__ = [
     "PTST",
     "SEAL",
     "SFT",
+    "SPARD",
     "SQSD",
     "TOSS",
     "AllReferences",

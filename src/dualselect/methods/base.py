@@ -128,6 +128,9 @@ class Run(Protocol):
     def move(self, by: Direction) -> None:
         """Add `by` to the parameters."""
 
+    def optimize(self, g: Direction) -> None:
+        """Take a further step of the run's optimizer, by the gradient `g`; for `end_step`."""
+
     def trained(self, method: "Method", data: str | Dataset, **changes: Any) -> AbstractContextManager[Moments | None]:
         """Return a context in which the model has been fine-tuned by another method; on exit it is restored.
 

@@ -17,7 +17,7 @@ from dualselect.methods.selectors import Selector
 from dualselect.options import option
 from dualselect.selection import measures
 from dualselect.selection.measures import Column
-from dualselect.selection.prompts import prompts_of
+from dualselect.selection.prompts import prompt_of
 from dualselect.statistics.mixture import two_gaussians
 
 _DEVIATIONS = 2.0  # above the mean, where there is no second component
@@ -80,7 +80,7 @@ class GradShield(Selector):
         tokens = [_single_token(run.tokenizer, text) for text in (self.comply_token, self.refuse_token)]
         drawn = torch.randperm(len(pool), generator=run.generator("probes"))[: self.probes].tolist()
         # The normaliser of both log-probabilities is the same, so S is the loss of refusing minus that of complying.
-        prompts = prompts_of(pool, "harmful", drawn)
+        prompts = [prompt_of(pool, row) for row in drawn]
         comply, refuse = (_answered(prompts, token) for token in tokens)
         both = replace(pool, examples=comply + refuse, ids=[str(row) for row in range(2 * len(drawn))], folder=None)
         weights = torch.full((2 * len(drawn),), 1.0 / len(drawn))

@@ -19,7 +19,7 @@ from dualselect.models.layers import decoder_layers, scaled
 from dualselect.options import option
 from dualselect.selection import measures
 from dualselect.selection.measures import Column
-from dualselect.selection.prompts import prompts_of
+from dualselect.selection.prompts import prompt_of
 from dualselect.selection.scan import digest_of
 
 OVER_REFUSAL = "over-refusal"
@@ -125,7 +125,7 @@ def most_sensitive_layer(layers: Sequence[nn.Module], refusals: Callable[[], int
 
 def _found_layer(run: Run) -> int:
     pool = run.pool(OVER_REFUSAL)
-    prompts = prompts_of(pool, OVER_REFUSAL, range(len(pool)))
+    prompts = [prompt_of(pool, row) for row in range(len(pool))]
     ask: dict[str, Any] = {"max_new_tokens": _ANSWER_TOKENS, "batch_size": _PROMPTS_AT_ONCE, "show_progress": False}
 
     def refusals() -> int:

@@ -8,7 +8,7 @@ from dualselect.methods.base import Run
 from dualselect.selection import Loss
 
 
-def drawn_batch(run: Run, name: str, batch_size: int) -> Tensor:
+def drawn_batch(run: Run, name: str, batch_size: int, weights: Tensor | None = None) -> Tensor:
     """Return the weights of a batch drawn from a pool without replacement: `(N,)` for its N samples, with sum 1.
 
     They depend on the run's seed and step and the pool's name alone, so that all methods and processes draw alike.
@@ -17,8 +17,9 @@ def drawn_batch(run: Run, name: str, batch_size: int) -> Tensor:
         run: Run.
         name: Name of the pool.
         batch_size: Number of samples to draw.
+        weights: Weights of the samples in the draw, `(N,)`; None weighs all equally.
     """
-    return run.pool(name).draw(batch_size, run.generator(name))
+    return run.pool(name).draw(batch_size, run.generator(name), weights)
 
 
 def memory_gradient(run: Run, name: str, batch_size: int, *, loss: Loss = per_sample_nll) -> Direction:

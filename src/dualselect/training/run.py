@@ -126,6 +126,14 @@ class TrainingRun:
         by.add_to(self.params)
         torch.clear_autocast_cache()  # it does not see that a parameter's data has changed
 
+    def optimize(self, g: Direction) -> None:
+        """Take a further step of the run's optimizer, by the gradient `g`."""
+        if self.optimizer is None:
+            raise ConfigError("there is no optimizer before training begins: call `optimize` in `end_step`")
+        g.assign_grad(self.params)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
     @contextmanager
     def trained(self, method: Method, data: str | Dataset, **changes: Any) -> Iterator[Moments | None]:
         """Return a context in which the model has been fine-tuned by another method; on exit it is restored."""
