@@ -78,8 +78,7 @@ def log_likelihoods(
         ValueError: A completion contains no token.
     """
     encoded = [
-        encode_answers(tokenizer, prompt, candidates)
-        for prompt, candidates in zip(prompts, completions, strict=True)
+        encode_answers(tokenizer, prompt, candidates) for prompt, candidates in zip(prompts, completions, strict=True)
     ]
     options: dict[str, Any] = {
         "batch_size": batch_size,

@@ -1,11 +1,11 @@
 """The log-probabilities of many completions of one prompt, which the model reads once.
 
-A classification of 14 labels reads every text 14 times otherwise. The prompts of a batch are run once and their keys and
-values kept; completions then run on the rows of that cache which are theirs.
+A classification of 14 labels reads every text 14 times otherwise. The prompts of a batch are run once and their keys
+and values kept; completions then run on the rows of that cache which are theirs.
 """
 
 import copy
-import warnings
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,7 +86,8 @@ def total_log_probs(
 def _of_prompts(model: Any, batch: Sequence[Sequence[EncodedAnswer]], pad: int) -> list[list[float]]:
     prompts = [answers[0].prompt[:-1] if answers else [pad] for answers in batch]
     inputs = left_padded(prompts, pad, model.device)
-    cache = model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
+    cache = DynamicCache(config=model.config)
+    model(**inputs, **{_cache_argument(model): cache}, use_cache=True, logits_to_keep=1)
     rows = [(row, answer) for row, answers in enumerate(batch) for answer in answers]
     totals: list[float] = []
     for first in range(0, len(rows), len(batch)):
@@ -108,15 +109,13 @@ def _of_rows(
     of_answer = torch.arange(longest, device=device) < torch.tensor([[a.count] for a in answers], device=device)
     chosen = torch.tensor([row for row, _ in rows], device=device)
     prompt_mask = mask[chosen]
-    inputs = {
+    inputs: dict[str, Any] = {
         "input_ids": ids[:, :-1],
         "attention_mask": torch.cat([prompt_mask, of_answer.to(mask.dtype)], 1),
         "position_ids": prompt_mask.sum(1, keepdim=True) + torch.arange(longest, device=device),
     }
-    with warnings.catch_warnings():
-        # The new name of `past_key_values` is unknown to the oldest release of transformers that is supported.
-        warnings.filterwarnings("ignore", "`past_key_values` is deprecated", FutureWarning)
-        logits = model(**inputs, past_key_values=_rows_of(cache, chosen), use_cache=True).logits
+    inputs[_cache_argument(model)] = _rows_of(cache, chosen)
+    logits = model(**inputs, use_cache=True).logits
     log_probs = F.log_softmax(logits.float(), dim=-1)
     predicted = log_probs.gather(-1, ids[:, 1:, None]).squeeze(-1)
     return predicted.masked_fill(~of_answer, 0.0).sum(1).tolist()
@@ -128,3 +127,9 @@ def _rows_of(cache: Cache, rows: torch.Tensor) -> Cache:
     chosen.layers = [copy.copy(layer) for layer in cache.layers]
     chosen.batch_select_indices(rows)
     return chosen
+
+
+def _cache_argument(model: Any) -> str:
+    """Return what the model calls a cache that it is given; newer releases of transformers have renamed it."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return "cache" if "cache" in inspect.signature(inner.forward).parameters else "past_key_values"
