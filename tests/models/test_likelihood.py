@@ -5,9 +5,19 @@ import random
 
 import pytest
 import torch
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    MambaConfig,
+    MambaForCausalLM,
+    MixtralConfig,
+)
 
 from dualselect.gradients import per_sample_nll
+from dualselect.models import shared_prompts
 from dualselect.models.likelihood import Likelihood, likeliest, log_likelihoods
+from dualselect.models.shared_prompts import EncodedAnswer
 
 QUESTIONS = ["red", "one two three four five", "blue green"]
 CHOICES = [["one", "two three four", "six six"], ["red"], ["green blue", "five"]]
@@ -77,6 +87,47 @@ def test_order_does_not_matter(model, tokenizer):
         assert [item.total for item in items] == pytest.approx(expected, rel=1e-4)
 
 
+SHAPE = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LlamaConfig(**SHAPE, **HEADS),
+        MixtralConfig(**SHAPE, **HEADS, num_local_experts=4),
+        Gemma3TextConfig(**SHAPE, **HEADS, sliding_window=4, layer_types=["sliding_attention", "full_attention"]),
+    ],
+    ids=["llama", "mixture of experts", "sliding window"],
+)
+def test_prompts_that_are_read_once_give_what_single_passes_give(config):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    answers = [
+        [EncodedAnswer(prompt + answer, len(answer)) for answer in ([5], [6, 7, 8], [9, 5], [3, 3, 3, 3])[:count]]
+        for prompt, count in (([1, 2, 3], 4), ([4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5, 6], 2), ([7, 8], 1))
+    ]
+    assert shared_prompts.supported(model)
+    for batch_size in (1, 2, 8):
+        found = shared_prompts.total_log_probs(
+            model, answers, 0, batch_size=batch_size, description="", show_progress=False
+        )
+        for row, sums in zip(answers, found, strict=True):
+            expected = [single(model, item.ids, len(item.ids) - item.count) for item in row]
+            assert sums == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_model_without_plain_keys_and_values_reads_whole_texts(tokenizer):
+    """A model whose layers keep a state of their own is measured by the other way, with the same result."""
+    config = MambaConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, state_size=4)
+    model = MambaForCausalLM(config).eval()
+    assert not shared_prompts.supported(model)
+    (found,) = log_likelihoods(model, tokenizer, ["red blue one"], [[" two", " six six"]], show_progress=False)
+    for choice, likelihood in zip([" two", " six six"], found, strict=True):
+        ids = tokenizer("red blue one" + choice)["input_ids"]
+        assert likelihood.total == pytest.approx(single(model, ids, len(ids) - likelihood.tokens), rel=1e-4)
+
+
 def test_a_batch_too_large_for_memory_is_halved(model, tokenizer, monkeypatch):
     prompts, choices = [user(text) for text in QUESTIONS], [[assistant("one"), assistant("two")]] * 3
     expected = log_likelihoods(model, tokenizer, prompts, choices, show_progress=False)
@@ -90,7 +141,7 @@ def test_a_batch_too_large_for_memory_is_halved(model, tokenizer, monkeypatch):
 
     monkeypatch.setattr(model, "forward", scarce)
     found = log_likelihoods(model, tokenizer, prompts, choices, batch_size=4, show_progress=False)
-    assert sizes == [4, 2, 2, 2]
+    assert sizes == [3, 1, 1, 1, 1, 1, 1, 1, 1, 1]
     for items, others in zip(found, expected, strict=True):
         assert [item.total for item in items] == pytest.approx([item.total for item in others], rel=1e-4)
 

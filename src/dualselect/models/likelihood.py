@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F
 
+from dualselect.models import shared_prompts
 from dualselect.models.batches import in_batches
 from dualselect.models.generation import Prompt, encode_prompt, left_padded, pad_token_id
 from dualselect.models.modes import eval_mode
+from dualselect.models.shared_prompts import EncodedAnswer
 
 Measured = TypeVar("Measured")
 
@@ -33,19 +35,6 @@ class Likelihood:
     def mean(self) -> float:
         """The log-probability per token, in nats."""
         return self.total / self.tokens
-
-
-@dataclass(frozen=True)
-class EncodedAnswer:
-    """A prompt with a completion.
-
-    Attributes:
-        ids: Token ids of both.
-        count: Number of token ids, at the end, that are the completion's; at least 1.
-    """
-
-    ids: list[int]
-    count: int
 
 
 @dataclass(frozen=True)
@@ -76,7 +65,8 @@ def log_likelihoods(
     """Return the likelihood of every completion of every prompt, in the order given.
 
     The completions of one prompt are all counted from the same position on, so that their sums can be compared even
-    where the tokenizer joins the end of the prompt with the beginning of one of them.
+    where the tokenizer joins the end of the prompt with the beginning of one of them. A prompt of several completions
+    is read once, where the model's cache allows it.
 
     Args:
         model: Causal language model of transformers or PEFT.
@@ -88,21 +78,29 @@ def log_likelihoods(
         ValueError: A completion contains no token.
     """
     encoded = [
-        item
-        for prompt, candidates in zip(prompts, completions, strict=True)
-        for item in encode_answers(tokenizer, prompt, candidates)
+        encode_answers(tokenizer, prompt, candidates) for prompt, candidates in zip(prompts, completions, strict=True)
     ]
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "description": description,
+        "show_progress": show_progress,
+    }
+    if shared_prompts.pays(encoded) and shared_prompts.supported(model):
+        pad = pad_token_id(tokenizer)
+        totals = shared_prompts.total_log_probs(model, encoded, pad, **options)
+        return [
+            [Likelihood(answer.count, total) for answer, total in zip(answers, sums, strict=True)]
+            for answers, sums in zip(encoded, totals, strict=True)
+        ]
     flat = iter(
         measure_answers(
             [model],
-            encoded,
+            [answer for answers in encoded for answer in answers],
             lambda batch: _likelihoods(model, answer_batch(batch, tokenizer, model.device)),
-            batch_size=batch_size,
-            description=description,
-            show_progress=show_progress,
+            **options,
         )
     )
-    return [[next(flat) for _ in candidates] for candidates in completions]
+    return [[next(flat) for _ in answers] for answers in encoded]
 
 
 def likeliest(likelihoods: Sequence[Likelihood], *, per_token: bool = False) -> int:
