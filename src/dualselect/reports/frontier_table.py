@@ -56,8 +56,8 @@ def frontier_notes(frontier: Frontier, rows: Sequence[Row]) -> list[str]:
     )
     notes = [
         f"Strengths are chosen on {side}, drawn by their ids; everything else is measured on the others alone.",
-        f"Chosen is the strength with the best safety among those whose utility is no worse than {frontier.sft}'s by more "
-        f"than {margin}; where there is none, the one with the best utility.",
+        f"Chosen is the strength with the best safety among those whose utility is no worse than {frontier.sft}'s by "
+        f"more than {margin}; where there is none, the one with the best utility.",
         f"Hypervolume: the area between a method's strengths and the point ({reference}), without what noise adds; "
         "more strengths cover more of it. Its interval comes from the same draws of prompts and seeds for all methods.",
         f"A plain step is the mean time of a step of {frontier.sft}; task tokens are the share of a step's supervised "
