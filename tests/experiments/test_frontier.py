@@ -198,7 +198,7 @@ def test_the_folder_tells_what_was_chosen_and_tables_show_test_prompts_alone(tun
 
 def test_cost_is_in_steps_of_plain_sft(tuned):
     cost = point_costs([(cell, CellState("done", training_seconds=None)) for cell in tuned.cells], "sft")
-    assert cost["sft"].seconds is None and cost["sft"].sft_steps is None
+    assert (cost["sft"].seconds, cost["sft"].sft_steps) == (None, None)
     points = {point.strength: point for point in read_frontier(tuned.folder).points}
     assert (points[None].seconds, points[None].sft_steps) == (20, 10)
     assert (points["rho=1"].seconds, points["rho=1"].sft_steps) == (50, 25)  # a plain step takes 2 seconds
