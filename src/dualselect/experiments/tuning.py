@@ -31,7 +31,7 @@ class Tuning:
     safety: str = option("", "SUITE or SUITE:METRIC. Empty: the leading metric of the first safety suite.")
     utility: str = option("", "SUITE or SUITE:METRIC. Empty: the leading metric of the first utility suite.")
     margin: float = option(0.02, "Utility that a strength may lose against plain SFT, in the metric's units.")
-    reference: tuple[float, ...] | None = option(
+    reference: list[float] | None = option(
         None, "Safety and utility of the point from which hypervolume is measured. Unset: the worst of all cells."
     )
 
@@ -82,7 +82,8 @@ def read_tuning(
     try:
         tuning = Tuning(**values)
     except ConfigError as error:
-        raise ConfigError(f"{given.get('validation', Entry(None, place)).place}: {error}") from error
+        wrong = str(error).split()[0]
+        raise ConfigError(f"{given[wrong].place if wrong in given else place}: {error}") from error
     _check_suites(tuning, suites, place)
     return tuning
 
