@@ -1,6 +1,7 @@
 """Every example runs: the files as they are, with a tiny model, few steps and local data in place of the hub's."""
 
 import json
+import re
 import runpy
 import shutil
 from pathlib import Path
@@ -96,6 +97,18 @@ def test_the_grid_trains_measures_and_gathers(tmp_path, tiny_model_dir):
     measured = {"builtin-safety", "builtin-overrefusal", "safe-answers", "gsm8k", "task-answers"}
     assert measured <= set(values["suite"].to_pylist())
     assert "dualselect" in (output / "table.md").read_text()
+
+
+def test_the_strengths_of_the_grid_are_chosen_and_tested(tmp_path, tiny_model_dir):
+    text = (ROOT / "examples/compare.yaml").read_text()
+    config = tmp_path / "compare.yaml"
+    config.write_text(re.sub(r"^# (strength:|  rho:|  dualselect:|validation:|tune:)", r"\1", text, flags=re.MULTILINE))
+    grid = ["--methods", "sft", "dualselect", "--seeds", "0", "--model", str(tiny_model_dir), "--max_steps", "3"]
+    assert main(["compare", "--config", str(config), *grid, "--output_dir", str(tmp_path / "grid")]) == 0
+    frontier = json.loads((tmp_path / "grid/frontier.json").read_text())
+    strengths = [point["strength"] for point in frontier["points"] if point["method"] == "dualselect"]
+    assert strengths == ["rho=0.1", "rho=0.3", "rho=1"]
+    assert (frontier["safety"]["suite"], frontier["utility"]["suite"]) == ("builtin-safety", "gsm8k")
 
 
 def test_the_diagnostic_compares_kinds_of_problems(tmp_path, tiny_model_dir):

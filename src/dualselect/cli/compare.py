@@ -17,11 +17,20 @@ The YAML file takes what `dualselect train` takes, and in addition:
   seeds:      seeds of training
   baseline:   the label that the others are compared with (sft if it is one of them)
   evaluate:   what is measured: suites, judges, data, limit, seed, max_new_tokens, batch_size
+  strength:   options with several values, as {rho: [0.1, 0.3, 1]}: a cell for each value, for every method that has the
+              option; {dualselect: {rho: [0.1, 1]}} for one method, in place of the general entry
+  validation: prompts of each suite by which strengths are chosen, as a share or a count (default 0.3)
+  tune:       safety and utility to choose by (SUITE or SUITE:METRIC), margin (utility that may be lost against plain SFT,
+              default 0.02) and reference (safety and utility from which hypervolume is measured)
 
-Flags win over the file. Each cell is in OUTPUT_DIR/cells/LABEL-seedN, a run folder like any other; the model that all
+With a strength, each method is chosen on the validation prompts: the safest strength among those that keep utility. Tables
+and figures show the other prompts alone, and the frontier of all strengths.
+
+Flags win over the file. Each cell is in OUTPUT_DIR/cells/LABEL-seedN (LABEL-STRENGTH-seedN), a run folder like any other; the model that all
 of them begin with is evaluated once. Cells that are done are skipped, one that was interrupted continues from its last
 checkpoint, one that failed is reported and tried again by the next run. OUTPUT_DIR gets table.md, table.tex,
-estimates.parquet (means and differences with 95% intervals), results.parquet (every value) and compare.json;
+estimates.parquet (means and differences with 95% intervals), results.parquet (every value) and compare.json; with a
+strength also frontier.json, frontier.csv and figure-frontier.pdf, .svg and .png;
 `dualselect report OUTPUT_DIR` makes a page of them. The exit code is 0 if all cells are done, else 1."""
 
 _EPILOG = "Every setting of `dualselect train` is a flag here too; `dualselect train --help-all` lists them."
@@ -56,6 +65,6 @@ def _command_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     what.add_argument(
         "--print-commands", action="store_true", help="print a command for every cell, for a cluster, and stop"
     )
-    what.add_argument("--cell", metavar="LABEL:SEED", help="run this cell alone, or `start`, and gather nothing")
+    what.add_argument("--cell", metavar="LABEL[:STRENGTH]:SEED", help="run this cell alone, or `start`, and gather nothing")
     what.add_argument("--gather", action="store_true", help="make the tables of the cells that are done, and stop")
     return parser.parse_known_args(argv)

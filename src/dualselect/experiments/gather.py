@@ -6,14 +6,17 @@ from typing import Any
 
 import pyarrow as pa
 
+from dualselect.experiments.frontier import tune
 from dualselect.experiments.grid import Grid
 from dualselect.experiments.start import read_start
 from dualselect.experiments.tables import Comparison, latex_table, markdown_table
 from dualselect.experiments.training_cost import training_costs
 from dualselect.experiments.trial import Cell, CellState, cell_state, check_unchanged
 from dualselect.files import replacing
+from dualselect.reports.frontier_figure import write_figure
 from dualselect.runs.estimates import estimates, write_estimates
 from dualselect.runs.folder import COMPARE_FILE
+from dualselect.runs.frontier import write_frontier
 from dualselect.runs.results import FOLDER, START, SuiteResult
 from dualselect.runs.values import values_of, write_values
 from dualselect.runs.win_rates import safety_average, win_rates
@@ -33,8 +36,10 @@ def gather(grid: Grid) -> Comparison:
         check_unchanged(cell)
     states = [(cell, _state(cell, grid)) for cell in grid.cells]
     done = [(cell, state) for label in grid.labels for cell, state in states if _is_done(cell, state, label)]
-    measured = _values(grid, done)
-    values = training_costs(safety_average(win_rates(measured, grid.baseline)), done)
+    tuned = tune(grid, _values(grid, done), done)
+    done = [(cell, state) for cell, state in done if tuned.shows(cell)]
+    in_tables, others = tuned.parts()
+    values = training_costs(safety_average(win_rates(in_tables, grid.baseline)), done)
     comparison = Comparison(
         labels=grid.labels,
         seeds=grid.seeds,
@@ -42,10 +47,14 @@ def gather(grid: Grid) -> Comparison:
         rows=estimates(values, grid.baseline),
         undone={cell.name: state.error or state.status for cell, state in states if state.status != "done"},
         done={label: [cell.seed for cell, _ in done if cell.label == label] for label in grid.labels},
+        frontier=tuned.frontier,
     )
     grid.folder.mkdir(parents=True, exist_ok=True)
-    write_values(values, grid.folder)
+    write_values(pa.concat_tables([values, others]), grid.folder)
     write_estimates(comparison.rows, grid.folder)
+    if tuned.frontier is not None:
+        write_frontier(tuned.frontier, grid.folder)
+        write_figure(tuned.frontier, grid.folder)
     for name, text in (
         (MARKDOWN_FILE, markdown_table(comparison)),
         (LATEX_FILE, latex_table(comparison)),
@@ -75,7 +84,7 @@ def _values(grid: Grid, done: Sequence[tuple[Cell, CellState]]) -> pa.Table:
     tables = [values_of(read_start(grid), START)]
     for cell, state in done:
         results = [SuiteResult.read(cell.folder / FOLDER / name) for name in state.results]
-        tables.append(values_of(results, cell.label, seed=cell.seed))
+        tables.append(values_of(results, cell.label, seed=cell.seed, strength=cell.strength or None))
     return pa.concat_tables(tables)
 
 
@@ -83,6 +92,7 @@ def _summary(grid: Grid, states: Sequence[tuple[Cell, CellState]]) -> dict[str, 
     cells = [
         {
             "method": cell.label,
+            **({"strength": cell.strength} if cell.strength else {}),
             "seed": cell.seed,
             "status": state.status,
             "error": state.error or None,

@@ -1,4 +1,4 @@
-"""The grid: methods by seeds, and its files."""
+"""The grid: methods, at every strength, by seeds, and its files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 from dualselect.errors import ConfigError, nearest
 from dualselect.experiments.trial import Cell, settings_hash
+from dualselect.experiments.tuning import Tuning
 from dualselect.runs.folder import START
 
 
@@ -18,8 +19,9 @@ class Grid:
         labels: Labels of the methods, in their order.
         seeds: Seeds of training, in their order.
         baseline: Label that the others are compared with.
-        cells: Cells, one for each label and seed, in the order in which they run.
+        cells: Cells, one for each label, strength and seed, in the order in which they run.
         evaluation: Settings of what is measured; results of cells are comparable only if these are equal.
+        tuning: Way in which strengths are chosen; None where none is varied.
     """
 
     folder: Path
@@ -28,6 +30,7 @@ class Grid:
     baseline: str
     cells: list[Cell]
     evaluation: dict[str, Any]
+    tuning: Tuning | None = None
 
     @property
     def evaluation_hash(self) -> str:
@@ -40,7 +43,7 @@ class Grid:
         return self.folder / START
 
     def cell(self, name: str) -> Cell:
-        """Return the cell of a name such as `dualselect:0`.
+        """Return the cell of a name such as `dualselect:0` or `dualselect:rho=0.3:0`.
 
         Raises:
             ConfigError: The grid has no such cell.
@@ -52,6 +55,6 @@ class Grid:
         raise ConfigError(f"--cell: the grid has no cell '{name}'{nearest(name, [*names, START])}")
 
 
-def cell_folder(folder: Path, label: str, seed: int) -> Path:
+def cell_folder(folder: Path, label: str, seed: int, strength: str = "") -> Path:
     """Return a cell's place below the grid's folder."""
-    return folder / "cells" / f"{label}-seed{seed}"
+    return folder / "cells" / "-".join(filter(None, (label, strength, f"seed{seed}")))

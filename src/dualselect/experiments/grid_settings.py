@@ -16,7 +16,9 @@ from dualselect.experiments.request import MethodChoice, read_baseline, read_met
 from dualselect.experiments.run_data import SetSource, set_sources
 from dualselect.experiments.run_flags import run_parser
 from dualselect.experiments.settings import Settings, build_settings, flattened, options_of, setting_hint
+from dualselect.experiments.strengths import Strengths, read_strengths, strength_text
 from dualselect.experiments.trial import Cell
+from dualselect.experiments.tuning import read_tuning
 from dualselect.methods import SFT
 from dualselect.models import resolve_model
 from dualselect.runs.provenance import plain
@@ -31,7 +33,7 @@ _OF_THE_GRID = {
     "method": "'method' belongs to a single run; give methods",
     "resume": "compare always continues where it stopped; leave 'resume' out",
 }
-_GRID_KEYS = ("methods", "seeds", "baseline", "evaluate")
+_GRID_KEYS = ("methods", "seeds", "baseline", "evaluate", "strength", "validation", "tune")
 _SAME_FOR_ALL = ("seed", "output_dir", "model_name_or_path")
 # Settings that depend on the machine, or cannot change a result.
 _WITHOUT_EFFECT = [
@@ -80,12 +82,22 @@ def read_grid(given: argparse.Namespace, flags: Sequence[str]) -> Grid:
     # Options of methods in the file that a flag left out pass too: the file is made for them.
     in_grid = {choice.name for choice in (*in_file.values(), *choices.values())}
     place = own["methods"].place if own["methods"] else path
-    read = partial(cell_settings, place=place, shared=flattened(entries), flags=flags, in_grid=in_grid)
+    strengths = read_strengths(*own["strength"]) if own["strength"] else Strengths()
+    strengths.check((*in_file, *labels), in_grid)
+    _refuse_varied(strengths, flags)
+    tuned = {name: own[name] for name in ("validation", "tune")}
+    tuning = read_tuning(tuned, strengths, choices, baseline, evaluation["suites"])
+    read = partial(cell_settings, shared=flattened(entries), flags=flags, in_grid=in_grid)
     # Methods inside, so that an unfinished grid can already be compared.
     cells = [
-        _cell(label, choices[label], seed, folder, partial(read, place=place)) for seed in seeds for label in labels
+        _cell(
+            label, choices[label], strength, seed, folder, partial(read, place=strengths.place if strength else place)
+        )
+        for seed in seeds
+        for label in labels
+        for strength in strengths.of(label, choices[label])
     ]
-    return Grid(folder, labels, seeds, baseline, cells, evaluation)
+    return Grid(folder, labels, seeds, baseline, cells, evaluation, tuning)
 
 
 def evaluation_of(grid: Grid) -> GridEvaluation:
@@ -112,11 +124,20 @@ def effective(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _cell(label: str, choice: MethodChoice, seed: int, folder: Path, read: Callable[..., Settings]) -> Cell:
-    own_folder = cell_folder(folder, label, seed)
+def _cell(
+    label: str,
+    choice: MethodChoice,
+    strength: Mapping[str, Any],
+    seed: int,
+    folder: Path,
+    read: Callable[..., Settings],
+) -> Cell:
+    name = strength_text(strength)
+    own_folder = cell_folder(folder, label, seed, name)
+    varied = replace(choice, settings={**choice.settings, **strength})
     # Made again when it runs, since making settings sets up the process for them.
-    build = partial(read, choice, of_cell={"seed": seed, "output_dir": str(own_folder)})
-    return Cell(label, choice.name, seed, own_folder, effective(build()), build)
+    build = partial(read, varied, of_cell={"seed": seed, "output_dir": str(own_folder)})
+    return Cell(label, choice.name, seed, own_folder, effective(build()), build, name)
 
 
 def _choices(in_file: Mapping[str, MethodChoice], given: Sequence[str] | None, path: str) -> Mapping[str, MethodChoice]:
@@ -149,6 +170,15 @@ def _refuse_single_runs(entries: Entries, flags: Sequence[str]) -> None:
             raise ConfigError(f"{entries[name].place}: {cure}")
         if any(flag.split("=")[0] == f"--{name}" for flag in flags):
             raise ConfigError(f"--{name}: {cure}")
+
+
+def _refuse_varied(strengths: Strengths, flags: Sequence[str]) -> None:
+    """Refuse a flag for an option that is varied: it would make all its strengths equal."""
+    for flag in flags:
+        if flag.startswith("--") and flag.split("=")[0].lstrip("-").replace("-", "_") in strengths.options:
+            raise ConfigError(
+                f"{flag.split('=')[0]}: strength in {strengths.place} varies it; leave one of the two out"
+            )
 
 
 def cell_settings(

@@ -51,7 +51,7 @@ def run_grid(grid: Grid, train: Train, evaluate: Evaluate) -> bool:
     for cell in waiting:
         number = grid.cells.index(cell) + 1
         left = _time_left(took, len(waiting) - len(took))
-        _console.rule(f"cell {number} of {len(grid.cells)}: {escape(cell.label)}, seed {cell.seed}{left}")
+        _console.rule(f"cell {number} of {len(grid.cells)}: {escape(cell.point)}, seed {cell.seed}{left}")
         began = time.perf_counter()
         state = run_cell(cell, grid, train, evaluate)
         took.append(time.perf_counter() - began)

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from dualselect.errors import one_line
+from dualselect.reports.frontier_table import chosen_table, frontier_notes, point_label, points_table
 from dualselect.runs.estimates import EVEN, Difference, Row
+from dualselect.runs.frontier import Frontier
 from dualselect.runs.results import START, TRAINING, Metric
 from dualselect.statistics.bootstrap import FEW_PROMPTS
 from dualselect.statistics.formats import (
@@ -41,7 +43,8 @@ class Comparison:
         baseline: Label that the others are compared with.
         rows: Rows, one for every suite, metric and method that was measured.
         undone: Reason why a cell is not done, by the cell's name.
-        done: Finished seeds, by label.
+        done: Finished seeds, by label; of a tuned grid those of the chosen strength.
+        frontier: All strengths and what was chosen; None where none is varied.
     """
 
     labels: Sequence[str]
@@ -50,11 +53,14 @@ class Comparison:
     rows: Sequence[Row]
     undone: Mapping[str, str]
     done: Mapping[str, Sequence[int]]
+    frontier: Frontier | None = None
 
 
 def markdown_table(comparison: Comparison) -> str:
     """Return the comparison as Markdown: a heading for every suite, a table for every metric."""
     lines = ["# Comparison of methods", "", *(f"- {_markdown(line)}" for line in _about(comparison))]
+    if comparison.frontier is not None:
+        lines += _frontier_lines(comparison.frontier, comparison.rows)
     for suite, metrics in _by_suite(comparison.rows):
         lines += ["", f"## {_markdown(suite)}"]
         for rows in metrics:
@@ -63,6 +69,15 @@ def markdown_table(comparison: Comparison) -> str:
             lines += [_line(_columns(comparison.baseline, _markdown)), _line(["---", *["---:"] * 7, "---"])]
             lines += [_line(row) for row in cells]
     return "\n".join(lines) + "\n"
+
+
+def _frontier_lines(frontier: Frontier, rows: Sequence[Row]) -> Iterator[str]:
+    yield from ("", "## Frontier", "")
+    yield from (f"- {_markdown(note)}" for note in frontier_notes(frontier, rows))
+    for title, table in (("Chosen strengths", chosen_table(frontier)), ("All strengths", points_table(frontier))):
+        yield from ("", f"**{title}, on the test prompts**", "", _line(map(_markdown, table.header)))
+        yield _line(["---", "---", *["---:"] * (len(table.header) - 3), "---"])
+        yield from (_line(map(_markdown, row)) for row in table.rows)
 
 
 def latex_table(comparison: Comparison) -> str:
@@ -98,6 +113,9 @@ def _about(comparison: Comparison) -> list[str]:
     ]
     if any(row.method == START for row in comparison.rows):
         about.append(f"{START} is the model that all methods start from; it has no seed.")
+    if comparison.frontier is not None:
+        strengths = [point_label(point) for point in comparison.frontier.chosen if point.strength]
+        about.append(f"Test prompts alone, at the strengths chosen on others: {_listed(strengths)}.")
     for label in comparison.labels:
         done = comparison.done.get(label, ())
         if len(done) < len(comparison.seeds):

@@ -1,7 +1,8 @@
-"""The time of training and the poison trained on, appended to the values as the suite `training`."""
+"""The cost of training: time and the poison trained on as values of the suite `training`, and steps of plain SFT."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -10,10 +11,63 @@ from dualselect.data.disjoint import TASK
 from dualselect.data.identity import is_planted
 from dualselect.experiments.trial import Cell, CellState
 from dualselect.runs.labels import MEASURES
+from dualselect.runs.metrics import FILE as METRICS_FILE
+from dualselect.runs.metrics import read_metrics
 from dualselect.runs.results import TRAINING
 from dualselect.runs.samples import sample_planted
 from dualselect.runs.selection_log import SelectionLog
 from dualselect.runs.values import WHOLE_RUN, append
+
+_KEPT_TOKENS = "dualselect/kept_tokens"
+
+
+class Cost(NamedTuple):
+    """The cost of a method at a strength, a mean over its runs.
+
+    Attributes:
+        seconds: Training time in seconds; None where no run was timed.
+        sft_steps: The same in steps of plain SFT; None where those were not timed.
+        task_tokens: Share of a step's supervised task tokens that was trained on; None where no step selects.
+    """
+
+    seconds: float | None
+    sft_steps: float | None
+    task_tokens: float | None
+
+
+def point_costs(cells: Sequence[tuple[Cell, CellState]], sft: str) -> dict[str, Cost]:
+    """Return the cost of every method at every strength, by the name of that point.
+
+    Args:
+        cells: Cells that are done.
+        sft: Label of plain SFT.
+    """
+    steps = [
+        state.training_seconds / count
+        for cell, state in cells
+        if cell.label == sft and state.training_seconds and (count := _steps(cell))
+    ]
+    step = fmean(steps) if steps else None
+    found = {}
+    for point in dict.fromkeys(cell.point for cell, _ in cells):
+        own = [(cell, state) for cell, state in cells if cell.point == point]
+        seconds = _mean([state.training_seconds for _, state in own if state.training_seconds is not None])
+        kept = [event[_KEPT_TOKENS] for cell, _ in own for event in _events(cell) if _KEPT_TOKENS in event]
+        found[point] = Cost(seconds, seconds / step if seconds is not None and step else None, _mean(kept))
+    return found
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None
+
+
+def _steps(cell: Cell) -> int:
+    return max((event["step"] for event in _events(cell)), default=0)
+
+
+def _events(cell: Cell) -> list[dict[str, Any]]:
+    path = cell.folder / METRICS_FILE
+    return read_metrics(path) if path.is_file() else []
 
 
 def training_costs(values: pa.Table, cells: Iterable[tuple[Cell, CellState]]) -> pa.Table:

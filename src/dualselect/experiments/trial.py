@@ -27,7 +27,7 @@ _ABSENT = "(absent)"
 
 @dataclass(frozen=True)
 class Cell:
-    """A method under a seed.
+    """A method at a strength under a seed.
 
     Attributes:
         label: Label of the method.
@@ -36,6 +36,7 @@ class Cell:
         folder: Run folder of the cell.
         settings: Every setting that can change its result, as plain values.
         run: Data for whoever trains the cell; not used here.
+        strength: Name of its strength, such as `rho=0.3`; empty where none of its options is varied.
     """
 
     label: str
@@ -44,11 +45,17 @@ class Cell:
     folder: Path
     settings: Mapping[str, Any]
     run: Any = None
+    strength: str = ""
 
     @property
     def name(self) -> str:
         """Its name on the command line."""
-        return f"{self.label}:{self.seed}"
+        return f"{self.point}:{self.seed}"
+
+    @property
+    def point(self) -> str:
+        """Its method and strength: `dualselect`, or `dualselect:rho=0.3`."""
+        return point_name(self.label, self.strength)
 
     @property
     def hash(self) -> str:
@@ -79,6 +86,11 @@ class CellState:
     hash: str = ""
     evaluation_hash: str = ""
     results: list[str] = field(default_factory=list)
+
+
+def point_name(label: str, strength: str | None) -> str:
+    """Return the name of a method at a strength."""
+    return f"{label}:{strength}" if strength else label
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from dualselect.runs.win_rates import EQUAL_LENGTHS, SAFETY_AVERAGE, equal_lengt
 from dualselect.statistics import (
     Estimate,
     bootstrap_mean,
+    detectable_difference,
     holm,
     length_controlled,
     mean_estimate,
@@ -29,6 +30,8 @@ from dualselect.statistics import (
     minimum_detectable_effect,
     paired_bootstrap,
 )
+from dualselect.statistics.bootstrap import FEW_PROMPTS
+from dualselect.statistics.student import standard_error
 
 FILE = "estimates.parquet"
 LEVEL = 0.05  # level of the tests, after Holm's correction
@@ -60,8 +63,8 @@ class Difference:
         estimate: Estimate of the difference.
         seeds: Seeds that both were trained with, on which the difference rests; empty where models have none.
         p_holm: P-value, adjusted for the number of methods compared; None for a win rate.
-        detectable: Smallest difference that these prompts would have shown with a chance of 80%; None under several
-            seeds.
+        detectable: Smallest difference that these prompts and seeds would have shown with a chance of 80%; None where
+            the pairs have no spread to compute it from.
     """
 
     other: str
@@ -236,11 +239,19 @@ def _difference(one: Measured, method: str, baseline: str) -> Difference | None:
         estimate = paired_bootstrap(first, second, shares=one.metric.unit == "share")
     except (DataError, ValueError):
         return None  # no prompt has both values
-    pairs = (first - second)[~np.isnan(first - second)]
-    detectable = None
-    if len(seeds) == 1 and len(pairs) > 1:
-        detectable = minimum_detectable_effect(float(pairs.std(ddof=1)), len(pairs))
-    return Difference(baseline, estimate, tuple(seed for seed in seeds if seed is not None), None, detectable)
+    named = tuple(seed for seed in seeds if seed is not None)
+    return Difference(baseline, estimate, named, None, _detectable(first - second))
+
+
+def _detectable(pairs: NDArray[np.float64]) -> float | None:
+    """Return the smallest difference that pairs of shape (seeds, prompts) would have shown; None where unknown."""
+    present = pairs[~np.isnan(pairs)]
+    if len(pairs) == 1:
+        return minimum_detectable_effect(float(present.std(ddof=1)), len(present)) if len(present) > 1 else None
+    error, degrees = standard_error(pairs)
+    if math.isnan(error):
+        return None
+    return detectable_difference(error, degrees if (~np.isnan(pairs)).any(0).sum() <= FEW_PROMPTS else math.inf)
 
 
 def _array(rows: Sequence[dict[str, float | None]], suite: str) -> tuple[list[str], NDArray[np.float64]]:

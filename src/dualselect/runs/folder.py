@@ -4,7 +4,7 @@ Folders are read leniently: what is missing, cannot be read, or belongs to other
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +16,8 @@ from dualselect.errors import DataError, one_line
 from dualselect.models.files import ADAPTER_WEIGHTS, Weights
 from dualselect.runs.estimates import FILE as ESTIMATES_FILE
 from dualselect.runs.estimates import Row, read_estimates, run_estimates
+from dualselect.runs.frontier import FILE as FRONTIER_FILE
+from dualselect.runs.frontier import Frontier, read_frontier
 from dualselect.runs.metrics import FILE as METRICS_FILE
 from dualselect.runs.metrics import read_metrics
 from dualselect.runs.provenance import CONFIG_FILE, PROVENANCE_FILE
@@ -94,7 +96,10 @@ class Model:
 
 @dataclass(frozen=True)
 class TrialFolder:
-    """One method under one seed: whether it is done, and its run if it is."""
+    """One method under one seed: whether it is done, and its run if it is.
+
+    Where strengths are varied, only those of the chosen strengths have a run.
+    """
 
     method: str
     seed: int | None
@@ -102,6 +107,7 @@ class TrialFolder:
     error: str
     seconds: float | None
     run: RunFolder | None
+    strength: str | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +128,7 @@ class Folder:
         seed_shown: Seed whose answers a comparison shows.
         notes: What is missing or could not be read.
         stream: What a stream of tasks came to; None for anything else.
+        frontier: All strengths of all methods; None where none is varied.
     """
 
     path: Path
@@ -137,6 +144,7 @@ class Folder:
     seed_shown: int | None
     notes: list[str]
     stream: StreamTables | None = None
+    frontier: Frontier | None = None
 
     @property
     def runs(self) -> list[tuple[TrialFolder, RunFolder]]:
@@ -217,7 +225,10 @@ def read_comparison(folder: Path) -> Folder:
     notes: list[str] = []
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        trials = [_read_trial(folder, trial) for trial in content["cells"]]
+        is_tuned = any("strength" in cell for cell in content["cells"])
+        frontier = _attempt(folder / FRONTIER_FILE, lambda _: read_frontier(folder), notes) if is_tuned else None
+        chosen = {(point.method, point.strength) for point in frontier.chosen} if frontier else set()
+        trials = [_read_trial(folder, trial, chosen if is_tuned else None) for trial in content["cells"]]
         methods = [str(method) for method in content["methods"]]
         seeds, baseline = [int(seed) for seed in content["seeds"]], str(content["baseline"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -246,6 +257,7 @@ def read_comparison(folder: Path) -> Folder:
         rows=rows,
         seed_shown=seed,
         notes=notes,
+        frontier=frontier,
     )
 
 
@@ -289,9 +301,12 @@ def _seed_to_show(trials: list[TrialFolder], seeds: list[int]) -> int | None:
     return max(seeds, key=done.count) if done else None
 
 
-def _read_trial(folder: Path, trial: dict[str, Any]) -> TrialFolder:
+def _read_trial(folder: Path, trial: dict[str, Any], chosen: Collection[tuple[str, str | None]] | None) -> TrialFolder:
+    """Return a trial; where strengths are varied, with its run only if its strength is chosen."""
+    strength = trial.get("strength")
+    is_shown = chosen is None or (trial["method"], strength) in chosen
     place = folder / str(trial.get("folder") or f"cells/{trial['method']}-seed{trial['seed']}")
-    run = _read_run(place) if trial["status"] == "done" and place.is_dir() else None
+    run = _read_run(place) if trial["status"] == "done" and is_shown and place.is_dir() else None
     return TrialFolder(
         method=str(trial["method"]),
         seed=int(trial["seed"]),
@@ -299,6 +314,7 @@ def _read_trial(folder: Path, trial: dict[str, Any]) -> TrialFolder:
         error=str(trial.get("error") or ""),
         seconds=trial.get("seconds"),
         run=None if run is None or run.is_empty else run,
+        strength=strength,
     )
 
 

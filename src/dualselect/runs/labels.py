@@ -93,6 +93,13 @@ MEASURES = {
 #: Leading measures of a suite, whichever judge took them; without any of them the first one leads.
 LEADING = ("refusal", "exact_match", "accuracy", "win_rate", "safe_nll", "task_nll")
 
+
+def lead_rank(metric: str) -> int:
+    """Return the place of a metric, such as `<judge>/refusal`, among the leading ones; the lowest of a suite leads."""
+    name = metric.rsplit("/", 1)[-1]
+    return LEADING.index(name) if name in LEADING else len(LEADING)
+
+
 #: Kinds of suites in the order in which they are shown, with their titles on the page.
 KINDS: dict[str, str] = {
     "safety": "Safety",

@@ -21,9 +21,10 @@ FILE = "results.parquet"
 VALUES = pa.schema(
     [
         ("method", pa.string()),  # its label in a comparison; in a run the name of the model
-        ("strength", pa.float64()),  # of the method, where it is varied
+        ("strength", pa.string()),  # of the method, such as `rho=0.3`, where it is varied
         ("seed", pa.int64()),  # of training; null for the aligned start and for the models of one run
         ("stage", pa.string()),  # of a stream of tasks, where there is one
+        ("split", pa.string()),  # `validation`, by which strengths are chosen, or `test`; null where none is varied
         ("suite", pa.string()),
         ("kind", pa.string()),
         ("metric", pa.string()),
@@ -37,6 +38,8 @@ VALUES = pa.schema(
     ]
 )
 
+#: The sides of the split: prompts by which strengths are chosen, and those that are reported.
+VALIDATION, TEST = "validation", "test"
 #: The kind of rows about the answers themselves. They are not reported; win rates are made from them.
 ANSWERS = "answers"
 SAFE = "safe"
@@ -63,7 +66,7 @@ def values_of(
     method: str,
     *,
     seed: int | None = None,
-    strength: float | None = None,
+    strength: str | None = None,
     stage: str | None = None,
 ) -> pa.Table:
     """Return every value of every record as rows of `VALUES`, with what win rates need to know about the answers.

@@ -11,7 +11,7 @@ from dualselect.statistics.bootstrap import (
 from dualselect.statistics.estimates import Estimate, wilson_interval
 from dualselect.statistics.formats import NO_DIFFERENCE
 from dualselect.statistics.length_control import length_controlled
-from dualselect.statistics.significance import holm, minimum_detectable_effect
+from dualselect.statistics.significance import detectable_difference, holm, minimum_detectable_effect
 
 __all__ = [
     "NO_DIFFERENCE",
@@ -19,6 +19,7 @@ __all__ = [
     "Estimate",
     "bootstrap_mean",
     "cohen_kappa",
+    "detectable_difference",
     "holm",
     "length_controlled",
     "mean_estimate",

@@ -163,22 +163,35 @@ def resampled_means(table: Array, seed_counts: Array, rng: np.random.Generator) 
     Draws are counted instead of copied.
 
     Args:
-        table: Values of shape (seeds, prompts); NaN where there is no value.
+        table: Values of shape (..., seeds, prompts); NaN where there is no value. All tables meet the same draws.
         seed_counts: How often each seed is drawn, of shape (resamples, seeds).
         rng: Generator that draws the prompts.
 
     Returns:
-        Means of shape (resamples,); NaN where a draw has no value.
+        Means of shape (..., resamples); NaN where a draw has no value.
     """
     present, filled = (~np.isnan(table)).astype(np.float64), np.nan_to_num(table)
-    chunk = max(1, _CELLS_AT_ONCE // table.shape[1])
+    chunk = max(1, _CELLS_AT_ONCE // math.prod((*table.shape[:-2], table.shape[-1])))
     means = []
     for start in range(0, len(seed_counts), chunk):
         counts = seed_counts[start : start + chunk]
-        prompt_counts = draw_counts(table.shape[1], len(counts), rng)
-        total, weight = (((counts @ side) * prompt_counts).sum(1) for side in (filled, present))
-        means.append(np.divide(total, weight, out=np.full(len(counts), math.nan), where=weight > 0))
-    return np.concatenate(means)
+        prompt_counts = draw_counts(table.shape[-1], len(counts), rng)
+        total, weight = (((counts @ side) * prompt_counts).sum(-1) for side in (filled, present))
+        means.append(np.divide(total, weight, out=np.full(total.shape, math.nan), where=weight > 0))
+    return np.concatenate(means, axis=-1)
+
+
+def percentiles(draws: Array, confidence: float) -> tuple[float, float, float]:
+    """Return the ends of the percentile interval, and the smallest 1 - confidence at which it excludes zero.
+
+    Args:
+        draws: Statistic of each draw, of shape (resamples,); NaN where a draw has no value.
+        confidence: Confidence of the interval.
+    """
+    draws = draws[~np.isnan(draws)]
+    low, high = np.quantile(draws, np.array([(1 - confidence) / 2, (1 + confidence) / 2]))
+    side = min((draws <= 0).sum(), (draws >= 0).sum())
+    return float(low), float(high), min(1.0, 2 * float(side + 1) / (len(draws) + 1))
 
 
 def _table(values: Any) -> tuple[Array, int]:
@@ -210,13 +223,9 @@ def _bootstrap(
 
 
 def _resampled(table: Array, confidence: float, resamples: int, seed: int) -> tuple[float, float, float]:
-    """Return the ends of the percentile interval, and the smallest 1 - confidence at which it excludes zero."""
+    """Return the ends of the percentile interval and its p-value; see `percentiles`."""
     rng = np.random.default_rng(seed)
-    means = resampled_means(table, draw_counts(len(table), resamples, rng), rng)
-    means = means[~np.isnan(means)]
-    low, high = np.quantile(means, np.array([(1 - confidence) / 2, (1 + confidence) / 2]))
-    side = min((means <= 0).sum(), (means >= 0).sum())
-    return float(low), float(high), min(1.0, 2 * float(side + 1) / (len(means) + 1))
+    return percentiles(resampled_means(table, draw_counts(len(table), resamples, rng), rng), confidence)
 
 
 def _student(table: Array, confidence: float, _resamples: int, _seed: int) -> tuple[float, float, float]:

@@ -46,10 +46,30 @@ def minimum_detectable_effect(
     Raises:
         ValueError: Fewer than one pair, a power outside (0.5, 1), or a confidence outside (0, 1).
     """
-    if n < 1 or not 0.5 < power < 1 or not 0 < confidence < 1 or standard_deviation < 0:
-        raise ValueError(f"no effect can be computed for n={n}, power={power}, confidence={confidence}")
-    if 1 < n <= FEW_PROMPTS:
-        points = t_quantile(confidence, n - 1) + t_quantile(2 * power - 1, n - 1)
-    else:
+    if n < 1 or standard_deviation < 0:
+        raise ValueError(f"no effect can be computed for n={n}, standard_deviation={standard_deviation}")
+    degrees = n - 1 if 1 < n <= FEW_PROMPTS else math.inf
+    return detectable_difference(standard_deviation / math.sqrt(n), degrees, power=power, confidence=confidence)
+
+
+def detectable_difference(
+    standard_error: float, degrees: float = math.inf, *, power: float = 0.8, confidence: float = 0.95
+) -> float:
+    """Return the smallest difference that a test would find with probability `power`: 2.8 standard errors by default.
+
+    Args:
+        standard_error: Standard error of the difference, whatever it comes from: prompts, seeds or both.
+        degrees: Degrees of freedom of the standard error; infinite for the normal approximation.
+        power: Chance of finding a difference of that size.
+        confidence: Confidence of the two-sided test.
+
+    Raises:
+        ValueError: A power outside (0.5, 1), or a confidence outside (0, 1).
+    """
+    if not 0.5 < power < 1 or not 0 < confidence < 1:
+        raise ValueError(f"no effect can be computed for power={power}, confidence={confidence}")
+    if math.isinf(degrees):
         points = _NORMAL.inv_cdf((1 + confidence) / 2) + _NORMAL.inv_cdf(power)
-    return points * standard_deviation / math.sqrt(n)
+    else:
+        points = t_quantile(confidence, degrees) + t_quantile(2 * power - 1, degrees)
+    return points * standard_error

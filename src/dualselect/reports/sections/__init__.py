@@ -6,6 +6,7 @@ from dualselect.reports.sections import (
     curves,
     diagnostic,
     diagnostic_overview,
+    frontier,
     glossary,
     measures,
     overview,
@@ -21,6 +22,7 @@ __all__ = ["Section", "Subject", "diagnostic", "diagnostic_overview", "sections_
 
 _MAKERS = (
     overview.summary,
+    frontier.section,
     overview.plane,
     stream.section,
     measures.section,

@@ -5,7 +5,7 @@ from typing import Any
 
 from dualselect.reports.sections.base import Measure, Section, Subject
 from dualselect.runs.estimates import Row
-from dualselect.runs.labels import HEADLINES, KINDS, LEADING
+from dualselect.runs.labels import HEADLINES, KINDS, lead_rank
 from dualselect.runs.results import TRAINING
 from dualselect.runs.stream_rows import KIND as STREAM
 
@@ -24,7 +24,7 @@ def measures_of(rows: Sequence[Row], names: Sequence[str]) -> list[Measure]:
 def headline_measures(measures: Sequence[Measure]) -> list[Measure]:
     """Return the leading measure of every suite of a headline kind, if it has a better direction."""
     leads: dict[tuple[str, str], Measure] = {}
-    for measure in sorted(measures, key=_rank):
+    for measure in sorted(measures, key=lambda one: lead_rank(one.name)):
         if measure.kind in HEADLINES and measure.metric.better != "neither":
             leads.setdefault((measure.kind, measure.suite), measure)
     in_given_order = sorted(leads.values(), key=measures.index)
@@ -57,8 +57,3 @@ def _suite_table(name: str, kind: str, measures: list[Measure], is_comparison: b
         "missing": any(row.estimate.missing for row in rows),
         "corrected": is_comparison and any(difference.p_holm is not None for difference in differences),
     }
-
-
-def _rank(measure: Measure) -> int:
-    name = measure.name.rsplit("/", 1)[-1]
-    return LEADING.index(name) if name in LEADING else len(LEADING)

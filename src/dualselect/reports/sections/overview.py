@@ -34,8 +34,10 @@ class Plane:
 def summary(subject: Subject) -> Section:
     """Return the section of headlines, and of a comparison's trials."""
     folder = subject.folder
-    grid = {(trial.method, trial.seed): trial for trial in folder.trials}
-    trials = [(method, [grid.get((method, seed)) for seed in folder.seeds]) for method in folder.methods]
+    grid = {(trial.method, trial.strength, trial.seed): trial for trial in folder.trials}
+    points = list(dict.fromkeys((trial.method, trial.strength) for trial in folder.trials))
+    points.sort(key=lambda point: folder.methods.index(point[0]))
+    trials = [(*point, [grid.get((*point, seed)) for seed in folder.seeds]) for point in points]
     content = {"headlines": headline_measures(subject.measures), "trials": trials if folder.is_comparison else []}
     return Section("summary", "At a glance", "At a glance", content)
 

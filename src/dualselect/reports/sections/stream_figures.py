@@ -8,7 +8,7 @@ from typing import Any
 
 from dualselect.reports.figures import printed_colour, printing
 from dualselect.reports.sections.base import series_of
-from dualselect.runs.labels import LEADING
+from dualselect.runs.labels import lead_rank
 from dualselect.runs.results import START
 from dualselect.runs.stream import Stream
 from dualselect.statistics.formats import value_text
@@ -64,7 +64,10 @@ def panels_of(stream: Stream, matrix: Iterable[Line]) -> list[Panel]:
             found.setdefault((line["kind"], line["task"], line["metric"]), []).append(line)
     names = [("task", task) for task in stream.names]
     names += [key for key in dict.fromkeys(key[:2] for key in found) if key[0] != "task"]
-    leads = [min((key for key in found if key[:2] == name), key=_rank, default=None) for name in names]
+    leads = [
+        min((key for key in found if key[:2] == name), key=lambda key: lead_rank(key[2]), default=None)
+        for name in names
+    ]
     return [_panel(stream, key, found[key]) for key in leads if key is not None]
 
 
@@ -216,11 +219,6 @@ def _scores(matrix: Iterable[Line], method: str) -> dict[tuple[int, str], Line]:
     """Return the mean scores of a method by stage and task."""
     found = (line for line in means(matrix) if line["kind"] == "task" and line["method"] == method)
     return {(line["stage"], line["task"]): line for line in found}
-
-
-def _rank(key: tuple[str, str, str]) -> int:
-    name = key[2].rsplit("/", 1)[-1]
-    return LEADING.index(name) if name in LEADING else len(LEADING)
 
 
 def _key(name: str, series: int) -> Any:
