@@ -78,8 +78,6 @@ def test_the_riskiest_sample_joins_the_harmful_data_and_what_is_learned_from_it_
 def test_in_a_second_round_the_next_sample_joins():
     harmful = [("harmful",), ("harmful", (90, 21)), ("harmful", (90, 21), (90, 21, 41))]
     nll = {("utility",): UTILITY} | dict.fromkeys(harmful, FIRST)
-        (("harmful",), ("harmful", (90, 21)), ("harmful", (90, 21), (90, 21, 41))), FIRST
-    )
     _, run = labels_after(TOSSPro(drop_fraction=0.25, added_fraction=0.25, rank_by="max", rounds=2), nll)
     assert [trained for trained, _ in run.trainings] == list(nll)
 
