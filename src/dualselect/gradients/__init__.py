@@ -4,6 +4,7 @@ from dualselect.gradients.capture import PerSampleGradients, Watch, capture
 from dualselect.gradients.check import check_model
 from dualselect.gradients.direction import Direction, Layout, Parameters, safe_cosine, trainable_parameters
 from dualselect.gradients.factors import Dense, Outer, Rows
+from dualselect.gradients.guarded_loss import DIVERGENCES, per_sample_guarded
 from dualselect.gradients.losses import (
     Batch,
     Losses,
@@ -20,6 +21,7 @@ from dualselect.gradients.rules import check_adapters, register_rule
 from dualselect.gradients.sketches import Sketch
 
 __all__ = [
+    "DIVERGENCES",
     "PER_MODULE",
     "RAW",
     "Batch",
@@ -39,6 +41,7 @@ __all__ = [
     "check_adapters",
     "check_model",
     "last_hidden_states",
+    "per_sample_guarded",
     "per_sample_kl",
     "per_sample_nll",
     "per_token_nll",

@@ -152,6 +152,20 @@ def per_sample_kl(model: nn.Module, batch: Batch, starting_point: StartingPoint)
 
 def _kl_from(starting_point: StartingPoint, model: nn.Module, batch: Batch, where: "_Supervised") -> _TokenLoss:
     """Return KL(start || current) of tokens as a function of the current logits; runs the starting model once."""
+    start = _start_log_probs(starting_point, model, batch, where)
+
+    def token_loss(logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+        target, log_probs = start(part), logits.log_softmax(-1)
+        loss = (target.exp() * (target - log_probs)).sum(-1)
+        return loss, log_probs.exp_().sub_(target.exp_())
+
+    return token_loss
+
+
+def _start_log_probs(
+    starting_point: StartingPoint, model: nn.Module, batch: Batch, where: "_Supervised"
+) -> Callable[[slice], Tensor]:
+    """Return the starting model's log-probabilities of tokens, `(n, V)`, as a function of which; runs it once."""
     head = _head(model)
     with torch.no_grad(), starting_point():
         start_hidden, _ = _forward(model, batch)
@@ -159,14 +173,7 @@ def _kl_from(starting_point: StartingPoint, model: nn.Module, batch: Batch, wher
         start = _head(model)
         weight, bias = start.weight.data, None if start.bias is None else start.bias.data
     start_features = where.gather(start_hidden)
-
-    def token_loss(logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
-        target = head.finish(nn.functional.linear(start_features[part], weight, bias)).log_softmax(-1)
-        log_probs = logits.log_softmax(-1)
-        loss = (target.exp() * (target - log_probs)).sum(-1)
-        return loss, log_probs.exp_().sub_(target.exp_())
-
-    return token_loss
+    return lambda part: head.finish(nn.functional.linear(start_features[part], weight, bias)).log_softmax(-1)
 
 
 def _sum_of(first: _TokenLoss, weight: float, second: _TokenLoss) -> _TokenLoss:

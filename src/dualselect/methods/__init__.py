@@ -27,6 +27,7 @@ from dualselect.methods.safeinstr import SafeInstr
 from dualselect.methods.sft import SFT
 from dualselect.methods.spard import SPARD
 from dualselect.methods.sqsd import SQSD
+from dualselect.methods.star_dss import StarDSS
 from dualselect.methods.token_cleaning import TokenCleaning
 from dualselect.methods.toss import TOSS
 from dualselect.options import default_of, option
@@ -68,6 +69,7 @@ __all__ = [
     "SafeInstr",
     "Scores",
     "Selection",
+    "StarDSS",
     "StaticReferences",
     "TokenCleaning",
     "available",
