@@ -79,7 +79,7 @@ def test_commands_have_the_flags_that_they_are_shown_with(page):
         given = {word.split("=")[0] for word in words if word.startswith("--")}
         method = words[words.index("--method") + 1] if "--method" in words else "dualselect"
         known = flags_of(command, method)
-        if command in ("compare", "score"):  # they take what train takes, too
+        if command in ("compare", "score", "guard"):  # they take what train takes, too
             known = known | flags_of("train", method)
         assert given <= known, f"{page.name}: dualselect {command} {' '.join(words)}"
 

@@ -1,4 +1,4 @@
-"""DFT, ASFT, EAFT and ProFit against the full logits, and by hand."""
+"""DFT, ASFT, EAFT, STAR-DSS and ProFit against the full logits, and by hand."""
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dualselect.errors import ConfigError
 from dualselect.gradients import per_sample_nll
-from dualselect.gradients.losses import _NLL
-from dualselect.methods import ASFT, DFT, EAFT, Method, ProFit
+from dualselect.gradients.losses import TokenNLL
+from dualselect.methods import ASFT, DFT, EAFT, Method, ProFit, StarDSS
 from dualselect.methods.dft import probability
 
 
@@ -95,14 +95,14 @@ def test_dft_weighs_tokens_by_their_probability_as_a_constant(run, batch):
 def test_dft_by_hand():
     """Two tokens in the vocabulary: p = 1/2 has the loss ln(2)/2 and half of the plain gradient -1/2."""
     logits = torch.zeros(1, 2)
-    loss, by_logits = _NLL(torch.tensor([0]), reweigh=probability)(logits, slice(0, 1))
+    loss, by_logits = TokenNLL(torch.tensor([0]), reweigh=probability)(logits, slice(0, 1))
     assert loss.item() == pytest.approx(0.3466, abs=1e-4)
     assert by_logits.tolist() == [[-0.25, 0.25]]
-    assert _NLL(torch.tensor([0]))(logits, slice(0, 1))[1].tolist() == [[-0.5, 0.5]]
+    assert TokenNLL(torch.tensor([0]))(logits, slice(0, 1))[1].tolist() == [[-0.5, 0.5]]
 
 
 def test_dft_of_what_is_certain_is_zero():
-    loss, by_logits = _NLL(torch.tensor([1]), reweigh=probability)(torch.tensor([[0.0, 999.0]]), slice(0, 1))
+    loss, by_logits = TokenNLL(torch.tensor([1]), reweigh=probability)(torch.tensor([[0.0, 999.0]]), slice(0, 1))
     assert loss.item() == 0
     assert by_logits.abs().max() == 0
 
@@ -168,6 +168,69 @@ def test_eaft_without_exponent_is_sft(run, batch):
     plain, weighed = per_sample_nll(run.model, batch), EAFT(alpha=0.0).losses(batch, run)
     assert torch.equal(plain.loss, weighed.loss)
     assert torch.equal(gradient_of(run, plain.loss), gradient_of(run, weighed.loss))
+
+
+# STAR-DSS.
+
+
+def trusted(batch: dict[str, Tensor], trust: Tensor | float) -> dict[str, Tensor]:
+    """Return a batch whose labels are trusted that much: a number, or one for each place."""
+    return {**batch, "token_weights": torch.as_tensor(trust).expand(batch["labels"].shape).float()}
+
+
+@pytest.fixture
+def trust(batch) -> Tensor:
+    """A trust for every place, padding included."""
+    return torch.rand(batch["labels"].shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("divergence", ["kl", "k2"])
+def test_star_dss_learns_what_is_trusted_and_holds_the_rest_to_the_start(run, batch, trust, divergence):
+    with torch.no_grad(), run.start():
+        start = log_probs_of(run, batch)
+    expected = []
+    for row, ((old, old_token), (new, token)) in enumerate(zip(start, log_probs_of(run, batch), strict=True)):
+        v = trust[row, 1:][batch["labels"][row, 1:] != -100]
+        kl = (new.exp() * (new - old)).sum(-1) if divergence == "kl" else 0.5 * (token - old_token) ** 2
+        assert kl.min() > 0
+        expected.append((v * -token + (1 - v) * 0.7 * kl).mean())
+    method = StarDSS(kl_weight=0.7, divergence=divergence)
+    assert_is(method, run, trusted(batch, trust), torch.stack(expected))
+    assert method.losses(trusted(batch, trust), run).tokens.tolist() == [2, 5, 1]
+
+
+def test_star_dss_of_what_is_trusted_whole_is_sft(run, batch):
+    plain, guarded = per_sample_nll(run.model, batch), StarDSS().losses(trusted(batch, 1.0), run)
+    assert torch.equal(plain.loss, guarded.loss)
+    assert torch.equal(gradient_of(run, plain.loss), gradient_of(run, guarded.loss))
+    assert run.logged["token_weight"] == 1.0
+
+
+@pytest.mark.parametrize("divergence", ["kl", "k2"])
+def test_star_dss_of_what_is_not_trusted_stays_at_the_start(run, batch, divergence):
+    method = StarDSS(divergence=divergence)
+    away = method.losses(trusted(batch, 0.0), run).loss
+    assert away.min() > 1e-3
+    run.model.load_state_dict(run.started_with)
+    there = method.losses(trusted(batch, 0.0), run).loss
+    assert there.abs().max() < 1e-6
+    assert gradient_of(run, there).abs().max() < 1e-6
+
+
+def test_star_dss_s_gradient_is_linear_in_the_trust(run, batch):
+    none, some, whole = (gradient_of(run, StarDSS().losses(trusted(batch, v), run).loss) for v in (0.0, 0.3, 1.0))
+    torch.testing.assert_close(some, 0.7 * none + 0.3 * whole, rtol=1e-4, atol=1e-6)
+
+
+def test_star_dss_without_weight_needs_no_start(run, batch, trust):
+    run.started_with = {}
+    assert not StarDSS(kl_weight=0.0).needs_start
+    found = StarDSS(kl_weight=0.0).losses(trusted(batch, trust), run).loss
+    weighted = [
+        (trust[row, 1:][batch["labels"][row, 1:] != -100] * -token).mean()
+        for row, (_, token) in enumerate(log_probs_of(run, batch))
+    ]
+    torch.testing.assert_close(found, torch.stack(weighted), rtol=1e-5, atol=1e-6)
 
 
 # ProFit.
@@ -237,6 +300,8 @@ def test_profit_with_threshold_zero_is_sft(run, batch):
         (ASFT, {"kl_weight": -1.0}, "kl_weight is -1"),
         (EAFT, {"alpha": -1.0}, "alpha is -1"),
         (EAFT, {"likeliest": 0}, "likeliest is 0"),
+        (StarDSS, {"kl_weight": -0.5}, "kl_weight is -0.5"),
+        (StarDSS, {"divergence": "k1"}, "unknown divergence 'k1'"),
         (ProFit, {"mode": "high"}, "unknown mode 'high'; did you mean 'higher'"),
         (ProFit, {"threshold": 1.5}, "threshold is 1.5"),
         (ProFit, {"upper": -0.1}, "upper is -0.1"),

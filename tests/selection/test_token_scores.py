@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from dualselect.gradients import per_sample_nll, trainable_parameters
 from dualselect.selection import Pool
-from dualselect.selection.token_scores import TokenPlaces, highest, token_nll, without_tokens
+from dualselect.selection.token_scores import TokenPlaces, highest, token_nll, with_token_weights, without_tokens
 
 
 def tokenised(rows: list[tuple[list[int], list[int]]], **columns: Any) -> Dataset:
@@ -142,3 +142,14 @@ def test_a_masked_token_is_no_target_and_still_the_context_of_others(pool, data,
     with torch.no_grad():
         found = per_sample_nll(tiny_model, padded(list(kept))).loss
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_token_weights_are_as_long_as_the_labels_and_zero_elsewhere(data):
+    places = TokenPlaces.of(data)
+    weights = np.arange(1, len(places) + 1, dtype=np.float32) / 10
+    weighted, left = with_token_weights(data, places, weights), iter(weights.tolist())
+    for row in weighted:
+        expected = [next(left) if t and label != -100 else 0.0 for t, label in enumerate(row["labels"])]
+        assert row["token_weights"] == expected
+    assert next(left, None) is None
+    assert weighted.remove_columns("token_weights")[:] == data[:]

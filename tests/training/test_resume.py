@@ -7,7 +7,7 @@ import torch
 from transformers import TrainerCallback
 
 from dualselect.errors import ResumeError
-from dualselect.methods import BDS, SEAL, DualSelect, Random, SafeGrad
+from dualselect.methods import BDS, SEAL, SPARD, DualSelect, Random, SafeGrad
 from dualselect.runs.metrics import read_metrics
 from dualselect.runs.selection_log import SelectionLog
 from dualselect.training.checkpoint import is_whole
@@ -64,6 +64,8 @@ def logged(trainer):
         pytest.param(DualSelect(task_warmup_steps=2, refresh="drift", refresh_drift=0.99), 9, id="drift"),
         pytest.param(DualSelect(task_warmup_steps=2, preservation_loss="kl", selection="soft"), 7, id="kl, soft"),
         pytest.param(Random(), 7, id="random"),
+        pytest.param(SPARD(threshold=0.5, safe_fraction=0.1, largest_factor=0.1), 7, id="spard"),
+        pytest.param(SPARD(projection="released-code", safe_fraction=0.1), 7, id="spard, by the optimizer"),
         pytest.param(SafeGrad(safe_batch_size=4), 7, id="safegrad"),
         pytest.param(BDS(safe_batch_size=4, noise=True), 7, id="bds"),
         pytest.param(SEAL(selector_epochs=1.0), 3, id="seal"),

@@ -13,6 +13,7 @@ COMMANDS = (
     "quickstart",
     "check",
     "score",
+    "guard",
     "train",
     "methods",
     "repair",

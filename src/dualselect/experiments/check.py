@@ -6,13 +6,12 @@ from datasets import disable_progress_bars
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import GenerationConfig
 
 from dualselect.data import LoadedSamples, Overlap, refused_overlaps, run_doubts, run_overlaps
 from dualselect.data.templates import declared_ends, end_of_turn, reads_clock
-from dualselect.errors import library_errors
 from dualselect.experiments.run_data import set_sources
-from dualselect.experiments.run_model import find_model
+from dualselect.experiments.run_model import find_model, load_run_tokenizer
 from dualselect.experiments.settings import Settings
 from dualselect.training.preview import Inspection, TokenCounts, inspect
 
@@ -31,8 +30,7 @@ def check(settings: Settings) -> bool:
     sources = set_sources(settings)
     loaded = {name: source.load() for name, source in sources.items()}
     model, revision = find_model(settings), settings.model.model_revision
-    with library_errors(f"the tokenizer of model '{settings.model.model_name_or_path}'", "check its files"):
-        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+    tokenizer = load_run_tokenizer(settings)
     ends = declared_ends(_generation_config(model, revision), tokenizer)
     problems = []
     for name, found in loaded.items():

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoTokenizer
 from trl import get_peft_config, get_quantization_config
 
 from dualselect.errors import ConfigError, library_errors
@@ -38,6 +38,17 @@ def find_model(settings: Settings) -> str:
             trust_remote_code=settings.training.trust_remote_code,
         )
     return str(place)
+
+
+def load_run_tokenizer(settings: Settings) -> Any:
+    """Return the tokenizer of the model to fine-tune.
+
+    Raises:
+        ConfigError: There is no such model, or its tokenizer could not be loaded.
+    """
+    model = find_model(settings)
+    with library_errors(f"the tokenizer of model '{settings.model.model_name_or_path}'", "check its files"):
+        return AutoTokenizer.from_pretrained(model, revision=settings.model.model_revision)
 
 
 def _refuse_adapter(name: str, folder: Path) -> None:

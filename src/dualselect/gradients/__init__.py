@@ -4,6 +4,7 @@ from dualselect.gradients.capture import PerSampleGradients, Watch, capture
 from dualselect.gradients.check import check_model
 from dualselect.gradients.direction import Direction, Layout, Parameters, safe_cosine, trainable_parameters
 from dualselect.gradients.factors import Dense, Outer, Rows
+from dualselect.gradients.guarded_loss import DIVERGENCES, per_sample_guarded
 from dualselect.gradients.losses import (
     Losses,
     StartingPoint,
@@ -18,6 +19,7 @@ from dualselect.gradients.sketches import Sketch
 from dualselect.gradients.supervised import IGNORED, Batch, last_tokens, sequence_lengths, supervised_positions
 
 __all__ = [
+    "DIVERGENCES",
     "IGNORED",
     "PER_MODULE",
     "RAW",
@@ -39,6 +41,7 @@ __all__ = [
     "check_model",
     "last_hidden_states",
     "last_tokens",
+    "per_sample_guarded",
     "per_sample_kl",
     "per_sample_nll",
     "per_token_nll",

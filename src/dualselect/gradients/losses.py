@@ -84,7 +84,7 @@ def per_sample_nll(
     """
     head = head_of(model)
     where = Supervised.of(batch, by_sample=head.is_differentiated)
-    token_loss = _NLL(where.labels, statistics, reweigh)
+    token_loss = TokenNLL(where.labels, statistics, reweigh)
     whole: TokenLoss = token_loss
     if kl_weight and starting_point is not None:
         whole = _sum_of(token_loss, kl_weight, _kl_from(starting_point, model, batch, where))
@@ -116,7 +116,7 @@ def per_token_nll(model: nn.Module, batch: Batch) -> Tensor:
     head = head_of(model)
     where = Supervised.of(batch, by_sample=False)
     hidden, _ = forward(model, batch)
-    return losses_of_tokens(where.gather(hidden), head, where, _NLL(where.labels))
+    return losses_of_tokens(where.gather(hidden), head, where, TokenNLL(where.labels))
 
 
 def last_hidden_states(model: nn.Module, batch: Batch) -> Tensor:
@@ -145,6 +145,20 @@ def per_sample_kl(model: nn.Module, batch: Batch, starting_point: StartingPoint)
 
 def _kl_from(starting_point: StartingPoint, model: nn.Module, batch: Batch, where: Supervised) -> TokenLoss:
     """Return KL(start || current) of tokens as a function of the current logits; runs the starting model once."""
+    start = start_log_probs(starting_point, model, batch, where)
+
+    def token_loss(logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+        target, log_probs = start(part), logits.log_softmax(-1)
+        loss = (target.exp() * (target - log_probs)).sum(-1)
+        return loss, log_probs.exp_().sub_(target.exp_())
+
+    return token_loss
+
+
+def start_log_probs(
+    starting_point: StartingPoint, model: nn.Module, batch: Batch, where: Supervised
+) -> Callable[[slice], Tensor]:
+    """Return the starting model's log-probabilities of tokens, `(n, V)`, as a function of which; runs it once."""
     head = head_of(model)
     with torch.no_grad(), starting_point():
         start_hidden, _ = forward(model, batch)
@@ -152,14 +166,7 @@ def _kl_from(starting_point: StartingPoint, model: nn.Module, batch: Batch, wher
         start = head_of(model)
         weight, bias = start.weight.data, None if start.bias is None else start.bias.data
     start_features = where.gather(start_hidden)
-
-    def token_loss(logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
-        target = head.finish(nn.functional.linear(start_features[part], weight, bias)).log_softmax(-1)
-        log_probs = logits.log_softmax(-1)
-        loss = (target.exp() * (target - log_probs)).sum(-1)
-        return loss, log_probs.exp_().sub_(target.exp_())
-
-    return token_loss
+    return lambda part: head.finish(nn.functional.linear(start_features[part], weight, bias)).log_softmax(-1)
 
 
 def _sum_of(first: TokenLoss, weight: float, second: TokenLoss) -> TokenLoss:
@@ -173,7 +180,7 @@ def _sum_of(first: TokenLoss, weight: float, second: TokenLoss) -> TokenLoss:
     return token_loss
 
 
-class _NLL:
+class TokenNLL:
     """Negative log-likelihood of the labels `(N,)`, reweighed, and on request further statistics of the same logits."""
 
     def __init__(self, labels: Tensor, statistics: bool = False, reweigh: Reweigh | None = None) -> None:

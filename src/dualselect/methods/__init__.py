@@ -34,6 +34,7 @@ from dualselect.methods.seal import SEAL
 from dualselect.methods.sft import SFT
 from dualselect.methods.spard import SPARD
 from dualselect.methods.sqsd import SQSD
+from dualselect.methods.star_dss import StarDSS
 from dualselect.methods.token_cleaning import TokenCleaning
 from dualselect.methods.toss import TOSS
 from dualselect.methods.toss_pro import TOSSPro
@@ -83,6 +84,7 @@ __all__ = [
     "SafeInstr",
     "Scores",
     "Selection",
+    "StarDSS",
     "StaticReferences",
     "TOSSPro",
     "TokenCleaning",

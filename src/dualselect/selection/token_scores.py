@@ -11,6 +11,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dualselect.data.identity import TOKEN_WEIGHTS
 from dualselect.distributed import sum_over_processes
 from dualselect.gradients import Batch, Losses, per_token_nll
 from dualselect.selection import measures
@@ -124,6 +125,21 @@ def without_tokens(data: Dataset, places: TokenPlaces, dropped: NDArray[np.bool_
     masked = Dataset(table.set_column(table.column_names.index("labels"), table.schema.field("labels"), column))
     left = np.bincount(places.row[~dropped], minlength=len(data))
     return masked.select(np.flatnonzero(left))
+
+
+def with_token_weights(data: Dataset, places: TokenPlaces, weights: NDArray[np.float32]) -> Dataset:
+    """Return the data set with a column `token_weights`: as long as the labels, 0 where no token is predicted.
+
+    Args:
+        data: Tokenised samples; all columns are kept.
+        places: Places of the n predicted tokens.
+        weights: Weight of each of these tokens, `(n,)`.
+    """
+    labels = _labels(data)
+    values = np.zeros(len(labels.flatten()), dtype=np.float32)
+    values[places.flat] = weights
+    column = pa.ListArray.from_arrays(pa.array(_offsets(labels), pa.int32()), pa.array(values))
+    return Dataset(data.with_format("arrow")[:].append_column(TOKEN_WEIGHTS, column))
 
 
 class _Numbered(Sequence[Mapping[str, Any]]):

@@ -80,7 +80,7 @@ def inspect(
     """
     ends = {tokenizer.eos_token_id} if ends is None else ends
     answered = dataset.filter(lambda completion: completion is not None, input_columns="completion")
-    prepared, ids = _prepared(answered, args, tokenizer, name) if len(answered) else (answered, [])
+    prepared, ids = prepared_as_in_training(answered, args, tokenizer, name) if len(answered) else (answered, [])
     kept = set(prepared[INDEX_COLUMN]) if ids else set()
     lengths = [len(row) for row in prepared["input_ids"]] if kept else []
     learned = [[label for label in row if label != _IGNORED] for row in prepared["labels"]] if kept else []
@@ -99,7 +99,9 @@ def inspect(
     )
 
 
-def _prepared(dataset: Dataset, args: DualSelectConfig, tokenizer: Any, name: str) -> tuple[Dataset, list[str]]:
+def prepared_as_in_training(
+    dataset: Dataset, args: DualSelectConfig, tokenizer: Any, name: str
+) -> tuple[Dataset, list[str]]:
     """Return the data set as TRL's trainer prepares it, and the ids by index.
 
     The trainer itself prepares it, so that nothing can differ; its model is a stand-in with almost no weights.

@@ -68,6 +68,13 @@ class Judge(ABC):
             for measure, counted in self.measures.items()
         }
 
+    def unsafety(self, verdict: Verdict) -> float | None:
+        """Return how probably the answer is unsafe, in [0, 1]: 0 or 1 by its label where the judge does not grade.
+
+        Returns None where there is no verdict, and for a judge without the measure `unsafe`.
+        """
+        return self.values(verdict).get(f"{self.name}/unsafe")
+
 
 #: The judges by name: those of this package, and those of the entry-point group `dualselect.judges`.
 JUDGES: Registry[type[Judge]] = Registry(
