@@ -1,5 +1,7 @@
 """Antibody: its weights against a softmax by hand, its refusals against rows that are laid out one by one."""
 
+from itertools import chain
+
 import pytest
 import torch
 
@@ -11,10 +13,9 @@ from dualselect.methods.antibody import answer_tokens, with_answer
 class Run:
     """What `weights` reads of a run."""
 
-    params = {"w": torch.zeros(1)}
-
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
+        self.params = {"w": torch.zeros(1)}
 
 
 def scores(loss, refusal, tokens=None):
@@ -44,7 +45,9 @@ def test_a_constant_added_to_all_ratios_changes_nothing(tiny_tokenizer):
 def test_the_sum_counts_tokens(tiny_tokenizer):
     """With R tokens of refusal, r = R * refusal - tokens * loss."""
     count = len(answer_tokens(tiny_tokenizer, "no"))
-    found = Antibody(refusal="no", likelihood="sum").weights(scores([0.5, 0.5], [0.1, 0.1], [2, 4]), Run(tiny_tokenizer))
+    found = Antibody(refusal="no", likelihood="sum").weights(
+        scores([0.5, 0.5], [0.1, 0.1], [2, 4]), Run(tiny_tokenizer)
+    )
     expected = torch.softmax(count * torch.tensor([0.1, 0.1]) - 0.5 * torch.tensor([2.0, 4.0]), 0)
     torch.testing.assert_close(found.weights / 2, expected)
 
@@ -70,8 +73,8 @@ def test_every_prompt_is_followed_by_the_refusal(joined):
     labels = [[-100] * len(prompt) + answer for prompt, answer in pairs]
     if joined:
         batch = {
-            "input_ids": torch.tensor([sum(rows, [])]),
-            "labels": torch.tensor([sum(labels, [])]),
+            "input_ids": torch.tensor([list(chain(*rows))]),
+            "labels": torch.tensor([list(chain(*labels))]),
             "position_ids": torch.tensor([[place for row in rows for place in range(len(row))]]),
         }
     else:

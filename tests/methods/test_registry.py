@@ -77,8 +77,8 @@ GROUPS = {
 
 
 def test_the_built_in_methods_are_there():
-    names = ["agem", "all-references", "antidote", "asft", "booster", "dft", "dualselect", "ewc", "gem", "gradshield"]
-    names += ["hft", "less", "lisa", "lowest-loss", "moderate-g", "o-lora", "profit", "ptst", "random", "random-length"]
+    names = ["agem", "all-references", "antibody", "antidote", "asft", "booster", "dft", "dualselect", "ewc", "gem"]
+    names += ["gradshield", "hft", "larf", "less", "lisa", "lowest-loss", "moderate-g", "o-lora", "profit", "ptst", "random", "random-length"]
     names += ["random-references", "replay", "safegrad", "safeinstr", "sft", "sqsd", "static-references"]
     names += ["token-cleaning", "toss"]
     assert list(methods.available()) == names

@@ -5,7 +5,7 @@ import torch
 
 from dualselect.errors import ConfigError
 from dualselect.gradients import PerSampleGradients
-from dualselect.methods import LESS, SFT, SQSD, DualSelect, GradShield, Method, ModerateG
+from dualselect.methods import LARF, LESS, SFT, SQSD, DualSelect, GradShield, Method, ModerateG
 from dualselect.methods.selectors import check_scorer
 
 pytestmark = pytest.mark.slow
@@ -15,6 +15,7 @@ SELECTORS = {
     "gradshield": lambda: GradShield(comply_token="a", refuse_token="I", threshold=0.0),
     "sqsd": lambda: SQSD(warmup_fraction=0.0, keep_fraction=0.25),
     "less": lambda: LESS(warmup_fraction=0.0, keep_fraction=0.25),
+    "larf": lambda: LARF(layer=1, keep_fraction=0.25),
     "dualselect": DualSelect,
 }
 
@@ -57,7 +58,7 @@ def passes(monkeypatch):
 
 
 def test_passes_over_the_task_do_not_grow_with_the_selectors(trainer_of, passes, scored):
-    """All five take the batches that one takes, each with one forward and one backward pass."""
+    """All of them take the batches that one takes, each with one forward and one backward pass."""
     trainer = trainer_of(All(), scan_tokens=120)
     counted, taken = passes(trainer), []
     for names in (["moderate-g"], ["gradshield"], list(SELECTORS)):
@@ -79,7 +80,16 @@ def test_each_selector_finds_what_it_finds_alone(trainer_of, scored):
         assert torch.isfinite(alone).all()
 
 
-@pytest.mark.parametrize("name", ["moderate-g", "gradshield", "sqsd", "less"])
+def test_no_backward_pass_is_made_for_states_alone(trainer_of, passes, scored):
+    trainer = trainer_of(All(), scan_tokens=120)
+    counted = passes(trainer)
+    found = scored(trainer, *made("larf"))
+    assert counted["backward"] == 0
+    assert 4 <= counted["forward"] < 16
+    assert set(found.scanned) == {"loss", "tokens", "larf.similarity"}
+
+
+@pytest.mark.parametrize("name", ["moderate-g", "gradshield", "sqsd", "less", "larf"])
 def test_prepare_keeps_what_the_common_scan_says(trainer_of, scored, name):
     trainer = trainer_of(All())
     scores = scored(trainer, *made(*SELECTORS)).scores[name]
