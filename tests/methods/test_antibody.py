@@ -1,5 +1,7 @@
 """Antibody: its weights against a softmax by hand, its refusals against rows that are laid out one by one."""
 
+from itertools import chain
+
 import pytest
 import torch
 
@@ -11,10 +13,9 @@ from dualselect.methods.antibody import answer_tokens, with_answer
 class Run:
     """What `weights` reads of a run."""
 
-    params = {"w": torch.zeros(1)}
-
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
+        self.params = {"w": torch.zeros(1)}
 
 
 def scores(loss, refusal, tokens=None):
@@ -72,8 +73,8 @@ def test_every_prompt_is_followed_by_the_refusal(joined):
     labels = [[-100] * len(prompt) + answer for prompt, answer in pairs]
     if joined:
         batch = {
-            "input_ids": torch.tensor([sum(rows, [])]),
-            "labels": torch.tensor([sum(labels, [])]),
+            "input_ids": torch.tensor([list(chain(*rows))]),
+            "labels": torch.tensor([list(chain(*labels))]),
             "position_ids": torch.tensor([[place for row in rows for place in range(len(row))]]),
         }
     else:

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from dualselect.runs.scores import ScoreTable
 
 HELP = "score the samples of a task by several selectors in one pass"
-ABOUT = """Score every sample of a task by several selectors, with one forward and one backward pass a batch for all of
-them together. A higher score means: keep.
+ABOUT = """Score every sample of a task by several selectors, with one forward and at most one backward pass a batch for
+all of them together. A higher score means: keep.
 
   dualselect score data/task.jsonl --selectors dualselect moderate-g --references data/safe.jsonl
   dualselect score --config examples/local.yaml --selectors dualselect,less --output_dir runs/scores

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from dualselect.gradients.losses import TokenNLL, Losses, StartingPoint, start_log_probs
+from dualselect.gradients.losses import Losses, StartingPoint, TokenNLL, start_log_probs
 from dualselect.gradients.projection import forward, head_of, losses_of_tokens
 from dualselect.gradients.supervised import Batch, Supervised
 

@@ -115,7 +115,7 @@ def last_tokens(batch: Batch) -> Tensor:
     mask: Tensor | None = batch.get("attention_mask")
     if lengths is not None:
         return torch.tensor(lengths, device=device).cumsum(0) - 1
-    last = torch.arange(1, rows + 1, device=device) * width - 1
+    last = torch.arange(1, int(rows) + 1, device=device) * int(width) - 1
     return last if mask is None else last - mask.flip(1).argmax(1)
 
 

@@ -25,7 +25,7 @@ class ScoreTable:
     Attributes:
         ids: Stable ids of the samples, N of them.
         scores: Score of every sample by every selector, `(N,)` each; higher means keep, NaN that there is none.
-        columns: Loss, tokens, norm and the selectors' own measures, `(N,)` each.
+        columns: Loss, tokens, the selectors' own measures and, where one reads gradients, norm, `(N,)` each.
         about: Where the scores come from: data, model, weights they were measured at.
     """
 

@@ -5,7 +5,7 @@ import torch
 
 from dualselect.errors import ConfigError
 from dualselect.gradients import PerSampleGradients
-from dualselect.methods import DSIR, GIST, LESS, SFT, SQSD, DualSelect, GradShield, Method, ModerateG
+from dualselect.methods import DSIR, GIST, LARF, LESS, SFT, SQSD, DualSelect, GradShield, Method, ModerateG
 from dualselect.methods.selectors import check_scorer
 
 pytestmark = pytest.mark.slow
@@ -17,6 +17,7 @@ SELECTORS = {
     "less": lambda: LESS(warmup_fraction=0.0, keep_fraction=0.25),
     "gist": lambda: GIST(warmup_fraction=0.0, keep_fraction=0.25),
     "dsir": lambda: DSIR(keep_fraction=0.25, choose="top"),
+    "larf": lambda: LARF(layer=1, keep_fraction=0.25),
     "dualselect": DualSelect,
 }
 
@@ -81,7 +82,16 @@ def test_each_selector_finds_what_it_finds_alone(trainer_of, scored):
         assert torch.isfinite(alone).all()
 
 
-@pytest.mark.parametrize("name", ["moderate-g", "gradshield", "sqsd", "less", "gist", "dsir"])
+def test_no_backward_pass_is_made_for_states_alone(trainer_of, passes, scored):
+    trainer = trainer_of(All(), scan_tokens=120)
+    counted = passes(trainer)
+    found = scored(trainer, *made("larf"))
+    assert counted["backward"] == 0
+    assert 4 <= counted["forward"] < 16
+    assert set(found.scanned) == {"loss", "tokens", "larf.similarity"}
+
+
+@pytest.mark.parametrize("name", ["moderate-g", "gradshield", "sqsd", "less", "gist", "dsir", "larf"])
 def test_prepare_keeps_what_the_common_scan_says(trainer_of, scored, name):
     trainer = trainer_of(All())
     scores = scored(trainer, *made(*SELECTORS)).scores[name]
