@@ -127,6 +127,24 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_run(tiny_model_dir: Path) -> dict[str, Any]:
+    """Return the settings, as a YAML file has them, of a short run on that model: no data, method or folder yet."""
+    return {
+        "model_name_or_path": str(tiny_model_dir),
+        "learning_rate": 3e-2,
+        "per_device_train_batch_size": 4,
+        "max_steps": 4,
+        "logging_steps": 1,
+        "eval_strategy": "no",
+        "lora_r": 4,
+        "lora_target_modules": ["q_proj", "v_proj"],
+        "report_to": "none",
+        "disable_tqdm": True,
+        "bf16": False,
+    }
+
+
 @pytest.fixture
 def look_anew(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Return a function after which the registries given look for entry points anew, until the test ends."""

@@ -39,7 +39,7 @@ def stream_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def settings_of(stream_data: Path, tiny_model_dir: Path) -> Callable[..., dict[str, Any]]:
+def settings_of(stream_data: Path, tiny_run: dict[str, Any]) -> Callable[..., dict[str, Any]]:
     """Return a function `(*tasks, **changes) -> settings` of a stream; a change to None leaves a setting out."""
 
     def make(*tasks: str, **changes: Any) -> dict[str, Any]:
@@ -48,14 +48,14 @@ def settings_of(stream_data: Path, tiny_model_dir: Path) -> Callable[..., dict[s
             for name in tasks or ("colour", "size")
         ]
         settings = {
-            "model_name_or_path": str(tiny_model_dir),
+            **tiny_run,
+            **_SAVING,
             "stream": stream,
             "memory": {"size": 8, "safety": 6},
             "safety": str(stream_data / "safe.jsonl"),
             "singles": False,
             "methods": ["sft"],
             "seeds": [0],
-            **TRAINING,
             **changes,
         }
         return {name: value for name, value in settings.items() if value is not None}
@@ -64,20 +64,7 @@ def settings_of(stream_data: Path, tiny_model_dir: Path) -> Callable[..., dict[s
 
 
 PARTS = {"task": "train", "test": "test"}
-TRAINING = {
-    "learning_rate": 3e-2,
-    "per_device_train_batch_size": 4,
-    "max_steps": 2,
-    "save_strategy": "steps",
-    "save_steps": 1,
-    "logging_steps": 1,
-    "eval_strategy": "no",
-    "lora_r": 4,
-    "lora_target_modules": ["q_proj", "v_proj"],
-    "report_to": "none",
-    "disable_tqdm": True,
-    "bf16": False,
-}
+_SAVING = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
-"""A run without a trainer, and a pool whose references are plain vectors, so that every answer can be worked out."""
+"""Methods in a run without a trainer, whose references are plain vectors, and in small runs on the tiny Llama."""
 
 import hashlib
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -8,11 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from dualselect.gradients import RAW, Direction, Layout, Losses, Metric
-from dualselect.methods import Scores
+from dualselect.methods import Method, Scores
 from dualselect.selection import Pool, Scanned
+from dualselect.training import DualSelectConfig, DualSelectTrainer
 
 # Two modules, of two parameters and of one.
 PARAMS = {"a.weight": nn.Parameter(torch.zeros(2)), "b.weight": nn.Parameter(torch.zeros(1))}
@@ -168,5 +172,82 @@ def refreshed() -> Callable[..., Any]:
         run.step = max(run.step + 1, method.task_warmup_steps)
         method.begin_step(run)
         return method
+
+    return make
+
+
+# Small runs.
+
+_WORDS = ["red", "blue", "green", "apples", "boxes", "many", "little", "seven"]
+
+
+def _samples(count: int, seed: int, name: str) -> Dataset:
+    """Return short chats whose prompts name the set and the sample."""
+    rng = random.Random(seed)
+    return Dataset.from_list(
+        [
+            {
+                "id": f"{name}{number}",
+                "prompt": [{"role": "user", "content": f"{name} {number}?"}],
+                "completion": [{"role": "assistant", "content": " ".join(rng.choices(_WORDS, k=rng.randint(1, 8)))}],
+            }
+            for number in range(count)
+        ]
+    )
+
+
+@pytest.fixture
+def task() -> Dataset:
+    """Return 16 samples of unequal lengths."""
+    return _samples(16, 1, "task")
+
+
+@pytest.fixture
+def pools() -> dict[str, Dataset]:
+    """Return three pools of 8 samples; what a test puts in their place is what `trainer_of` takes."""
+    return {name: _samples(8, seed, name) for seed, name in enumerate(("references", "harmful", "utility"), 2)}
+
+
+@pytest.fixture
+def trainer_of(make_tiny_model, tiny_tokenizer, tmp_path, task, pools) -> Callable[..., DualSelectTrainer]:
+    """Return a function `(method, folder="run", *, data, dtype, fresh, **settings) -> trainer`.
+
+    It always begins from the same LoRA, whose factor B is zero if `fresh`, as PEFT makes it, else random.
+    """
+
+    def make(
+        method: Method,
+        folder: str = "run",
+        *,
+        data: Dataset = task,
+        dtype: Any = torch.float32,
+        fresh: bool = True,
+        **settings: Any,
+    ) -> DualSelectTrainer:
+        model = make_tiny_model()
+        torch.manual_seed(1)
+        lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], lora_dropout=0.0, init_lora_weights=fresh)
+        model = get_peft_model(model, lora).to(dtype)
+        plain = {
+            "output_dir": str(tmp_path / folder),
+            "per_device_train_batch_size": 4,
+            "num_train_epochs": 2,
+            "learning_rate": 1e-2,
+            "bf16": False,
+            "use_cpu": True,
+            "gradient_checkpointing": False,
+            "save_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+        }
+        return DualSelectTrainer(
+            model=model,
+            args=DualSelectConfig(**(plain | settings)),
+            train_dataset=data,
+            reference_dataset=pools["references"] if "references" in method.pools else None,
+            pools={name: pools[name] for name in method.pools if name != "references"} or None,
+            method=method,
+            processing_class=tiny_tokenizer,
+        )
 
     return make

@@ -100,6 +100,13 @@ def test_the_model_is_asked_before_training_whether_it_takes_a_system_message(pl
         PTST().prepare("task", run)
 
 
+def test_a_model_that_a_run_of_ptst_has_left_is_not_trained_with_its_prompt(plain):
+    prompted = Run(finished(plain, PTST().safety_prompt))
+    with pytest.raises(ConfigError, match=r"writes the safety prompt already.*chat_template_path"):
+        PTST().prepare("task", prompted)
+    assert PTST(safety_prompt="be safe").prepare("task", prompted) == "task"  # another, which is the model's own
+
+
 def test_an_empty_prompt_is_refused():
     with pytest.raises(ConfigError, match="safety_prompt is empty"):
         PTST(safety_prompt=" ")

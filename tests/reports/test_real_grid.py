@@ -16,7 +16,7 @@ CELLS = [(method, seed) for method in ("sft", "dualselect") for seed in (0, 1)]
 
 
 @pytest.fixture(scope="module")
-def grid(tmp_path_factory, tiny_model_dir):
+def grid(tmp_path_factory, tiny_run):
     """Return the folder of a grid of two methods and two seeds on the tiny model; 2 of 8 task samples are planted."""
     folder = tmp_path_factory.mktemp("real-page")
     task = [{"id": f"count-{n}", "prompt": f"count {n}?", "completion": "count on", "planted": n > 5} for n in range(8)]
@@ -24,23 +24,13 @@ def grid(tmp_path_factory, tiny_model_dir):
     for name, rows in (("task", task), ("safe", safe)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = {
-        "model_name_or_path": str(tiny_model_dir),
+        **tiny_run,
         "task": str(folder / "task.jsonl"),
         "references": str(folder / "safe.jsonl"),
         "output_dir": str(folder / "grid"),
         "methods": ["sft", "dualselect"],
         "seeds": [0, 1],
         "task_warmup_steps": 1,
-        "learning_rate": 0.03,
-        "per_device_train_batch_size": 4,
-        "max_steps": 4,
-        "logging_steps": 1,
-        "eval_strategy": "no",
-        "lora_r": 4,
-        "lora_target_modules": ["q_proj", "v_proj"],
-        "report_to": "none",
-        "disable_tqdm": True,
-        "bf16": False,
         "evaluate": {"suites": [SAFETY, PROBE], "limit": 6, "max_new_tokens": 4},
     }
     (folder / "grid.yaml").write_text(json.dumps(settings))  # JSON is YAML

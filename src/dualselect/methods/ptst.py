@@ -15,6 +15,7 @@ SAFETY_PROMPT = (
     "You are a helpful assistant. Answer as well as you can, but decline every request whose answer could harm "
     "someone, and say briefly why."
 )
+_QUESTION = [{"role": "user", "content": "?"}]
 
 
 @method
@@ -39,8 +40,13 @@ class PTST(Method):
             raise ConfigError("safety_prompt is empty; give a text, or train with method 'sft'")
 
     def prepare(self, task: Dataset, run: Run) -> Dataset:
-        """Check that the chat template can write the prompt, before a run is spent on it."""
+        """Check that the chat template can write the prompt but does not yet, before a run is spent on it."""
         self._template(run.tokenizer)
+        if self.safety_prompt.strip() in _rendered(run.tokenizer, _QUESTION, run.tokenizer.chat_template):
+            raise ConfigError(
+                "ptst: the chat template writes the safety prompt already, as an earlier run by ptst leaves it, so the "
+                "model would be trained with it; name the first model's folder or hub id as chat_template_path"
+            )
         return task
 
     def finish(self, run: Run) -> None:
@@ -61,11 +67,10 @@ class PTST(Method):
             if isinstance(known, dict)
             else self._prompted(known)
         )
-        question = [{"role": "user", "content": "?"}]
         system = [{"role": "system", "content": self.safety_prompt}]
         try:
-            expected = _rendered(tokenizer, system + question, known)
-            found = _rendered(tokenizer, question, template)
+            expected = _rendered(tokenizer, system + _QUESTION, known)
+            found = _rendered(tokenizer, _QUESTION, template)
         except Exception as error:  # whatever a template raises
             raise ConfigError(
                 f"ptst: the chat template takes no system message ({one_line(error)}); choose another method or model"

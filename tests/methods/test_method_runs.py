@@ -1,14 +1,11 @@
 """Methods in real runs: their limits are plain SFT bit for bit, and TOSS and EWC against loops."""
 
-import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset, concatenate_datasets
-from peft import LoraConfig, get_peft_model
+from datasets import concatenate_datasets
 from transformers import AutoTokenizer
 
 from dualselect.methods import (
@@ -26,7 +23,6 @@ from dualselect.methods import (
     Antidote,
     Booster,
     Lisa,
-    Method,
     OLoRA,
     ProFit,
     Replay,
@@ -35,63 +31,9 @@ from dualselect.methods import (
     TokenCleaning,
     TOSSPro,
 )
-from dualselect.training import DualSelectConfig, DualSelectTrainer
+from dualselect.training import DualSelectTrainer
 
 pytestmark = pytest.mark.slow
-
-_WORDS = ["red", "blue", "green", "apples", "boxes", "many", "little", "seven"]
-
-
-def samples(count: int, seed: int, name: str) -> Dataset:
-    """Return short chats whose prompts name the set and the sample."""
-    rng = random.Random(seed)
-    return Dataset.from_list(
-        [
-            {
-                "id": f"{name}{number}",
-                "prompt": [{"role": "user", "content": f"{name} {number}?"}],
-                "completion": [{"role": "assistant", "content": " ".join(rng.choices(_WORDS, k=rng.randint(1, 8)))}],
-            }
-            for number in range(count)
-        ]
-    )
-
-
-TASK = samples(16, 1, "task")
-POOLS = {name: samples(8, seed, name) for seed, name in enumerate(("references", "harmful", "utility"), 2)}
-
-
-@pytest.fixture
-def trainer_of(make_tiny_model, tiny_tokenizer, tmp_path) -> Callable[..., DualSelectTrainer]:
-    """Return a function `(method, task=TASK, folder="run", **settings) -> trainer`, always from the same LoRA."""
-
-    def make(method: Method, task: Dataset = TASK, folder: str = "run", **settings: Any) -> DualSelectTrainer:
-        model = make_tiny_model()
-        torch.manual_seed(1)
-        model = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], lora_dropout=0.0))
-        plain = {
-            "output_dir": str(tmp_path / folder),
-            "per_device_train_batch_size": 4,
-            "num_train_epochs": 2,
-            "learning_rate": 1e-2,
-            "bf16": False,
-            "use_cpu": True,
-            "gradient_checkpointing": False,
-            "save_strategy": "no",
-            "report_to": "none",
-            "disable_tqdm": True,
-        }
-        return DualSelectTrainer(
-            model=model,
-            args=DualSelectConfig(**(plain | settings)),
-            train_dataset=task,
-            reference_dataset=POOLS["references"] if "references" in method.pools else None,
-            pools={name: POOLS[name] for name in method.pools if name != "references"} or None,
-            method=method,
-            processing_class=tiny_tokenizer,
-        )
-
-    return make
 
 
 def weights_after(trainer: DualSelectTrainer, **how: Any) -> dict[str, torch.Tensor]:
@@ -128,12 +70,12 @@ def test_its_limit_is_plain_sft_bit_for_bit(trainer_of, method):
     assert_equal(weights_after(trainer_of(method)), weights_after(trainer_of(SFT(), folder="sft")))
 
 
-def test_lisa_trains_on_the_references(trainer_of, monkeypatch):
+def test_lisa_trains_on_the_references(trainer_of, pools):
     """Other safe answers lead to other weights, though only phases on the references read them."""
     method = Lisa(alignment_steps=2, finetune_steps=2, rho=0.0)
     trained = weights_after(trainer_of(method, max_steps=4))
-    silent = POOLS["references"].map(lambda row: {"completion": [{"role": "assistant", "content": "no"}]})
-    monkeypatch.setitem(POOLS, "references", silent)
+    silent = pools["references"].map(lambda row: {"completion": [{"role": "assistant", "content": "no"}]})
+    pools["references"] = silent
     changed = weights_after(trainer_of(method, max_steps=4, folder="other"))
     assert not all(torch.equal(trained[name], changed[name]) for name in trained)
 
@@ -154,13 +96,13 @@ def nll_of_tokens(model: Any, row: dict[str, list[int]]) -> list[float]:
     return [-log_probs[t - 1, label].item() for t, label in enumerate(row["labels"]) if t and label != -100]
 
 
-def test_toss_masks_what_two_models_trained_apart_say(trainer_of):
+def test_toss_masks_what_two_models_trained_apart_say(trainer_of, pools):
     trainer = trainer_of(TOSS(drop_fraction=0.2, pool_epochs=3))
     start = {name: param.detach().clone() for name, param in trainer.run.params.items()}
     rows = list(trainer.train_dataset)
     nll: dict[str, list[float]] = {}
     for pool in ("harmful", "utility"):
-        apart = trainer_of(SFT(), POOLS[pool], folder=pool, num_train_epochs=3)
+        apart = trainer_of(SFT(), pool, data=pools[pool], num_train_epochs=3)
         assert_equal({name: param.detach() for name, param in apart.run.params.items()}, start)
         apart.train()
         nll[pool] = [value for row in rows for value in nll_of_tokens(apart.model, row)]
@@ -196,9 +138,9 @@ def test_booster_differs_from_sft_and_leaves_a_trace(trainer_of, tmp_path: Path)
 
 
 @pytest.mark.parametrize("size", [3, 8])
-def test_agem_is_safegrad_without_weight_and_gem_with_one_memory(trainer_of, monkeypatch, size):
-    other = POOLS["references"].map(lambda row: {"completion": [{"role": "assistant", "content": "9 " * 40}]})
-    monkeypatch.setitem(POOLS, "references", other)  # which the task's words oppose
+def test_agem_is_safegrad_without_weight_and_gem_with_one_memory(trainer_of, pools, size):
+    other = pools["references"].map(lambda row: {"completion": [{"role": "assistant", "content": "9 " * 40}]})
+    pools["references"] = other  # which the task's words oppose
     agem = weights_after(trainer_of(AGEM(memory_batch_size=size)))
     safegrad = SafeGrad(rho=0.0, safe_batch_size=size, preservation_loss="sft")
     assert_equal(weights_after(trainer_of(safegrad, folder="safegrad")), agem)
@@ -246,13 +188,13 @@ def test_o_lora_lowers_the_overlap_with_an_earlier_adapter(trainer_of, tmp_path)
     assert overlaps[1] < 0.9 * overlaps[0]
 
 
-def test_safeinstr_trains_on_the_task_and_all_references(trainer_of, tmp_path):
+def test_safeinstr_trains_on_the_task_and_all_references(trainer_of, task, pools, tmp_path):
     """As plain SFT does on the two files in one, which also gives the added rows the names they have there."""
     method = SafeInstr()
     trainer = trainer_of(method, num_train_epochs=1, gradient_accumulation_steps=2)
     mixed = weights_after(trainer)
-    both = concatenate_datasets([TASK, POOLS["references"]])
-    plain = trainer_of(SFT(), both, folder="sft", num_train_epochs=1, gradient_accumulation_steps=2)
+    both = concatenate_datasets([task, pools["references"]])
+    plain = trainer_of(SFT(), "sft", data=both, num_train_epochs=1, gradient_accumulation_steps=2)
     assert_equal(mixed, weights_after(plain))
     assert trainer.run.sample_ids == plain.run.sample_ids == both["id"][:]
     assert trainer.state.global_step == 3  # 16 and 8 samples by 8
