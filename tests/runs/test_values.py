@@ -9,7 +9,15 @@ from dualselect.runs.values import VALUES, model_names, read_values, values_of, 
 def test_a_value_is_a_row_with_its_meaning(make_result):
     first, second = values_of([make_result([1, None], 7)], "tuned", seed=7, strength="rho=0.5", stage="b").to_pylist()
     assert first == {
-        **{"method": "tuned", "strength": "rho=0.5", "seed": 7, "stage": "b", "split": None, "suite": "unsafe", "kind": "safety"},
+        **{
+            "method": "tuned",
+            "strength": "rho=0.5",
+            "seed": 7,
+            "stage": "b",
+            "split": None,
+            "suite": "unsafe",
+            "kind": "safety",
+        },
         **{"metric": "rules/refusal", "id": "p0", "category": "any", "planted": None, "value": 1.0},
         **{"title": "refusal rate", "better": "higher", "unit": "share"},
     }

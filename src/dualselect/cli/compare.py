@@ -65,6 +65,8 @@ def _command_flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     what.add_argument(
         "--print-commands", action="store_true", help="print a command for every cell, for a cluster, and stop"
     )
-    what.add_argument("--cell", metavar="LABEL[:STRENGTH]:SEED", help="run this cell alone, or `start`, and gather nothing")
+    what.add_argument(
+        "--cell", metavar="LABEL[:STRENGTH]:SEED", help="run this cell alone, or `start`, and gather nothing"
+    )
     what.add_argument("--gather", action="store_true", help="make the tables of the cells that are done, and stop")
     return parser.parse_known_args(argv)

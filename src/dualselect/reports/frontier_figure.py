@@ -138,6 +138,7 @@ def _label(axes: Any, points: Sequence[Point], colours: dict[str, str], height: 
                 "linewidth": 0.7,
                 "alpha": 0.8,
                 "shrinkB": 4,
+                "relpos": (0, 0.5),
             },
         )
 
