@@ -39,7 +39,8 @@ def made(methods, *, utility=UTILITY, keeps=True):
     areas += [
         Area(f"method-{place}", estimate(0.2), estimate(0.1, is_difference=True), 0.01) for place in range(1, methods)
     ]
-    return Frontier(SAFETY, utility, "sft", "sft", 0.3, 0.02, (0.5, 0.3), points, areas)
+    names = list(dict.fromkeys(point.method for point in points[1:]))
+    return Frontier(SAFETY, utility, names, "sft", "sft", 0.3, 0.02, (0.5, 0.3), points, areas)
 
 
 @given(st.lists(st.floats(0, 300), min_size=1, max_size=15))
