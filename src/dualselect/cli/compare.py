@@ -20,17 +20,17 @@ The YAML file takes what `dualselect train` takes, and in addition:
   strength:   options with several values, as {rho: [0.1, 0.3, 1]}: a cell for each value, for every method that has the
               option; {dualselect: {rho: [0.1, 1]}} for one method, in place of the general entry
   validation: prompts of each suite by which strengths are chosen, as a share or a count (default 0.3)
-  tune:       safety and utility to choose by (SUITE or SUITE:METRIC), margin (utility that may be lost against plain SFT,
-              default 0.02) and reference (safety and utility from which hypervolume is measured)
+  tune:       safety and utility to choose by (SUITE or SUITE:METRIC), margin (utility that may be lost against plain
+              SFT, default 0.02) and reference (safety and utility from which hypervolume is measured)
 
-With a strength, each method is chosen on the validation prompts: the safest strength among those that keep utility. Tables
-and figures show the other prompts alone, and the frontier of all strengths.
+With a strength, each method is chosen on the validation prompts: the safest strength among those that keep utility.
+Tables and figures show the other prompts alone, and the frontier of all strengths.
 
-Flags win over the file. Each cell is in OUTPUT_DIR/cells/LABEL-seedN (LABEL-STRENGTH-seedN), a run folder like any other; the model that all
-of them begin with is evaluated once. Cells that are done are skipped, one that was interrupted continues from its last
-checkpoint, one that failed is reported and tried again by the next run. OUTPUT_DIR gets table.md, table.tex,
-estimates.parquet (means and differences with 95% intervals), results.parquet (every value) and compare.json; with a
-strength also frontier.json, frontier.csv and figure-frontier.pdf, .svg and .png;
+Flags win over the file. Each cell is in OUTPUT_DIR/cells/LABEL-seedN (LABEL-STRENGTH-seedN), a run folder like any
+other; the model that all of them begin with is evaluated once. Cells that are done are skipped, one that was
+interrupted continues from its last checkpoint, one that failed is reported and tried again by the next run. OUTPUT_DIR
+gets table.md, table.tex, estimates.parquet (means and differences with 95% intervals), results.parquet (every value)
+and compare.json; with a strength also frontier.json, frontier.csv and figure-frontier.pdf, .svg and .png;
 `dualselect report OUTPUT_DIR` makes a page of them. The exit code is 0 if all cells are done, else 1."""
 
 _EPILOG = "Every setting of `dualselect train` is a flag here too; `dualselect train --help-all` lists them."

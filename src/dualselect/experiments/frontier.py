@@ -76,16 +76,15 @@ def tune(grid: Grid, values: pa.Table, done: Done) -> Tuned:
     values = split(values, tuning.validation)
     if not any(cell.label == tuning.sft for cell, _ in done):
         return Tuned(values, is_tuned=True)
-    return Tuned(values, True, make_frontier(values, done, tuning, grid.baseline))
+    return Tuned(values, True, make_frontier(values, done, grid.labels, tuning, grid.baseline))
 
 
-def make_frontier(values: pa.Table, done: Done, tuning: Tuning, baseline: str) -> Frontier:
+def make_frontier(values: pa.Table, done: Done, labels: Sequence[str], tuning: Tuning, baseline: str) -> Frontier:
     """Return the frontier of values with their split."""
     axes = find_axes(values, tuning)
     cells = {cell.point: cell for cell, _ in done}
-    labels = dict.fromkeys(cell.label for cell in cells.values())
     points = {label: [name for name, cell in cells.items() if cell.label == label] for label in labels}
-    outcomes = choose(values, points, axes, tuning)
+    outcomes = choose(values, {label: names for label, names in points.items() if names}, axes, tuning)
     found = by_point(values, TEST, *axes)
     cost = point_costs(done, tuning.sft)
     made = [_point(name, cells.get(name), found, outcomes.get(name), cost.get(name)) for name in (START, *cells)]
@@ -94,6 +93,7 @@ def make_frontier(values: pa.Table, done: Done, tuning: Tuning, baseline: str) -
     return Frontier(
         safety=axes[0],
         utility=axes[1],
+        methods=labels,
         sft=tuning.sft,
         baseline=baseline,
         validation=tuning.validation,

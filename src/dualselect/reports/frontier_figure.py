@@ -38,10 +38,11 @@ def draw_frontier(figure: Any, frontier: Frontier, ink: Ink) -> None:
         ink: Colours to draw with.
     """
     axes = figure.subplots()
-    methods = list(dict.fromkeys(point.method for point in frontier.points))
-    series = series_of([START, *(method for method in methods if method != START)])
-    looks = {name: (ink.series[series[name]], MARKERS[place // 8 % len(MARKERS)]) for place, name in enumerate(methods)}
-    for method in methods:
+    series = series_of([START, *frontier.methods])
+    looks = {START: (ink.series[0], MARKERS[0])}
+    for place, method in enumerate(frontier.methods):
+        looks[method] = ink.series[series[method]], MARKERS[place // (len(ink.series) - 1) % len(MARKERS)]
+    for method in looks:
         own = [point for point in frontier.points if point.method == method]
         front = sorted((point for point in own if point.on_front), key=lambda point: point.utility.value)
         colour, marker = looks[method]
@@ -138,6 +139,7 @@ def _label(axes: Any, points: Sequence[Point], colours: dict[str, str], height: 
                 "linewidth": 0.7,
                 "alpha": 0.8,
                 "shrinkB": 4,
+                "relpos": (0, 0.5),
             },
         )
 

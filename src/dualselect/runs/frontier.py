@@ -93,6 +93,7 @@ class Frontier:
     Attributes:
         safety: Axis of safety.
         utility: Axis of utility.
+        methods: Labels of all methods, in their order.
         sft: Label of plain SFT.
         baseline: Label that the others are compared with.
         validation: Prompts of each suite to choose by: a share below 1, or a count.
@@ -104,6 +105,7 @@ class Frontier:
 
     safety: Axis
     utility: Axis
+    methods: Sequence[str]
     sft: str
     baseline: str
     validation: float
