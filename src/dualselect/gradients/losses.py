@@ -12,11 +12,14 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MethodType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import register_fsdp_forward_method
 
+from dualselect.distributed import is_sharded, whole
 from dualselect.errors import UnsupportedModuleError
 
 IGNORED = -100
@@ -24,6 +27,7 @@ _CHUNK = 512  # tokens projected at once: 512 x 128k logits in fp32 are 256 MiB
 # Families that look the positions up once for all samples, unless they are given for each: so a trained table of
 # positions sees its samples apart.
 _POSITION_TABLES = {"gpt2", "gpt_bigcode", "gpt_neo"}
+_BODY = "forward_without_head"  # a sharded model's further forward method
 _NOT_FOR_THE_MODEL = {"labels", "token_weights", "supervised", "sequence_lengths"}
 
 Batch = Mapping[str, Any]
@@ -152,7 +156,7 @@ def _kl_from(starting_point: StartingPoint, model: nn.Module, batch: Batch, wher
         start_hidden, _ = _forward(model, batch)
         # `.data` is read inside the starting context, so these tensors keep the starting values after it ends.
         start = _head(model)
-        weight, bias = start.weight.data, None if start.bias is None else start.bias.data
+        weight, bias = whole(start.weight.data), None if start.bias is None else whole(start.bias.data)
     start_features = where.gather(start_hidden)
 
     def token_loss(logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
@@ -297,7 +301,7 @@ def _forward(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor | None]:
         batch_size, length = batch["labels"].shape
         inputs["position_ids"] = torch.arange(length, device=batch["labels"].device).expand(batch_size, length)
     body = causal_lm.base_model
-    outputs = None if body is causal_lm else body(**inputs, use_cache=False)
+    outputs = None if body is causal_lm else _call_body(model, inputs)
     hidden = getattr(outputs, "last_hidden_state", None)
     if not isinstance(hidden, Tensor):
         raise UnsupportedModuleError(
@@ -307,6 +311,16 @@ def _forward(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor | None]:
     if not has_router_loss:
         return hidden, None
     return hidden, coefficient * _router_loss(causal_lm, getattr(outputs, "router_logits", None), batch)
+
+
+def _call_body(model: nn.Module, inputs: Mapping[str, Any]) -> Any:
+    """Run the model without its head; one that is sharded by its own hooks, which gather what no layer owns."""
+    if not is_sharded(model):
+        return _causal_lm(model).base_model(**inputs, use_cache=False)
+    if not hasattr(model, _BODY):
+        setattr(model, _BODY, MethodType(lambda self, **given: _causal_lm(self).base_model(**given), model))
+        register_fsdp_forward_method(model, _BODY)
+    return getattr(model, _BODY)(**inputs, use_cache=False)
 
 
 def _router_loss(causal_lm: Any, router_logits: Any, batch: Batch) -> Tensor:
@@ -492,7 +506,7 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, head: _Head, project: bool, token_loss: _TokenLoss) -> Tensor:
         """Return the losses of N tokens from hidden states `(N, D)`, to project, or from projected logits `(N, V)`."""
-        weight, bias = head.weight.detach(), None if head.bias is None else head.bias.detach()
+        weight, bias = whole(head.weight.detach()), None if head.bias is None else whole(head.bias.detach())
         losses = torch.empty(len(features), device=features.device)
         gradient = torch.empty_like(features) if ctx.needs_input_grad[0] else None
         for start in range(0, len(features), _CHUNK):
