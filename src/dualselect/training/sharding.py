@@ -11,6 +11,7 @@ import torch.distributed as dist
 from accelerate import Accelerator, DistributedType
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model, get_parameters_from_modules
 from torch import nn
+from torch.distributed.fsdp import CPUOffloadPolicy, register_fsdp_forward_method
 
 from dualselect.distributed import is_sharded
 from dualselect.errors import ConfigError
@@ -19,7 +20,7 @@ from dualselect.training.config import DualSelectConfig
 
 _WHOLE = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU)
 _NAMES = {DistributedType.FSDP: "FSDP1", DistributedType.DEEPSPEED: "DeepSpeed (ZeRO)"}
-_CURE = "use FSDP2 with a LoRA (`fsdp_version: 2` in accelerate's configuration), or DDP (accelerate launch --multi_gpu)"
+_CURE = "use FSDP2 with a LoRA (fsdp_version: 2 in accelerate's configuration), or DDP (accelerate launch --multi_gpu)"
 
 
 def check_parallelism(accelerator: Accelerator) -> None:
@@ -30,11 +31,12 @@ def check_parallelism(accelerator: Accelerator) -> None:
     """
     kind = accelerator.distributed_type
     if getattr(accelerator, "parallelism_config", None) is not None:
-        raise ConfigError(
-            f"parallelism_config: tensor, context and sequence parallelism are not supported; leave it unset and {_CURE}"
-        )
-    if kind not in _WHOLE and not accelerator.is_fsdp2:
-        raise ConfigError(f"accelerate runs {_NAMES.get(kind, kind.value)}, which is not supported: {_CURE}")
+        name = "tensor, context or sequence parallelism (parallelism_config)"
+    elif kind in _WHOLE or accelerator.is_fsdp2:
+        return
+    else:
+        name = _NAMES.get(kind, kind.value)
+    raise ConfigError(f"accelerate runs {name}, which is not supported: {_CURE}")
 
 
 def shard_frozen(accelerator: Accelerator, model: Any, args: DualSelectConfig) -> None:
@@ -57,14 +59,15 @@ def shard_frozen(accelerator: Accelerator, model: Any, args: DualSelectConfig) -
             param.data = param.data.to(accelerator.device)
             dist.broadcast(param.data, src=0)
     fsdp2_prepare_model(accelerator, model)
+    register_fsdp_forward_method(model, "generate")
 
 
 def _check(accelerator: Accelerator, model: Any, args: DualSelectConfig) -> None:
     plugin = accelerator.state.fsdp_plugin
     if not hasattr(model, "peft_config"):
         raise ConfigError(
-            "FSDP2 would shard what is trained, which is not supported: train a LoRA (use_peft), or all parameters under "
-            "DDP (accelerate launch --multi_gpu)"
+            "FSDP2 would shard what is trained, which is not supported: train a LoRA (use_peft), or all parameters "
+            "under DDP (accelerate launch --multi_gpu)"
         )
     refused = {
         "fsdp_cpu_ram_efficient_loading": (
@@ -76,7 +79,7 @@ def _check(accelerator: Accelerator, model: Any, args: DualSelectConfig) -> None
             "it renames the parameters: set it to false, and gradient_checkpointing to true",
         ),
         "fsdp_offload_params": (
-            getattr(plugin.cpu_offload, "pin_memory", None) is not None,
+            isinstance(plugin.cpu_offload, CPUOffloadPolicy),
             "the adapter stays on the device: set it to false",
         ),
         "auto_find_batch_size": (
@@ -84,7 +87,7 @@ def _check(accelerator: Accelerator, model: Any, args: DualSelectConfig) -> None
             "one process cannot start again without the others: set it to False",
         ),
         "load_in_4bit and load_in_8bit": (
-            getattr(model, "quantization_method", None) is not None,
+            bool(getattr(model, "is_quantized", False)),
             "quantised weights are not sharded: use DDP",
         ),
     }
