@@ -68,12 +68,14 @@ def launched(tmp_path_factory, tiny_model_dir):
 
 def command(folder: Path, model: Path, name: str = "command") -> list[str]:
     """Write the data of a run and return the arguments of `dualselect train`."""
-    for word, count in (("count", 12), ("no", 3)):
+    for word, count in (("count", 12), ("no", 3), ("who", 4)):
         rows = [{"prompt": f"{word} {number}?", "completion": f"{word} {number}"} for number in range(count)]
         (folder / f"{word}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     given = {
         "task": folder / "count.jsonl",
         "references": folder / "no.jsonl",
+        "evaluation": f"probe={folder / 'who.jsonl'}",
+        "eval_on_start": True,
         "model": model,
         "output_dir": folder / name / "run",
         "max_steps": 3,
@@ -159,6 +161,7 @@ def test_the_command_leaves_a_run_folder(launched):
     assert not list((folder / "command").glob("error*")), next((folder / "command").glob("error*")).read_text()
     run = folder / "command/run"
     assert {"adapter_model.safetensors", "config.yaml", "report.html"} <= {path.name for path in run.iterdir()}
+    assert "eval_probe_loss" in (run / "metrics.jsonl").read_text()
 
 
 def test_full_fine_tuning_is_refused_by_name(launched):
