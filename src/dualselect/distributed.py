@@ -5,6 +5,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 
 def is_distributed() -> bool:
@@ -38,6 +40,25 @@ def gathered(values: Tensor) -> Tensor:
     parts = [torch.empty_like(values) for _ in range(world_size())]
     dist.all_gather(parts, values.contiguous())
     return torch.cat(parts)
+
+
+def max_over_processes(value: int, device: torch.device) -> int:
+    """Return the largest of the processes' values, which they exchange on `device`; this waits for the device."""
+    if not is_distributed():
+        return value
+    shared = torch.tensor(value, device=device)
+    dist.all_reduce(shared, dist.ReduceOp.MAX)
+    return int(shared)
+
+
+def is_sharded(model: Any) -> bool:
+    """Return whether FSDP2 shards a model: all processes then make each of its forward and backward passes together."""
+    return isinstance(model, FSDPModule)
+
+
+def whole(values: Tensor) -> Tensor:
+    """Return a tensor that may be sharded in whole; every process calls it."""
+    return values.full_tensor() if isinstance(values, DTensor) else values
 
 
 def from_main_process(value: Any) -> Any:

@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState, DistributedType, PartialState
 from datasets import Dataset
 from peft import LoraConfig
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from dualselect import DualSelectConfig, DualSelectTrainer
+from dualselect.cli.main import main as dualselect
 from dualselect.training import record_conflicts
 
+_FSDP2 = {"FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}  # as accelerate's launcher sets it
 SPOILT = "~"  # a token whose embedding is not a number, where a run asks for it
 
 
@@ -38,19 +42,50 @@ def samples(count: int, word: str, spoilt: int | None = None) -> Dataset:
     )
 
 
+class Death(TrainerCallback):
+    """Ends a process without a word after a step, as a machine that fails does."""
+
+    def on_step_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+        if state.global_step == 2:
+            os._exit(3)
+
+
+def allow_fsdp_on_cpu() -> None:
+    """Let accelerate shard on a CPU too, which PyTorch can: by itself it leaves FSDP out there."""
+    begin = AcceleratorState.__init__
+
+    def with_fsdp(self: AcceleratorState, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
+        begin(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
+            if self._mixed_precision != "no":
+                fsdp_plugin.set_mixed_precision(self._mixed_precision)
+            self.fsdp_plugin = fsdp_plugin
+            self.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+    AcceleratorState.__init__ = with_fsdp
+
+
 def make(model: str, folder: Path, run: dict[str, Any]) -> SFTTrainer:
     """Return the trainer of a run.
 
     Args:
         model: Folder of the model and its tokenizer.
         folder: Output folder.
-        run: Settings that differ from those here, and `model` (another folder), `tasks` (how many samples), `spoilt`
-            (which of them loses its finite loss) and `trl` (whether TRL's own trainer is to run).
+        run: Settings that differ from those here, and `model` (another folder), `tasks` and `references` (how many
+            samples), `answered` (whether references have answers), `spoilt` (which task sample loses its finite loss),
+            `fsdp` (whether frozen weights are sharded, if the launcher does not say), `dies` (which process ends after
+            two steps), `trl` (whether TRL's own trainer is to run).
     """
     torch.manual_seed(0)
     run = dict(run)
     model = run.pop("model", model)
     tasks, spoilt, is_trl = run.pop("tasks", 32), run.pop("spoilt", None), run.pop("trl", False)
+    references = samples(run.pop("references", 7), "no")
+    if not run.pop("answered", True):
+        references = references.remove_columns("completion")
+    dies = run.pop("dies", None)
+    if "fsdp" in run:
+        os.environ |= {**_FSDP2, "ACCELERATE_USE_FSDP": str(run.pop("fsdp"))}
     settings = {
         "output_dir": str(folder),
         "max_steps": 6,
@@ -77,40 +112,52 @@ def make(model: str, folder: Path, run: dict[str, Any]) -> SFTTrainer:
     }
     if is_trl:
         return SFTTrainer(args=SFTConfig(**settings), train_dataset=data.remove_columns("id"), **given)
-    references = samples(7, "no")
     return DualSelectTrainer(
-        args=DualSelectConfig(**settings), train_dataset=data, reference_dataset=references, **given
+        args=DualSelectConfig(**settings),
+        train_dataset=data,
+        reference_dataset=references,
+        callbacks=[Death()] if dies is not None and str(dies) == os.environ["RANK"] else None,
+        **given,
     )
 
 
 def carry_out(model: str, folder: Path, run: dict[str, Any]) -> None:
     """Make a run and save the trainable weights of this process, with the directions, and the log."""
+    run = dict(run)
+    resume = run.pop("resume", False)
     trainer = make(model, folder, run)
-    trainer.train()
-    parameters = trainer.model.named_parameters()
-    weights = {name: param.detach().clone() for name, param in parameters if param.requires_grad}
+    trainer.train(resume_from_checkpoint=resume)
+    trainer.save_model(str(folder / "final"))
+    parameters = dict(trainer.model.named_parameters())
+    weights = {name: param.detach().clone() for name, param in parameters.items() if param.requires_grad}
     if isinstance(trainer, DualSelectTrainer):
         record_conflicts(trainer)
         for name, direction in trainer.method.directions().items():
             weights[f"direction {name}"] = direction.vector
     number = trainer.accelerator.process_index
+    shares = {name: param.to_local().numel() for name, param in parameters.items() if isinstance(param, DTensor)}
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"shares-{number}.json").write_text(json.dumps(shares))
     save_file(weights, folder / f"weights-{number}.safetensors")
     (folder / f"history-{number}.json").write_text(json.dumps(trainer.state.log_history))
 
 
 def main(model: str, folder: str) -> None:
-    """Make all runs; one that fails leaves its traceback."""
+    """Make all runs, some of which are whole commands; one that fails leaves its traceback."""
     torch.set_num_threads(1)
     gc.freeze()  # every run begins with a collection, which would walk through all that the imports made
     for name, run in json.loads((Path(folder) / "runs.json").read_text()).items():
         place = Path(folder) / name
         try:
-            carry_out(model, place, run)
+            if "command" in run:
+                assert dualselect(run["command"]) == 0
+            else:
+                carry_out(model, place, run)
         except Exception:
             place.mkdir(parents=True, exist_ok=True)
             (place / f"error-{os.environ.get('RANK', 0)}.txt").write_text(traceback.format_exc())
 
 
 if __name__ == "__main__":
+    allow_fsdp_on_cpu()
     main(*sys.argv[1:])

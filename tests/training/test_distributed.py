@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import MixtralConfig, MixtralForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from dualselect.runs.selection_log import SelectionLog
 
@@ -46,6 +46,11 @@ EQUAL = {
         "method": "lisa",
         "method_options": {"alignment_steps": 1, "finetune_steps": 2, "rho": 0.5, "proximal_start": 0.0},
     },
+}
+SHARDED = {
+    "fsdp-dualselect": _DUALSELECT | {"gradient_checkpointing": True, "max_steps": 4},
+    "fsdp-safegrad": _SAFEGRAD | {"max_steps": 3},
+    "fsdp-sft": {"method": "sft", "max_steps": 2},
 }
 SPOILT = {
     "dualselect": _DUALSELECT,
@@ -111,7 +116,31 @@ def experts_dir(tmp_path_factory, tiny_tokenizer):
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory, tiny_model_dir, experts_dir):
+def tied_dir(tmp_path_factory, tiny_tokenizer):
+    """Return a folder with a model whose embedding is also its head, and its tokenizer."""
+    folder = tmp_path_factory.mktemp("tied")
+    torch.manual_seed(0)
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=128,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            initializer_range=0.2,
+            tie_word_embeddings=True,
+            pad_token_id=0,
+            eos_token_id=1,
+            bos_token_id=None,
+        )
+    ).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory, tiny_model_dir, experts_dir, tied_dir):
     """Return a function from a run's name to its outcome on two processes, which have been seen to be equal."""
     folder = tmp_path_factory.mktemp("two")
     runs = {name: split(run, 4, 1) for name, run in EQUAL.items()}
@@ -119,6 +148,7 @@ def two_processes(tmp_path_factory, tiny_model_dir, experts_dir):
     runs |= {f"spoilt-{name}": split(run, 4, 1) | {"spoilt": 5} for name, run in SPOILT.items()}
     runs |= UNEVEN
     runs |= {name: split(run, 2, 2) | {"model": str(experts_dir)} for name, run in EXPERTS.items()}
+    runs |= {name: split(run, 4, 1) | {"model": str(tied_dir), "fsdp": True} for name, run in SHARDED.items()}
     (folder / "runs.json").write_text(json.dumps(runs))
     launch = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
     command = [sys.executable, *launch, str(_SCRIPT), str(tiny_model_dir), str(folder)]
@@ -205,6 +235,14 @@ def test_a_step_shared_by_two_processes_equals_a_whole_one(two_processes, whole,
 @pytest.mark.parametrize("name", [name for name in EQUAL if name != "dualselect"])
 def test_two_processes_equal_one(two_processes, one_process, name):
     assert_alike(two_processes(name), one_process(split(EQUAL[name], 8, 1)))
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_two_processes_with_halves_of_the_frozen_weights_equal_one(two_processes, one_process, tied_dir, name):
+    """Under FSDP2, the embedding and head in one shard."""
+    found = two_processes(name)
+    assert (found.folder / "shares-1.json").read_text().count("weight") > 10
+    assert_alike(found, one_process(split(SHARDED[name], 8, 1) | {"model": str(tied_dir)}))
 
 
 @pytest.mark.parametrize("name", SPOILT)

@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass, fields
 
 import pytest
 import torch
-from accelerate import DistributedType
 from datasets import Dataset
 from peft import PromptTuningConfig
 from trl import SFTConfig
@@ -156,8 +155,6 @@ def test_adapters_whose_losses_would_be_wrong_are_refused(make_trainer, method):
 class Accelerated:
     """What accelerate says it did, whatever asked for it."""
 
-    distributed_type = DistributedType.NO
-    parallelism_config = None
     scaler = None
     mixed_precision = "no"
     num_processes = 1
@@ -170,10 +167,6 @@ class Accelerated:
 @pytest.mark.parametrize(
     ("did", "named"),
     [
-        ({"distributed_type": DistributedType.DEEPSPEED}, "DEEPSPEED"),
-        ({"distributed_type": DistributedType.FSDP}, "FSDP"),
-        ({"distributed_type": DistributedType.MEGATRON_LM}, "MEGATRON_LM"),
-        ({"parallelism_config": object()}, "parallelism_config"),
         ({"scaler": object()}, "fp16"),
         ({"mixed_precision": "fp16"}, "fp16"),
         ({"num_processes": 2, "even_batches": False}, "even_batches"),

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dualselect.distributed import whole
 from dualselect.gradients.projection import TokenLoss, forward, head_of, losses_of_tokens
 from dualselect.gradients.supervised import Batch, Supervised
 
@@ -164,7 +165,7 @@ def start_log_probs(
         start_hidden, _ = forward(model, batch)
         # `.data` is read inside the starting context, so these tensors keep the starting values after it ends.
         start = head_of(model)
-        weight, bias = start.weight.data, None if start.bias is None else start.bias.data
+        weight, bias = whole(start.weight.data), None if start.bias is None else whole(start.bias.data)
     start_features = where.gather(start_hidden)
     return lambda part: head.finish(nn.functional.linear(start_features[part], weight, bias)).log_softmax(-1)
 

@@ -8,13 +8,16 @@ kept until the backward pass.
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import register_fsdp_forward_method
 
+from dualselect.distributed import is_sharded, whole
 from dualselect.errors import UnsupportedModuleError
 from dualselect.gradients.supervised import Batch, Supervised
 
@@ -22,6 +25,7 @@ _CHUNK = 512  # tokens projected at once: 512 x 128k logits in fp32 are 256 MiB
 # Families that look the positions up once for all samples, unless they are given for each: so a trained table of
 # positions sees its samples apart.
 _POSITION_TABLES = {"gpt2", "gpt_bigcode", "gpt_neo"}
+_BODY = "forward_without_head"  # a sharded model's further forward method
 _NOT_FOR_THE_MODEL = {"labels", "token_weights", "supervised", "sequence_lengths"}
 
 #: (finished logits (n, V), slice of the tokens) -> (losses (n,), their gradient by these logits (n, V))
@@ -120,7 +124,7 @@ def forward(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor | None]:
         batch_size, length = batch["labels"].shape
         inputs["position_ids"] = torch.arange(length, device=batch["labels"].device).expand(batch_size, length)
     body = causal_lm.base_model
-    outputs = None if body is causal_lm else body(**inputs, use_cache=False)
+    outputs = None if body is causal_lm else _call_body(model, inputs)
     hidden = getattr(outputs, "last_hidden_state", None)
     if not isinstance(hidden, Tensor):
         raise UnsupportedModuleError(
@@ -130,6 +134,16 @@ def forward(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor | None]:
     if not has_router_loss:
         return hidden, None
     return hidden, coefficient * _router_loss(causal_lm, getattr(outputs, "router_logits", None), batch)
+
+
+def _call_body(model: nn.Module, inputs: Mapping[str, Any]) -> Any:
+    """Run the model without its head; one that is sharded by its own hooks, which gather what no layer owns."""
+    if not is_sharded(model):
+        return _causal_lm(model).base_model(**inputs, use_cache=False)
+    if not hasattr(model, _BODY):
+        setattr(model, _BODY, MethodType(lambda self, **given: _causal_lm(self).base_model(**given), model))
+        register_fsdp_forward_method(model, _BODY)
+    return getattr(model, _BODY)(**inputs, use_cache=False)
 
 
 def _router_loss(causal_lm: Any, router_logits: Any, batch: Batch) -> Tensor:
@@ -176,7 +190,7 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, head: Head, project: bool, token_loss: TokenLoss) -> Tensor:
         """Return the losses of N tokens from hidden states `(N, D)`, to project, or from projected logits `(N, V)`."""
-        weight, bias = head.weight.detach(), None if head.bias is None else head.bias.detach()
+        weight, bias = whole(head.weight.detach()), None if head.bias is None else whole(head.bias.detach())
         losses = torch.empty(len(features), device=features.device)
         gradient = torch.empty_like(features) if ctx.needs_input_grad[0] else None
         for start in range(0, len(features), _CHUNK):

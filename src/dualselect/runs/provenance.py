@@ -18,6 +18,7 @@ from datasets import Dataset
 from torch import nn
 
 from dualselect.data import content_digest
+from dualselect.distributed import whole
 from dualselect.files import replacing
 
 CONFIG_FILE = "config.yaml"
@@ -35,7 +36,11 @@ def write_config(run_folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def write_provenance(
-    run_folder: Path, model: nn.Module, datasets: Mapping[str, Dataset], seeds: Mapping[str, int | None]
+    run_folder: Path,
+    model: nn.Module,
+    datasets: Mapping[str, Dataset],
+    seeds: Mapping[str, int | None],
+    weights: str | None = None,
 ) -> None:
     """Write hashes of model and data, versions, seeds, hardware and the git commit of the working directory.
 
@@ -44,13 +49,14 @@ def write_provenance(
         model: Model before its first update.
         datasets: Raw data, by role.
         seeds: Seeds, by name.
+        weights: Hash of the model's weights, from `weights_hash`, where it is known.
     """
     config = getattr(model, "config", None)
     content = {
         "model": {
             "name_or_path": getattr(config, "_name_or_path", None),
             "revision": getattr(config, "_commit_hash", None),
-            "sha256": weights_hash(model),
+            "sha256": weights or weights_hash(model),
         },
         "data": {role: {"rows": len(data), "sha256": content_digest(data)} for role, data in datasets.items()},
         "seeds": dict(seeds),
@@ -76,7 +82,7 @@ def weights_hash(model: nn.Module) -> str:
     """Return the SHA-256 over names, types and bytes of a model's weights without its adapters.
 
     Fresh adapter weights are a function of the seed, so two runs from one base have the same hash, whatever adapters
-    they train.
+    they train. Every process of a sharded model calls it.
     """
     digest = sha256()
     for name, param in model.named_parameters():
@@ -84,7 +90,7 @@ def weights_hash(model: nn.Module) -> str:
             continue
         own_name = _WRAPPED.sub("", name)
         digest.update(f"{own_name} {param.dtype} {tuple(param.shape)}".encode())
-        digest.update(param.detach().contiguous().flatten().view(torch.uint8).cpu().numpy().data)
+        digest.update(whole(param.detach()).contiguous().flatten().view(torch.uint8).cpu().numpy().data)
     return digest.hexdigest()
 
 

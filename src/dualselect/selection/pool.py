@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from dualselect.data.identity import INDEX_COLUMN
-from dualselect.distributed import rank, sum_over_processes, world_size
-from dualselect.errors import DataError
+from dualselect.distributed import is_sharded, rank, sum_over_processes, world_size
+from dualselect.errors import DataError, TrainingError
 from dualselect.gradients import (
     Batch,
     Direction,
@@ -29,7 +30,7 @@ from dualselect.gradients import (
     sequence_lengths,
 )
 from dualselect.models.modes import eval_mode
-from dualselect.selection.scan import Loss, Measure, Scanned, batches_of, scan, shard
+from dualselect.selection.scan import Loss, Measure, Scanned, batches_of, in_step, scan, shard
 
 Example = Mapping[str, Any]
 Collate = Callable[[list[Any]], Batch]
@@ -227,9 +228,13 @@ class Pool:
     ) -> Iterator[tuple[list[int], Result]]:
         """Yield rows and result of every piece of this process's batches of samples that have a weight."""
         rows = weights.nonzero().flatten().tolist()
-        mine = shard(batches_of(rows, self.lengths, self.tokens_per_batch))
-        for batch in self.announced(mine, "Gradient of the pool"):
-            yield from self._in_pieces(batch, evaluate)
+        batches = batches_of(rows, self.lengths, self.tokens_per_batch)
+        mine = shard(batches)
+        steps = ceil(len(batches) / world_size()) if is_sharded(self.model) else len(mine)
+        for count, batch in enumerate(self.announced(in_step(mine, batches, steps), "Gradient of the pool"), 1):
+            pieces = self._in_pieces(batch, evaluate)
+            if count <= len(mine):
+                yield from pieces
 
     def _sum_of_gradients(self, weights: Tensor, loss: Loss) -> Direction:
         """Return the sum by plain backward passes, which are cheapest; not finite if a sample's gradient is not."""
@@ -285,6 +290,10 @@ class Pool:
             except RuntimeError as error:
                 if len(rows) == 1 or not should_reduce_batch_size(error):
                     raise
+                if is_sharded(self.model):  # the other processes would not halve theirs
+                    raise TrainingError(
+                        f"a batch of {len(rows) * longest} tokens of a pool does not fit into memory: lower scan_tokens"
+                    ) from error
             # Outside the except clause, whose traceback would keep the tensors of the failed pass.
             clear_device_cache(garbage_collection=True)
             self._fitting = half * longest

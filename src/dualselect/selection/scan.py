@@ -21,7 +21,14 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-from dualselect.distributed import from_main_process, rank, sum_over_processes, world_size
+from dualselect.distributed import (
+    from_main_process,
+    is_sharded,
+    max_over_processes,
+    rank,
+    sum_over_processes,
+    world_size,
+)
 from dualselect.files import replacing
 from dualselect.gradients import Batch, Direction, Losses, Metric, Parameters, PerSampleGradients, Sketch
 from dualselect.models.modes import eval_mode
@@ -105,6 +112,17 @@ def shard(batches: Sequence[list[int]]) -> Sequence[list[int]]:
     return batches[rank() :: world_size()]
 
 
+def in_step(mine: Sequence[list[int]], batches: Sequence[list[int]], steps: int) -> list[list[int]]:
+    """Return this process's batches and after them its part in passes that other processes make of a sharded model.
+
+    Args:
+        mine: This process's batches.
+        batches: All batches; the last one, which is the smallest, stands in, and its result does not count.
+        steps: Number of batches of the process that has most.
+    """
+    return [*mine, *[batches[-1]] * (steps - len(mine))]
+
+
 def scan(pool: Scannable, measures: Sequence[Measure], loss: Loss, title: str, resumable: bool) -> Scanned:
     """Return what `measures` say of every sample of `pool`; see `Pool.scan`."""
     plan = batches_of(range(len(pool)), pool.lengths, pool.tokens_per_batch)
@@ -112,11 +130,13 @@ def scan(pool: Scannable, measures: Sequence[Measure], loss: Loss, title: str, r
     parts = None if folder is None else Parts(folder / f"rank-{rank():04d}")
     found = _Found({} if parts is None else parts.read(), len(pool))
     waiting = [batch for batch in shard(plan) if not found.has(batch)]
+    steps = max_over_processes(len(waiting), pool.device) if is_sharded(pool.model) else len(waiting)
     due = time.monotonic() + _SECONDS_PER_PART
     with eval_mode(pool.model, gradients=True):
-        for count, batch in enumerate(pool.announced(waiting, title), 1):
+        for count, batch in enumerate(pool.announced(in_step(waiting, plan, steps), title), 1):
             for rows, columns in pool.measured(batch, measures, loss):
-                found.add(rows, columns)
+                if count <= len(waiting):
+                    found.add(rows, columns)
             if count % _BATCHES_PER_PART == 0 or time.monotonic() > due:
                 _set_aside(found, parts)
                 due = time.monotonic() + _SECONDS_PER_PART

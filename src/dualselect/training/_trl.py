@@ -54,6 +54,12 @@ def offloading(trainer: Any) -> AbstractContextManager[Any]:
     return context
 
 
+def save_as_whole(trainer: Any) -> None:
+    """Let a trainer whose model is sharded save and load what it trains as that of an unsharded model."""
+    # All that transformers does differently under FSDP is to gather what is trained, and that is not sharded here.
+    trainer.is_fsdp_enabled = False
+
+
 def has_router_loss(trainer: Any) -> bool:
     """Return whether the model adds a load-balancing loss of its router to the task's."""
     return bool(trainer.aux_loss_enabled)

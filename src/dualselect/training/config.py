@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedType
+from accelerate import Accelerator
 from transformers.training_args import OptimizerNames
 from trl import SFTConfig
 
@@ -26,7 +26,6 @@ _AT_LEAST_ONE = (
     "reference_answer_tokens",
 )
 _STEPS_IN_BACKWARD = [name for name in OptimizerNames if name.value.endswith(("layerwise", "lomo"))]
-_PROCESSES = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU)
 
 
 @documented
@@ -177,16 +176,8 @@ def check_accelerator(accelerator: Accelerator, n_gpu: int, what: str) -> None:
     Flags, an accelerate configuration and environment variables can all set it up, so its state is checked.
 
     Raises:
-        ConfigError: Parameters are sharded, losses are scaled, or one process drives several GPUs.
+        ConfigError: Losses are scaled, one process drives several GPUs, or processes get unequal batches.
     """
-    kind = accelerator.distributed_type
-    if kind not in _PROCESSES:
-        raise ConfigError(
-            f"accelerate runs {kind.value}, which does not go with {what}: use DDP (accelerate launch --multi_gpu), "
-            "whose parameters are whole"
-        )
-    if getattr(accelerator, "parallelism_config", None) is not None:
-        raise ConfigError(f"accelerate's parallelism_config does not go with {what}: leave it unset and use DDP")
     if accelerator.scaler is not None or accelerator.mixed_precision == "fp16":
         raise ConfigError(
             f"fp16 does not go with {what}: small gradients would underflow without loss scaling; set bf16=True "

@@ -19,7 +19,7 @@ from dualselect.data import (
     keep_apart,
     refuse_undesired,
 )
-from dualselect.distributed import rank
+from dualselect.distributed import is_sharded, rank
 from dualselect.errors import ConfigError, DataError
 from dualselect.gradients import Parameters, Watch
 from dualselect.models.generation import complete, encode_prompt
@@ -170,11 +170,11 @@ def _with_answers(trainer: Any, dataset: Dataset, ids: list[str]) -> tuple[Datas
             top_p=1.0,
             seed=0,
             description="Answering references",
-            show_progress=not args.disable_tqdm,
+            show_progress=not args.disable_tqdm and rank() == 0,
         )
 
     recipe = f"{args.reference_answer_tokens} tokens of {getattr(trainer.model.config, '_name_or_path', '')}"
-    whole = answered(dataset, Path(args.output_dir), recipe, generate)
+    whole = answered(dataset, Path(args.output_dir), recipe, generate, together=is_sharded(trainer.model))
     if whole is dataset:
         return dataset, ids
     left = [ids[index] for index in whole[INDEX_COLUMN]]

@@ -23,7 +23,7 @@ Generate = Callable[[list[Any]], list[Answer]]
 _logger = logging.get_logger(__name__)
 
 
-def answered(dataset: Dataset, run_folder: Path, recipe: str, generate: Generate) -> Dataset:
+def answered(dataset: Dataset, run_folder: Path, recipe: str, generate: Generate, *, together: bool = False) -> Dataset:
     """Return the references with an answer in every row; those that the model does not answer are left out.
 
     Thoughts are no part of an answer. An answer that the limit of tokens cuts off is kept, one that it never lets begin
@@ -37,6 +37,7 @@ def answered(dataset: Dataset, run_folder: Path, recipe: str, generate: Generate
         run_folder: Output folder of the run.
         recipe: Text that identifies what else the answers depend on: model and generation settings.
         generate: Function that returns the answers to a list of prompts, in order.
+        together: Whether all processes answer, all prompts each, as a sharded model needs.
 
     Raises:
         DataError: The starting model answers none of the prompts, and no other reference has an answer.
@@ -45,9 +46,7 @@ def answered(dataset: Dataset, run_folder: Path, recipe: str, generate: Generate
     if not missing:
         return dataset
     prompts = [dataset[index]["prompt"] for index in missing]
-    # One process answers, since not all of them may reach the folder.
-    kept = _kept_or_generated(prompts, run_folder / FILE, recipe, generate) if rank() == 0 else None
-    answers: list[str | None] = from_main_process(kept)
+    answers = _answers(prompts, run_folder / FILE, recipe, generate, together)
     given = dict(zip(missing, answers, strict=True))
     lost = [index for index, answer in given.items() if answer is None]
     if len(lost) == len(dataset):
@@ -83,18 +82,31 @@ def _unanswered(dataset: Dataset) -> list[int]:
     return [index for index, completion in enumerate(dataset["completion"]) if not completion]
 
 
-def _kept_or_generated(prompts: list[Any], path: Path, recipe: str, generate: Generate) -> list[str | None]:
+def _answers(prompts: list[Any], path: Path, recipe: str, generate: Generate, together: bool) -> list[str | None]:
+    """Return the answers kept in a file, which only the main process may reach, or new ones."""
     key = sha256(json.dumps([recipe, prompts], sort_keys=True).encode()).hexdigest().encode()
-    if path.is_file():
-        kept = pq.read_table(path)
-        if (kept.schema.metadata or {}).get(b"key") == key:
-            return list(kept["answer"].to_pylist())
-    answers = _without_thoughts(generate(prompts))
+    kept: list[str | None] | None = from_main_process(_kept(path, key) if rank() == 0 else None)
+    if kept is not None:
+        return kept
+    answers = _without_thoughts(generate(prompts)) if together or rank() == 0 else None
+    if answers is not None and rank() == 0:
+        _keep(path, key, prompts, answers)
+    given: list[str | None] = from_main_process(answers)
+    return given
+
+
+def _kept(path: Path, key: bytes) -> list[str | None] | None:
+    if not path.is_file():
+        return None
+    kept = pq.read_table(path)
+    return list(kept["answer"].to_pylist()) if (kept.schema.metadata or {}).get(b"key") == key else None
+
+
+def _keep(path: Path, key: bytes, prompts: list[Any], answers: list[str | None]) -> None:
     texts = [prompt if isinstance(prompt, str) else prompt[-1]["content"] for prompt in prompts]
     table = pa.table({"prompt": texts, "answer": answers}).replace_schema_metadata({b"key": key})
     with replacing(path) as draft:
         pq.write_table(table, draft)
-    return answers
 
 
 def _without_thoughts(answers: list[Answer]) -> list[str | None]:

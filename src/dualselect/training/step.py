@@ -12,7 +12,15 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from dualselect.data import INDEX_COLUMN
-from dualselect.distributed import gathered, rank, sum_over_processes, world_size
+from dualselect.distributed import (
+    from_main_process,
+    gathered,
+    is_sharded,
+    max_over_processes,
+    rank,
+    sum_over_processes,
+    world_size,
+)
 from dualselect.gradients import Batch, Direction, Losses, Metric, Watch, check_model, sequence_lengths
 from dualselect.methods import Method, Run, Scores
 from dualselect.training.window import Part, RandomState, Window, allowed_bytes, gradient_of
@@ -69,6 +77,8 @@ class Step:
     def check(self, batch: Batch, watch: Watch | None) -> None:
         """Compare two samples with the model's own loss and backward pass, at a run's first step."""
         if not self._is_checked:
+            if is_sharded(self.run.model):
+                batch = _of_main_process(batch)  # so that all processes make the same passes
             check_model(self.run.model, self.run.params, batch, watch=watch, autocast=self.accelerator.autocast)
         self._is_checked = True
 
@@ -156,6 +166,8 @@ class SelectiveStep(Step):
         lengths = sequence_lengths(inputs)
         size = self.watch.estimate(len(index), max(lengths) if lengths else inputs["input_ids"].shape[1])
         keep = self._window.fits(size)
+        if is_sharded(self.run.model):  # all processes make a second pass, or none
+            keep = not max_over_processes(not keep, index.device)
         if not keep:
             self._announce(size)
         again = None if keep else (inputs, RandomState(index.device))
@@ -289,6 +301,14 @@ class PlainStep(Step):
         for batch in batches:
             self._careful.score(batch)
         return self._careful.complete()
+
+
+def _of_main_process(batch: Batch) -> Batch:
+    """Return the main process's batch on every process, on its own device."""
+    device = batch["input_ids"].device
+    inputs = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in batch.items()}
+    received: Batch = from_main_process(inputs)
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in received.items()}
 
 
 def _look_for_spoilt(parts: Sequence[Part]) -> None:

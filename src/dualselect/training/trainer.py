@@ -21,6 +21,7 @@ from trl import SFTTrainer
 
 from dualselect import methods
 from dualselect.data import INDEX_COLUMN, REFERENCES, TASK, IndexCollator, content_digest
+from dualselect.distributed import is_sharded
 from dualselect.errors import ConfigError, ResumeError, TrainingError, UnsupportedModuleError, library_errors
 from dualselect.gradients import Direction, Watch, check_adapters, supervised_positions, trainable_parameters
 from dualselect.methods import Method
@@ -46,6 +47,7 @@ from dualselect.training.prepared import PreparedTask
 from dualselect.training.record import RunRecord
 from dualselect.training.resuming import identity_of
 from dualselect.training.run import TrainingRun
+from dualselect.training.sharding import check_parallelism, shard_frozen
 from dualselect.training.step import PlainStep, SelectiveStep
 from dualselect.training.templates import pin_date, template_errors
 
@@ -95,6 +97,7 @@ class DualSelectTrainer(SFTTrainer):
         data = TrainingData(train_dataset, given, eval_dataset, args.prompt_overlap, is_formatted=is_formatted)
         place = resolve_model(model) if isinstance(model, str) else model
         super().__init__(model=place, args=args, train_dataset=data.task, eval_dataset=data.evaluation, **kwargs)
+        self._shard(args, kwargs.get("compute_loss_func"))
         if not self.takes_trl_step(args):
             check_accelerator(self.accelerator, self.args.n_gpu, _what(self.method, args))
             check_adapters(self.model)
@@ -134,6 +137,13 @@ class DualSelectTrainer(SFTTrainer):
         self.add_callback(MetricsFile(self.run_folder))
         self.add_callback(_Moments(self))
 
+    def _shard(self, args: DualSelectConfig, compute_loss_func: Any) -> None:
+        check_parallelism(self.accelerator)
+        if self.accelerator.is_fsdp2:
+            shard_frozen(self.accelerator, self.model, args)
+            check_settings(args, "FSDP2", compute_loss_func)
+            _trl.save_as_whole(self)
+
     def _params_to_train(self) -> dict[str, nn.Parameter]:
         """Return the trainable parameters, without those that the method freezes."""
         params = trainable_parameters(self.model)
@@ -142,12 +152,15 @@ class DualSelectTrainer(SFTTrainer):
         return params
 
     def takes_trl_step(self, args: DualSelectConfig | None = None) -> bool:
-        """Return whether training steps are TRL's own: those of a method that does not touch them."""
+        """Return whether training steps are TRL's own: those of a method that does not touch them.
+
+        Where the model is sharded none is, since FSDP2 leaves the gradients of what is whole to each process.
+        """
         args = args if args is not None else self.args
         touched = self.method.reads_gradients() or any(
             getattr(type(self.method), moment) is not getattr(Method, moment) for moment in ("losses", "correct")
         )
-        return args.loss_average == "token" and not touched
+        return args.loss_average == "token" and not touched and not is_sharded(getattr(self, "model", None))
 
     def _watch(self, params: Mapping[str, nn.Parameter]) -> Watch | None:
         if self.method.reads_gradients() or self.method.pools:
@@ -394,7 +407,7 @@ class DualSelectTrainer(SFTTrainer):
             add_resumption(self.run_folder, step)
         else:
             seeds = {"seed": self.args.seed, "data_seed": self.args.data_seed}
-            write_provenance(self.run_folder, self.model, self.data.raw, seeds)
+            write_provenance(self.run_folder, self.model, self.data.raw, seeds, self._start_hash)
             write_samples(self.run_folder, self.data.raw, self.data.ids())
 
     def _settings(self) -> dict[str, Any]:

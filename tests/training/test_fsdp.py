@@ -1,0 +1,205 @@
+"""FSDP2 with a LoRA, launched by accelerate with the configuration of the examples: three processes equal one.
+
+All runs are made by one launch. Two processes are in `test_distributed.py`, whose launch makes both kinds of runs.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from accelerate import DistributedType
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from dualselect.errors import ConfigError
+from dualselect.runs.selection_log import SelectionLog
+from dualselect.training.sharding import check_parallelism
+
+pytestmark = pytest.mark.slow
+
+_SCRIPT = Path(__file__).with_name("distributed_run.py")
+_CONFIG = Path(__file__).parents[2] / "examples/accelerate/fsdp2.yaml"
+_OPTIONS = {"task_warmup_steps": 1, "refresh": "steps", "refresh_every": 1, "task_token_fraction": 0.6}
+_BASE = {"method": "dualselect", "method_options": _OPTIONS, "max_steps": 4, "tasks": 36}
+RUNS = {
+    # Two references in one batch: two of the three processes have none of their own.
+    "selecting": _BASE | {"references": 2},
+    "spoilt": _BASE | {"spoilt": 5},
+    "kl": _BASE | {"method_options": _OPTIONS | {"preservation_loss": "kl"}, "answered": False},
+    "sft-token": {"method": "sft", "loss_average": "token", "max_steps": 3, "spoilt": 5},
+}
+_SHORT = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory, tiny_model_dir):
+    """Return the folder of all runs of three processes, and how the launch ended."""
+    folder = tmp_path_factory.mktemp("three")
+    saving = RUNS["selecting"] | {"save_strategy": "steps", "save_steps": 2}
+    runs: dict[str, Any] = {name: run | _SHORT for name, run in RUNS.items()}
+    runs["saving"] = saving | _SHORT | {"max_steps": 4, "output_dir": str(folder / "saving")}
+    runs["resumed"] = runs["saving"] | {"resume": str(folder / "saving/checkpoint-2"), "window_memory": 0.0}
+    runs["command"] = {"command": command(folder, tiny_model_dir)}
+    runs["full"] = {"command": [*command(folder, tiny_model_dir, "full"), "--no_use_peft"]}
+    runs["dies"] = RUNS["selecting"] | _SHORT | {"dies": 1}
+    (folder / "runs.json").write_text(json.dumps(runs))
+    settings = yaml.safe_load(_CONFIG.read_text()) | {"mixed_precision": "no"}
+    (folder / "fsdp2.yaml").write_text(yaml.safe_dump(settings))
+    launch = ["-m", "accelerate.commands.launch", "--config_file", str(folder / "fsdp2.yaml"), "--num_processes", "3"]
+    place = ["--main_process_ip", "127.0.0.1", "--main_process_port", "0"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *launch, *place, str(_SCRIPT), str(tiny_model_dir), str(folder)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    return folder, done
+
+
+def command(folder: Path, model: Path, name: str = "command") -> list[str]:
+    """Write the data of a run and return the arguments of `dualselect train`."""
+    for word, count in (("count", 12), ("no", 3), ("who", 4)):
+        rows = [{"prompt": f"{word} {number}?", "completion": f"{word} {number}"} for number in range(count)]
+        (folder / f"{word}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    given = {
+        "task": folder / "count.jsonl",
+        "references": folder / "no.jsonl",
+        "evaluation": f"probe={folder / 'who.jsonl'}",
+        "eval_on_start": True,
+        "model": model,
+        "output_dir": folder / name / "run",
+        "max_steps": 3,
+        "per_device_train_batch_size": 2,
+        "task_warmup_steps": 1,
+        "lora_target_modules": "q_proj",
+        "save_strategy": "no",
+    }
+    return ["train", *(part for key, value in given.items() for part in (f"--{key}", str(value))), "--use_cpu"]
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory, tiny_model_dir):
+    """Return a function from a run's name to the folder of its outcome in this process, in steps of one batch."""
+    spec = spec_from_file_location("distributed_run", _SCRIPT)
+    script = module_from_spec(spec)
+    spec.loader.exec_module(script)
+    made: dict[str, Path] = {}
+
+    def outcome(name: str) -> Path:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp(name)
+            script.carry_out(str(tiny_model_dir), made[name], RUNS[name] | {"per_device_train_batch_size": 12})
+        return made[name]
+
+    return outcome
+
+
+def found_in(launched, name: str) -> Path:
+    """Return the folder of a run of three processes, whose weights have been seen to be equal."""
+    folder, done = launched
+    errors = sorted((folder / name).glob("error-*.txt"))
+    if errors or not (folder / name / "weights-2.safetensors").exists():
+        pytest.fail(errors[0].read_text() if errors else f"{name} did not end: {done.stderr[-3000:]}")
+    first, *others = (load_file(folder / name / f"weights-{number}.safetensors") for number in range(3))
+    assert all(torch.equal(values, other[key]) for key, values in first.items() for other in others)
+    return folder / name
+
+
+def assert_alike(found: Path, expected: Path) -> None:
+    weights = load_file(found / "weights-0.safetensors")
+    for name, values in load_file(expected / "weights-0.safetensors").items():
+        torch.testing.assert_close(weights[name], values, rtol=1e-3, atol=2e-5, msg=name)
+    ours, theirs = (SelectionLog.read(folder)[0].to_pylist() for folder in (found, expected))
+    kept = {(row["step"], row["id"]): row["kept"] for row in theirs}
+    assert {(row["step"], row["id"]): row["kept"] for row in ours} == kept
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_three_processes_equal_one(launched, one_process, name):
+    assert_alike(found_in(launched, name), one_process(name))
+
+
+def test_each_process_has_its_share_of_the_frozen_weights(launched, tiny_model_dir):
+    """32 and 128 rows on three processes: the last share is the smallest."""
+    shares = [
+        json.loads((found_in(launched, "selecting") / f"shares-{number}.json").read_text()) for number in range(3)
+    ]
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    whole = {name: param.numel() for name, param in model.named_parameters()}
+    assert sum(sum(share.values()) for share in shares) == sum(whole.values())
+    assert all("lora" not in name for name in shares[0])
+    assert {len(set(sizes)) for sizes in zip(*(share.values() for share in shares), strict=True)} == {2}
+
+
+def test_a_resumed_run_equals_an_unbroken_one(launched):
+    """The second half also makes every micro-batch twice, since no gradients are kept."""
+    assert_alike(found_in(launched, "resumed"), found_in(launched, "saving"))
+
+
+def test_the_final_model_is_whole(launched, tiny_model_dir):
+    final = found_in(launched, "saving") / "final"
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model_dir), final)
+    weights = load_file(final.parent / "weights-0.safetensors")
+    saved = {name: param for name, param in model.named_parameters() if "lora_" in name}
+    assert saved
+    for name, param in saved.items():
+        assert torch.equal(param, weights[name]), name
+
+
+def test_the_command_leaves_a_run_folder(launched):
+    folder, _ = launched
+    assert not list((folder / "command").glob("error*")), next((folder / "command").glob("error*")).read_text()
+    run = folder / "command/run"
+    assert {"adapter_model.safetensors", "config.yaml", "report.html"} <= {path.name for path in run.iterdir()}
+    assert "eval_probe_loss" in (run / "metrics.jsonl").read_text()
+
+
+def test_full_fine_tuning_is_refused_by_name(launched):
+    folder, done = launched
+    assert not (folder / "full/run/model.safetensors").exists()
+    assert "dualselect: error: FSDP2 would shard what is trained" in done.stderr
+
+
+def test_a_process_that_dies_ends_the_run(launched):
+    folder, done = launched
+    assert (folder / "command").is_dir()
+    assert not list((folder / "dies").glob("weights-*"))
+    assert done.returncode != 0
+    assert "exitcode  : 3" in done.stderr
+
+
+class Accelerated:
+    """What accelerate says it did."""
+
+    parallelism_config = None
+    distributed_type = DistributedType.FSDP
+    is_fsdp2 = False
+
+    def __init__(self, **changes: Any) -> None:
+        vars(self).update(changes)
+
+
+@pytest.mark.parametrize(
+    ("did", "named"),
+    [
+        ({}, "FSDP1"),
+        ({"distributed_type": DistributedType.DEEPSPEED}, "DeepSpeed"),
+        ({"distributed_type": DistributedType.MEGATRON_LM}, "MEGATRON_LM"),
+        ({"is_fsdp2": True, "parallelism_config": object()}, "context"),
+    ],
+)
+def test_other_ways_to_divide_a_model_are_refused_by_name(did, named):
+    check_parallelism(Accelerated(is_fsdp2=True))
+    check_parallelism(Accelerated(distributed_type=DistributedType.MULTI_GPU))
+    with pytest.raises(ConfigError, match=f"{named}.*FSDP2"):
+        check_parallelism(Accelerated(**did))
