@@ -90,7 +90,8 @@ def weights_hash(model: nn.Module) -> str:
             continue
         own_name = _WRAPPED.sub("", name)
         digest.update(f"{own_name} {param.dtype} {tuple(param.shape)}".encode())
-        digest.update(whole(param.detach()).contiguous().flatten().view(torch.uint8).cpu().numpy().data)
+        values = whole(param.detach()).clone()  # FSDP2 could not free a storage that numpy has seen
+        digest.update(values.flatten().view(torch.uint8).cpu().numpy().data)
     return digest.hexdigest()
 
 

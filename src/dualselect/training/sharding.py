@@ -39,19 +39,26 @@ def check_parallelism(accelerator: Accelerator) -> None:
     raise ConfigError(f"accelerate runs {name}, which is not supported: {_CURE}")
 
 
-def shard_frozen(accelerator: Accelerator, model: Any, args: DualSelectConfig) -> None:
+def shard_frozen(accelerator: Accelerator, model: Any, args: DualSelectConfig, has_router_loss: bool) -> None:
     """Shard the frozen weights of a model in place, as accelerate's FSDP2 is configured; nothing if that is done.
 
     What is trained is left whole, on each process's device, with the main process's values.
 
+    Args:
+        accelerator: Accelerator that runs FSDP2.
+        model: Model with an adapter.
+        args: Settings of the run.
+        has_router_loss: Whether the routers of a mixture of experts add a loss.
+
     Raises:
         ConfigError: Nothing is frozen, or a setting does not go with this.
     """
-    if is_sharded(model):
-        return
-    _check(accelerator, model, args)
-    trained = nn.ParameterList(trainable_parameters(model).values())
     plugin = accelerator.state.fsdp_plugin
+    if is_sharded(model):
+        plugin.auto_wrap_policy = None  # it would look for layers by the names that they had before
+        return
+    _check(accelerator, model, args, has_router_loss)
+    trained = nn.ParameterList(trainable_parameters(model).values())
     others = get_parameters_from_modules(plugin.ignored_modules, model, accelerator.device)
     plugin.ignored_modules = [trained, nn.ParameterList(others)]
     with torch.no_grad():
@@ -62,7 +69,7 @@ def shard_frozen(accelerator: Accelerator, model: Any, args: DualSelectConfig) -
     register_fsdp_forward_method(model, "generate")
 
 
-def _check(accelerator: Accelerator, model: Any, args: DualSelectConfig) -> None:
+def _check(accelerator: Accelerator, model: Any, args: DualSelectConfig, has_router_loss: bool) -> None:
     plugin = accelerator.state.fsdp_plugin
     if not hasattr(model, "peft_config"):
         raise ConfigError(
@@ -85,6 +92,10 @@ def _check(accelerator: Accelerator, model: Any, args: DualSelectConfig) -> None
         "auto_find_batch_size": (
             args.auto_find_batch_size,
             "one process cannot start again without the others: set it to False",
+        ),
+        "router_aux_loss_coef": (
+            has_router_loss,
+            "the routers' loss does not pass through the layers that FSDP2 gathers: set it to 0, or use DDP",
         ),
         "load_in_4bit and load_in_8bit": (
             bool(getattr(model, "is_quantized", False)),

@@ -140,7 +140,7 @@ class DualSelectTrainer(SFTTrainer):
     def _shard(self, args: DualSelectConfig, compute_loss_func: Any) -> None:
         check_parallelism(self.accelerator)
         if self.accelerator.is_fsdp2:
-            shard_frozen(self.accelerator, self.model, args)
+            shard_frozen(self.accelerator, self.model, args, _trl.has_router_loss(self))
             check_settings(args, "FSDP2", compute_loss_func)
             _trl.save_as_whole(self)
 
