@@ -127,14 +127,14 @@ def trained(dualselect, config, data, folder, *flags):
 
 def test_star_dss_trains_alike_in_one_batch_and_in_four_and_after_a_resume(guard, dualselect, config, data):
     assert guard("counter").code == 0
-    flags = ["--method", "star-dss", "--guard_scores", data / "guard" / "guard.parquet"]
+    flags = ["--method", "star-dss", "--guard_scores", data / "guard" / "guard.parquet", "--lora_dropout", 0]
     whole = trained(dualselect, config, data, "one", *flags)
     split = ["--per_device_train_batch_size", 1, "--gradient_accumulation_steps", 4]
     parts = trained(dualselect, config, data, "four", *flags, *split)
     resumed = trained(
         dualselect, config, data, "one", *flags, "--resume_from_checkpoint", data / "one" / "checkpoint-2"
     )
-    plain = trained(dualselect, config, data, "sft", "--method", "sft")
+    plain = trained(dualselect, config, data, "sft", "--method", "sft", "--lora_dropout", 0)
     for name, weight in whole.items():
         torch.testing.assert_close(parts[name], weight, rtol=1e-3, atol=1e-5)
         assert torch.equal(resumed[name], weight)
