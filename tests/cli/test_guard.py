@@ -128,13 +128,14 @@ def trained(dualselect, config, data, folder, *flags):
 def test_star_dss_trains_alike_in_one_batch_and_in_four_and_after_a_resume(guard, dualselect, config, data):
     assert guard("counter").code == 0
     flags = ["--method", "star-dss", "--guard_scores", data / "guard" / "guard.parquet"]
+    flags += ["--lora_dropout", 0, "--adam_epsilon", 1e-5]  # so that neither draws nor rounding depend on the split
     whole = trained(dualselect, config, data, "one", *flags)
     split = ["--per_device_train_batch_size", 1, "--gradient_accumulation_steps", 4]
     parts = trained(dualselect, config, data, "four", *flags, *split)
     resumed = trained(
         dualselect, config, data, "one", *flags, "--resume_from_checkpoint", data / "one" / "checkpoint-2"
     )
-    plain = trained(dualselect, config, data, "sft", "--method", "sft")
+    plain = trained(dualselect, config, data, "sft", "--method", "sft", *flags[4:])
     for name, weight in whole.items():
         torch.testing.assert_close(parts[name], weight, rtol=1e-3, atol=1e-5)
         assert torch.equal(resumed[name], weight)
@@ -152,7 +153,7 @@ def test_star_dss_of_a_task_that_is_trusted_is_sft_bit_for_bit(guard, dualselect
 @pytest.mark.parametrize(
     ("judge", "flags", "message"),
     [
-        ("refusal", [], "judge: 'refusal' does not say whether an answer is unsafe; name a guard model"),
+        ("refusal", [], "judge: 'refusal-rules' does not say whether an answer is unsafe; name a guard model"),
         ("counterr", [], "unknown judge 'counterr'; did you mean 'counter'"),
         ("counter", ["--chunk_tokens", -1], "chunk_tokens is -1; give at least 0"),
         (

@@ -1,6 +1,9 @@
 """STAR-DSS: learn each token of an answer as far as a guard finds the answer safe up to there."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +15,7 @@ from dualselect.gradients import DIVERGENCES, Batch, Losses, per_sample_guarded
 from dualselect.methods.base import Method, Run, check_choice, check_range
 from dualselect.methods.dft import log_weight
 from dualselect.methods.registry import method
+from dualselect.models.modes import eval_mode
 from dualselect.options import option
 from dualselect.runs.guard_scores import GuardScores
 from dualselect.selection.token_scores import TokenPlaces, with_token_weights
@@ -75,8 +79,15 @@ class StarDSS(Method):
             batch,
             kl_weight=self.kl_weight,
             divergence=self.divergence,
-            starting_point=run.start if self.needs_start else None,
+            starting_point=partial(_start_without_dropout, run) if self.needs_start else None,
             statistics=True,
         )
         log_weight(losses, run)
         return losses
+
+
+@contextmanager
+def _start_without_dropout(run: Run) -> Iterator[None]:
+    """Return a context of the starting weights in which no dropout is drawn, so that it stays that of plain SFT."""
+    with eval_mode(run.model), run.start():
+        yield
