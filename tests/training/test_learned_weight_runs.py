@@ -4,7 +4,8 @@ import pytest
 import torch
 from datasets import concatenate_datasets
 
-from dualselect.methods import BDS, SEAL, SFT, TOSSPro
+from dualselect import DualSelectTrainer
+from dualselect.methods import BDS, SEAL, SFT, TOSSPro, toss_pro
 from dualselect.methods.seal import SelectorLoop
 from dualselect.runs.selection_log import SelectionLog
 
@@ -123,9 +124,6 @@ def test_absolute_weights_count_beside_the_references(make_trainer, trained_weig
 
 def test_toss_pro_continues_from_the_harmful_model(make_trainer, samples, tiny_tokenizer, monkeypatch):
     """The scores are those of a model trained by two runs, one after the other, and of a useful one."""
-    from dualselect import DualSelectTrainer
-    from dualselect.methods import toss_pro
-
     pools = {"harmful": samples(8, 5, "harmful"), "utility": samples(8, 6, "utility")}
     seen = []
     scored = toss_pro.token_nll
