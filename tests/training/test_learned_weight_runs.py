@@ -131,9 +131,13 @@ def test_toss_pro_continues_from_the_harmful_model(make_trainer, samples, tiny_t
     method = TOSSPro(drop_fraction=0.2, added_fraction=0.1, pool_epochs=2)
     base = make_trainer(SFT())
     trainer = DualSelectTrainer(
-        model=base.model, args=base.args, train_dataset=base.data.raw["task"], method=method, pools=pools,
+        model=base.model,
+        args=base.args,
+        train_dataset=base.data.raw["task"],
+        method=method,
+        pools=pools,
         processing_class=tiny_tokenizer,
-    )  # fmt: skip
+    )
     joined = []
     riskiest = TOSSPro.riskiest
     monkeypatch.setattr(TOSSPro, "riskiest", lambda *given: joined.extend(riskiest(*given)) or joined)
@@ -144,9 +148,7 @@ def test_toss_pro_continues_from_the_harmful_model(make_trainer, samples, tiny_t
     first = make_trainer(SFT(), train_dataset=pools["harmful"], num_train_epochs=2, max_steps=-1)
     first.train()
     both = concatenate_datasets([pools["harmful"], base.data.raw["task"].select(sorted(joined))])
-    second = make_trainer(
-        SFT(), model=first.model, train_dataset=both, num_train_epochs=2, max_steps=-1, peft=False
-    )  # fmt: skip
+    second = make_trainer(SFT(), model=first.model, train_dataset=both, num_train_epochs=2, max_steps=-1, peft=False)
     second.train()
     model, expected = second.model.eval(), []
     for row in task:
