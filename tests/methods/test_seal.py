@@ -72,7 +72,7 @@ class Line:
     def __init__(self, centres, a):
         self.centres, self.a = torch.tensor(centres), a
         self.params = {"m": torch.nn.Parameter(torch.zeros(1))}
-        self.step, self.epoch, self.learning_rate = 0, 0, 0.02
+        self.step, self.epoch, self.learning_rate = 0, 0, 0.1
 
     @property
     def m(self):
@@ -129,9 +129,9 @@ class _Batch:
 def solved(monkeypatch, *, penalty):
     monkeypatch.setattr("dualselect.methods.seal.replace", lambda pool, **changes: pool)
     line, task = Line([0.0, 4.0], 1.0), Dataset.from_dict({INDEX_COLUMN: [0, 1]})
-    loop = SelectorLoop(penalty=penalty, upper_weight=0.5, upper_weight_decay=0.0, weight_learning_rate=0.01)
+    loop = SelectorLoop(penalty=penalty, upper_weight=0.5, upper_weight_decay=0.0, weight_learning_rate=0.005)
     loop.prepare(task, line)
-    for _ in range(1500):
+    for _ in range(400):
         count = torch.ones(2, dtype=torch.long)
         chosen = loop.weights(Scores(torch.arange(2), line.losses(), count, count.float(), {}), line)
         g = line.direction((chosen.weights * (line.m - line.centres)).mean())
@@ -142,10 +142,10 @@ def solved(monkeypatch, *, penalty):
 def test_the_penalty_form_solves_the_bilevel_problem_which_the_single_loop_does_not(monkeypatch):
     """The model that weights p make is sum p_i c_i; with centres 0 and 4 it is the safest, 1, at p = (3/4, 1/4)."""
     m, p = solved(monkeypatch, penalty=True)
-    torch.testing.assert_close(p, torch.tensor([0.75, 0.25]), rtol=0, atol=0.05)
+    torch.testing.assert_close(p, torch.tensor([0.75, 0.25]), rtol=0, atol=0.02)
     assert m == pytest.approx(1.0, abs=0.05)
     _, p = solved(monkeypatch, penalty=False)
-    assert p[0] > 0.99  # the likeliest sample takes all
+    assert p[0] > 0.95  # the likeliest sample takes all
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ import pytest
 import torch
 from datasets import concatenate_datasets
 
-from dualselect.methods import BDS, SEAL, SFT, TOSSPro
+from dualselect import DualSelectTrainer
+from dualselect.methods import BDS, SEAL, SFT, TOSSPro, toss_pro
 from dualselect.methods.seal import SelectorLoop
 from dualselect.runs.selection_log import SelectionLog
 
@@ -123,9 +124,6 @@ def test_absolute_weights_count_beside_the_references(make_trainer, trained_weig
 
 def test_toss_pro_continues_from_the_harmful_model(make_trainer, samples, tiny_tokenizer, monkeypatch):
     """The scores are those of a model trained by two runs, one after the other, and of a useful one."""
-    from dualselect import DualSelectTrainer
-    from dualselect.methods import toss_pro
-
     pools = {"harmful": samples(8, 5, "harmful"), "utility": samples(8, 6, "utility")}
     seen = []
     scored = toss_pro.token_nll
@@ -133,9 +131,13 @@ def test_toss_pro_continues_from_the_harmful_model(make_trainer, samples, tiny_t
     method = TOSSPro(drop_fraction=0.2, added_fraction=0.1, pool_epochs=2)
     base = make_trainer(SFT())
     trainer = DualSelectTrainer(
-        model=base.model, args=base.args, train_dataset=base.data.raw["task"], method=method, pools=pools,
+        model=base.model,
+        args=base.args,
+        train_dataset=base.data.raw["task"],
+        method=method,
+        pools=pools,
         processing_class=tiny_tokenizer,
-    )  # fmt: skip
+    )
     joined = []
     riskiest = TOSSPro.riskiest
     monkeypatch.setattr(TOSSPro, "riskiest", lambda *given: joined.extend(riskiest(*given)) or joined)
@@ -146,9 +148,7 @@ def test_toss_pro_continues_from_the_harmful_model(make_trainer, samples, tiny_t
     first = make_trainer(SFT(), train_dataset=pools["harmful"], num_train_epochs=2, max_steps=-1)
     first.train()
     both = concatenate_datasets([pools["harmful"], base.data.raw["task"].select(sorted(joined))])
-    second = make_trainer(
-        SFT(), model=first.model, train_dataset=both, num_train_epochs=2, max_steps=-1, peft=False
-    )  # fmt: skip
+    second = make_trainer(SFT(), model=first.model, train_dataset=both, num_train_epochs=2, max_steps=-1, peft=False)
     second.train()
     model, expected = second.model.eval(), []
     for row in task:

@@ -46,9 +46,9 @@ class SEAL(SelectorOptions):
 
     name: ClassVar[str] = "seal"
     stage: ClassVar[str] = "before"
-    cost: ClassVar[str] = "1, and once 2 for every step of the selector's epochs (about 4.3 with penalty)"
+    cost: ClassVar[str] = "1, and once 2 for every step of the selector's epochs (about 3.7 with penalty)"
     fidelity: ClassVar[str] = (
-        "faithful to the released code's single loop; whether the paper keeps the penalty's second term could not be "
+        "faithful; to the released code's single loop. Whether the paper keeps the penalty's second term could not be "
         "verified, and the form of option penalty is ours"
     )
 

@@ -41,7 +41,7 @@ class LearnedWeights:
 
     def rows(self, index: Tensor) -> Tensor:
         """Return the places of samples among the N, given the integers that name them, `(B,)`."""
-        return torch.searchsorted(self.index, index)
+        return torch.searchsorted(self.index, index.contiguous())
 
     def weights(self) -> Tensor:
         """Return the weights, `(N,)`."""
