@@ -50,4 +50,5 @@ class EAFT(Method):
     def uncertainty(self, nll: Tensor, logits: Tensor) -> Tensor:
         """Return the weights of tokens that were predicted with these logits, `(n, V)`."""
         top = logits.topk(min(self.likeliest, logits.shape[-1])).values
-        return (entr(top.softmax(-1)).sum(-1) / _SCALE).pow(self.alpha)
+        entropy: Tensor = entr(top.softmax(-1)).sum(-1)
+        return (entropy / _SCALE).pow(self.alpha)
