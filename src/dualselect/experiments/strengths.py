@@ -112,8 +112,8 @@ def _checked(name: str, values: Any, place: str) -> Sequence[Any]:
     if not isinstance(values, list) or not values:
         raise ConfigError(f"{place}: strength: '{name}' is not a list of values; write [0.1, 0.3]")
     texts = [_text(value) for value in values]
-    for text in texts:
-        if not _PART.fullmatch(text):
+    for value, text in zip(values, texts, strict=True):
+        if not isinstance(value, int | float | str) or not _PART.fullmatch(text):
             raise ConfigError(
                 f"{place}: strength: '{name}' cannot take '{text}'; give numbers, words or true and false"
             )
