@@ -57,6 +57,16 @@ class Strengths:
         varied = {name: values for name, values in (general if own is None else own).items() if name in having}
         return [dict(zip(varied, values, strict=True)) for values in product(*varied.values())]
 
+    def refuse_flags(self, flags: Iterable[str]) -> None:
+        """Refuse a flag for an option that is varied: it would make all its strengths equal.
+
+        Raises:
+            ConfigError: There is such a flag.
+        """
+        for flag in (word.split("=")[0] for word in flags if word.startswith("--")):
+            if flag.lstrip("-").replace("-", "_") in self.options:
+                raise ConfigError(f"{flag}: strength in {self.place} varies it; leave one of the two out")
+
     def check(self, labels: Iterable[str], names: Collection[str]) -> None:
         """Refuse an option that no method of the grid has, and an entry of a method that is not in the grid.
 
