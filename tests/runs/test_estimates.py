@@ -291,3 +291,16 @@ def test_a_run_is_a_comparison_of_its_model_with_its_start_and_baselines():
     # 80% power at 5%: 2.80 standard errors.
     smallest = (1.959964 + 0.841621) * (ours - start).std(ddof=1) / math.sqrt(40)
     assert mine.difference_from("start").detectable == pytest.approx(smallest, rel=1e-5)
+
+
+def test_seeds_count_for_the_smallest_difference_that_could_be_shown(make_result, as_values):
+    rng = np.random.default_rng(0)
+    ours, base = rng.normal(1, 1, (3, 40)), rng.normal(0, 1, (3, 40))
+    results = {
+        name: [make_result(list(values[seed]), seed, metric=Metric("NLL", "lower", "nats")) for seed in range(3)]
+        for name, values in (("sft", base), ("mine", ours))
+    }
+    (row,) = [row for row in estimates(as_values(results), "sft") if row.method == "mine"]
+    pairs = ours - base
+    error = math.sqrt(pairs.mean(0).var(ddof=1) / 40 + pairs.mean(1).var(ddof=1) / 3)
+    assert row.difference.detectable == pytest.approx((1.959964 + 0.841621) * error, rel=1e-5)

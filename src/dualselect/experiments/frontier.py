@@ -79,8 +79,10 @@ def tune(grid: Grid, values: pa.Table, done: Done) -> Tuned:
     return Tuned(values, True, make_frontier(values, done, grid.labels, tuning, grid.baseline))
 
 
-def make_frontier(values: pa.Table, done: Done, labels: Sequence[str], tuning: Tuning, baseline: str) -> Frontier:
-    """Return the frontier of values with their split."""
+def make_frontier(
+    values: pa.Table, done: Done, labels: Sequence[str], tuning: Tuning, baseline: str
+) -> Frontier | None:
+    """Return the frontier of values with their split; None where no cell has a value of both axes."""
     axes = find_axes(values, tuning)
     cells = {cell.point: cell for cell, _ in done}
     points = {label: [name for name, cell in cells.items() if cell.label == label] for label in labels}
@@ -88,7 +90,10 @@ def make_frontier(values: pa.Table, done: Done, labels: Sequence[str], tuning: T
     found = by_point(values, TEST, *axes)
     cost = point_costs(done, tuning.sft)
     made = [_point(name, cells.get(name), found, outcomes.get(name), cost.get(name)) for name in (START, *cells)]
-    there = with_fronts([point for point in made if point is not None], axes)
+    measured = [point for point in made if point is not None]
+    if all(point.method == START for point in measured):
+        return None
+    there = with_fronts(measured, axes)
     reference = tuning.reference or worst(there, axes)
     return Frontier(
         safety=axes[0],

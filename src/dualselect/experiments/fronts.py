@@ -32,6 +32,7 @@ def _turned(points: Sequence[Point], axes: Axes) -> Array:
 
 
 def worst(points: Sequence[Point], axes: Axes) -> tuple[float, float]:
+    """Return the worst safety and the worst utility of all points but the start, each in its own units."""
     least = _turned([point for point in points if point.method != START], axes).min(0)
     return axes[0].sign * float(least[0]), axes[1].sign * float(least[1])
 
@@ -41,7 +42,7 @@ def with_fronts(points: Sequence[Point], axes: Axes) -> list[Point]:
     trained = [point for point in points if point.method != START]
     overall = pareto_front(_turned(trained, axes))
     on_front = {id(point): bool(there) for point, there in zip(trained, overall, strict=True)}
-    of_method = {}
+    of_method: dict[int, bool] = {}
     for method in dict.fromkeys(point.method for point in trained):
         own = [point for point in trained if point.method == method]
         of_method |= {

@@ -84,7 +84,7 @@ def read_grid(given: argparse.Namespace, flags: Sequence[str]) -> Grid:
     place = own["methods"].place if own["methods"] else path
     strengths = read_strengths(*own["strength"]) if own["strength"] else Strengths()
     strengths.check((*in_file, *labels), in_grid)
-    _refuse_varied(strengths, flags)
+    strengths.refuse_flags(flags)
     tuned = {name: own[name] for name in ("validation", "tune")}
     tuning = read_tuning(tuned, strengths, choices, baseline, evaluation["suites"])
     read = partial(cell_settings, shared=flattened(entries), flags=flags, in_grid=in_grid)
@@ -170,15 +170,6 @@ def _refuse_single_runs(entries: Entries, flags: Sequence[str]) -> None:
             raise ConfigError(f"{entries[name].place}: {cure}")
         if any(flag.split("=")[0] == f"--{name}" for flag in flags):
             raise ConfigError(f"--{name}: {cure}")
-
-
-def _refuse_varied(strengths: Strengths, flags: Sequence[str]) -> None:
-    """Refuse a flag for an option that is varied: it would make all its strengths equal."""
-    for flag in flags:
-        if flag.startswith("--") and flag.split("=")[0].lstrip("-").replace("-", "_") in strengths.options:
-            raise ConfigError(
-                f"{flag.split('=')[0]}: strength in {strengths.place} varies it; leave one of the two out"
-            )
 
 
 def cell_settings(

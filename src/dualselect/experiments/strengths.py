@@ -57,6 +57,16 @@ class Strengths:
         varied = {name: values for name, values in (general if own is None else own).items() if name in having}
         return [dict(zip(varied, values, strict=True)) for values in product(*varied.values())]
 
+    def refuse_flags(self, flags: Iterable[str]) -> None:
+        """Refuse a flag for an option that is varied: it would make all its strengths equal.
+
+        Raises:
+            ConfigError: There is such a flag.
+        """
+        for flag in (word.split("=")[0] for word in flags if word.startswith("--")):
+            if flag.lstrip("-").replace("-", "_") in self.options:
+                raise ConfigError(f"{flag}: strength in {self.place} varies it; leave one of the two out")
+
     def check(self, labels: Iterable[str], names: Collection[str]) -> None:
         """Refuse an option that no method of the grid has, and an entry of a method that is not in the grid.
 
@@ -112,8 +122,8 @@ def _checked(name: str, values: Any, place: str) -> Sequence[Any]:
     if not isinstance(values, list) or not values:
         raise ConfigError(f"{place}: strength: '{name}' is not a list of values; write [0.1, 0.3]")
     texts = [_text(value) for value in values]
-    for text in texts:
-        if not _PART.fullmatch(text):
+    for value, text in zip(values, texts, strict=True):
+        if not isinstance(value, int | float | str) or not _PART.fullmatch(text):
             raise ConfigError(
                 f"{place}: strength: '{name}' cannot take '{text}'; give numbers, words or true and false"
             )

@@ -88,8 +88,8 @@ def _draw_point(axes: Any, point: Point, colour: str, marker: str, ink: Ink) -> 
         markersize=8 if is_bold else 4.5,
         markeredgecolor=ink.text if point.is_chosen else ink.surface,
         markeredgewidth=1.2 if point.is_chosen else 0.8,
-        elinewidth=0.8,
-        alpha=1.0 if is_bold else 0.6,
+        elinewidth=0.8 if is_bold else 0.6,
+        alpha=1.0 if is_bold else 0.5,
         zorder=4 if is_bold else 3,
     )
 

@@ -149,11 +149,15 @@ def read_frontier(folder: Path) -> Frontier | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        axes = {name: _axis(content.pop(name)) for name in ("safety", "utility")}
-        points = [Point(**_with_estimates(point, "safety", "utility")) for point in content.pop("points")]
-        areas = [Area(**_with_estimates(area, "estimate", "difference")) for area in content.pop("areas")]
-        first, second = content.pop("reference")
-        return Frontier(**axes, points=points, areas=areas, reference=(first, second), **content)
+        first, second = content["reference"]
+        made = {
+            "safety": _axis(content["safety"]),
+            "utility": _axis(content["utility"]),
+            "reference": (first, second),
+            "points": [Point(**_with_estimates(point, "safety", "utility")) for point in content["points"]],
+            "areas": [Area(**_with_estimates(area, "estimate", "difference")) for area in content["areas"]],
+        }
+        return Frontier(**content | made)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: is not a frontier ({error!r}); write it again with `dualselect compare`") from error
 

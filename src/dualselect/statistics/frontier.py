@@ -25,8 +25,8 @@ def pareto_front(points: Array) -> NDArray[np.bool_]:
         Whether each is on the front, of shape (points,); equal points are there together.
     """
     others, one = points[None, :, :], points[:, None, :]
-    is_dominated = ((others >= one).all(-1) & (others > one).any(-1)).any(1)
-    return np.asarray(~is_dominated & ~np.isnan(points).any(-1))
+    is_dominated = np.any(np.all(others >= one, -1) & np.any(others > one, -1), 1)
+    return np.asarray(~is_dominated & ~np.any(np.isnan(points), -1))
 
 
 def hypervolume(points: Array, reference: Sequence[float]) -> Array:
@@ -41,7 +41,7 @@ def hypervolume(points: Array, reference: Sequence[float]) -> Array:
         Areas of shape (...).
     """
     sides = np.fmax(points - np.asarray(reference, dtype=np.float64), 0.0)  # fmax takes zero for NaN
-    width, height = np.moveaxis(np.where(np.isnan(points).any(-1, keepdims=True), 0.0, sides), -1, 0)
+    width, height = np.moveaxis(np.where(np.any(np.isnan(points), -1, keepdims=True), 0.0, sides), -1, 0)
     order = np.argsort(width, axis=-1)
     width, height = (np.take_along_axis(side, order, axis=-1) for side in (width, height))
     highest = np.flip(np.maximum.accumulate(np.flip(height, -1), axis=-1), -1)  # of this point and all to its right
@@ -87,4 +87,4 @@ def area_estimate(value: float, draws: Array, n: int, seeds: int, *, is_differen
     low, high, p_value = percentiles(draws - 2 * noise, 0.95)
     if is_difference:
         return Estimate(value - noise, low, high, n, seeds, is_difference=True, p_value=p_value)
-    return Estimate(*(max(0.0, end) for end in (value - noise, low, high)), n, seeds)
+    return Estimate(max(0.0, value - noise), max(0.0, low), max(0.0, high), n, seeds)
