@@ -28,13 +28,13 @@ pytestmark = pytest.mark.slow
 _SCRIPT = Path(__file__).with_name("distributed_run.py")
 _CONFIG = Path(__file__).parents[2] / "examples/accelerate/fsdp2.yaml"
 _OPTIONS = {"task_warmup_steps": 1, "refresh": "steps", "refresh_every": 1, "task_token_fraction": 0.6}
-_BASE = {"method": "dualselect", "method_options": _OPTIONS, "max_steps": 4, "tasks": 36}
+_BASE = {"method": "dualselect", "method_options": _OPTIONS, "max_steps": 3, "tasks": 36}
 RUNS = {
-    # Two references in one batch: two of the three processes have none of their own.
-    "selecting": _BASE | {"references": 2},
+    # Two references in one batch: two of the three processes have none of their own. The z-scores of two are 1 and -1.
+    "selecting": _BASE | {"references": 2, "method_options": _OPTIONS | {"mu_ref": 2.0}},
     "spoilt": _BASE | {"spoilt": 5},
     "kl": _BASE | {"method_options": _OPTIONS | {"preservation_loss": "kl"}, "answered": False},
-    "sft-token": {"method": "sft", "loss_average": "token", "max_steps": 3, "spoilt": 5},
+    "sft-token": {"method": "sft", "loss_average": "token", "max_steps": 2, "tasks": 36, "spoilt": 5},
 }
 _SHORT = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
 
@@ -43,9 +43,9 @@ _SHORT = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
 def launched(tmp_path_factory, tiny_model_dir):
     """Return the folder of all runs of three processes, and how the launch ended."""
     folder = tmp_path_factory.mktemp("three")
-    saving = RUNS["selecting"] | {"save_strategy": "steps", "save_steps": 2}
     runs: dict[str, Any] = {name: run | _SHORT for name, run in RUNS.items()}
-    runs["saving"] = saving | _SHORT | {"max_steps": 4, "output_dir": str(folder / "saving")}
+    saving = {"save_strategy": "steps", "save_steps": 2, "output_dir": str(folder / "saving")}
+    runs["saving"] = RUNS["selecting"] | _SHORT | saving
     runs["resumed"] = runs["saving"] | {"resume": str(folder / "saving/checkpoint-2"), "window_memory": 0.0}
     runs["command"] = {"command": command(folder, tiny_model_dir)}
     runs["full"] = {"command": [*command(folder, tiny_model_dir, "full"), "--no_use_peft"]}
@@ -115,18 +115,19 @@ def found_in(launched, name: str) -> Path:
     return folder / name
 
 
-def assert_alike(found: Path, expected: Path) -> None:
+def assert_same_weights(found: Path, expected: Path) -> None:
     weights = load_file(found / "weights-0.safetensors")
     for name, values in load_file(expected / "weights-0.safetensors").items():
-        torch.testing.assert_close(weights[name], values, rtol=1e-3, atol=2e-5, msg=name)
-    ours, theirs = (SelectionLog.read(folder)[0].to_pylist() for folder in (found, expected))
-    kept = {(row["step"], row["id"]): row["kept"] for row in theirs}
-    assert {(row["step"], row["id"]): row["kept"] for row in ours} == kept
+        torch.testing.assert_close(weights[name], values, rtol=1e-3, atol=1e-5, msg=name)
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_three_processes_equal_one(launched, one_process, name):
-    assert_alike(found_in(launched, name), one_process(name))
+    found, expected = found_in(launched, name), one_process(name)
+    assert_same_weights(found, expected)
+    ours, theirs = (SelectionLog.read(folder)[0].to_pylist() for folder in (found, expected))
+    kept = {(row["step"], row["id"]): row["kept"] for row in theirs}
+    assert {(row["step"], row["id"]): row["kept"] for row in ours} == kept
 
 
 def test_each_process_has_its_share_of_the_frozen_weights(launched, tiny_model_dir):
@@ -143,7 +144,7 @@ def test_each_process_has_its_share_of_the_frozen_weights(launched, tiny_model_d
 
 def test_a_resumed_run_equals_an_unbroken_one(launched):
     """The second half also makes every micro-batch twice, since no gradients are kept."""
-    assert_alike(found_in(launched, "resumed"), found_in(launched, "saving"))
+    assert_same_weights(found_in(launched, "resumed"), found_in(launched, "saving"))
 
 
 def test_the_final_model_is_whole(launched, tiny_model_dir):
