@@ -25,9 +25,8 @@ import psutil  # type: ignore[import-untyped]
 import torch
 
 from benchmarks.report import be_quiet
-from benchmarks.samples import samples
 from benchmarks.settings import Settings
-from benchmarks.steppers import TrainerStep, batches_of, make_dualselect, make_sft
+from benchmarks.steppers import TrainerStep, batches_of, make_dualselect, make_sft, training_samples
 from dualselect.selection import measures
 
 _SFT_STEPS = 4
@@ -58,7 +57,7 @@ def peak_memory(model: str, action: str, pool: int, settings: Settings) -> dict[
 
 
 def _measure(model: str, action: str, pool: int, settings: Settings) -> dict[str, Any]:
-    dataset = samples(pool, settings.memory_problems_per_sample, settings.seed)
+    dataset = training_samples(model, pool, settings.memory_problems_per_sample, settings)
     make: Callable[..., Any] = make_sft if action == "sft" else make_dualselect
     trainer = make(model, "all_linear", dataset, settings, pad_to_multiple_of=_LENGTH_STEP)
     lengths = [len(row) for row in trainer.train_dataset["input_ids"]]

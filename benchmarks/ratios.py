@@ -53,6 +53,9 @@ def targets(pools: Sequence[int]) -> dict[str, Target]:
         )
     for pool in pools:
         found[f"refresh_peak_{pool}"] = Target(f"the same with weights and libraries, pool of {pool}", True)
+    for layers, where in (("", "LoRA on q and v"), ("_all_linear", "LoRA on all linear layers")):
+        found[f"run{layers}"] = Target(f"whole DualSelect run with two refreshes / whole TRL SFT run, {where}", True)
+        found[f"syncs{layers}"] = Target(f"waits for the GPU that selection adds to a step, {where}", True, 0, 0)
     found["step_loop"] = Target("one-sample-at-a-time step / DualSelect step, LoRA on q and v", False)
     found["step_loop_all_linear"] = Target("the same, LoRA on all linear layers", False)
     return found
@@ -69,6 +72,11 @@ def model_ratios(figures: Figures) -> dict[str, float]:
     for target, measured in figures["speed"].items():
         suffix = "" if target == "attention" else f"_{target}"
         step, loop, refresh = (measured[part]["seconds"] for part in ("step", "loop", "refresh"))
+        if measured["run"]:
+            ratios[f"run{suffix}"] = measured["run"]["dualselect"] / measured["run"]["sft"]
+        syncs = measured["step"]["syncs"]
+        if syncs["dualselect"] is not None:
+            ratios[f"syncs{suffix}"] = syncs["dualselect"] - syncs["plain"]
         ratios[f"step_{target}"] = paired(step["dualselect"], step["sft"])
         ratios[f"selection_{target}"] = paired(step["dualselect"], step["plain"])
         ratios[f"step_loop{suffix}"] = paired(loop["loop"], loop["dualselect"])

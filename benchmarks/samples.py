@@ -1,18 +1,26 @@
 """Samples with the spread of lengths of word problems, from the packaged generator of problems."""
 
 import random
+from typing import Any
 
 from datasets import Dataset
 
 from dualselect.data.examples import problems
 
 
-def samples(count: int, problems_each: int, seed: int) -> Dataset:
-    """Return `count` prompt-completion samples, each of 1 to `problems_each` word problems with their answers."""
+def samples(count: int, problems_each: int, seed: int, *, equal: bool = False) -> Dataset:
+    """Return `count` prompt-completion samples, each of 1 to `problems_each` word problems with their answers.
+
+    Args:
+        count: Number of samples.
+        problems_each: Most problems in one.
+        seed: Seed of the draw.
+        equal: Whether every sample has as many.
+    """
     rng = random.Random(f"benchmark-{seed}")
     rows = []
     for number in range(count):
-        drawn = problems(rng.randint(1, problems_each), f"benchmark-{seed}-{number}")
+        drawn = problems(problems_each if equal else rng.randint(1, problems_each), f"benchmark-{seed}-{number}")
         rows.append(
             {
                 "id": f"sample-{number:05d}",
@@ -21,6 +29,12 @@ def samples(count: int, problems_each: int, seed: int) -> Dataset:
             }
         )
     return Dataset.from_list(rows)
+
+
+def problems_in(length: int, tokenizer: Any) -> int:
+    """Return how many problems make a sample of about `length` tokens; at least 1."""
+    drawn = texts(50)
+    return max(1, round(length * len(drawn) / sum(len(tokenizer(text)["input_ids"]) for text in drawn)))
 
 
 def texts(count: int) -> list[str]:

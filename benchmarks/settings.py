@@ -27,6 +27,10 @@ class Settings:
         autocast: Whether to use bf16 autocast, TRL's default. Off by default on a CPU that emulates bf16, where
             the base weights are fp32 as well.
         gradient_checkpointing: Whether to recompute activations in backward.
+        length: Tokens of every sample, about; None draws them by the number of problems.
+        four_bits: Whether the base weights are quantised to four bits (NF4), as in QLoRA.
+        targets: Where the LoRA is in turn, names of `LORA_TARGETS`.
+        run_steps: Updates of a whole training run, which is timed once by each trainer; 0 leaves it out.
         seed: Seed of samples, random models and adapters.
     """
 
@@ -41,6 +45,10 @@ class Settings:
     memory_problems_per_sample: int = 2
     autocast: bool = True
     gradient_checkpointing: bool = False
+    length: int | None = None
+    four_bits: bool = False
+    targets: tuple[str, ...] = tuple(LORA_TARGETS)
+    run_steps: int = 0
     seed: int = 0
 
     @classmethod
@@ -55,4 +63,6 @@ class Settings:
     def quick(self) -> "Settings":
         """Return settings for a smoke run, which shows that everything works but whose figures mean little."""
         models = ("random-tiny",) if self.models == DEFAULT_MODELS[self.device] else self.models
-        return replace(self, models=models, rounds=2, slow_rounds=1, batches=2, pools=(16, 64), problems_per_sample=1)
+        return replace(
+            self, models=models, rounds=2, slow_rounds=1, batches=2, pools=(16, 64), problems_per_sample=1, run_steps=2
+        )

@@ -4,15 +4,16 @@ Every batch is run once by every peer before the clock starts: the first use of 
 compilation, on CPU and GPU alike.
 """
 
+import gc
 import random
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 
-from benchmarks.samples import samples
 from benchmarks.settings import Settings
 from benchmarks.steppers import (
     Batch,
@@ -23,8 +24,12 @@ from benchmarks.steppers import (
     make_dualselect,
     make_plain,
     make_sft,
+    new_dualselect,
+    new_sft,
     token_count,
+    training_samples,
 )
+from dualselect.methods import DualSelect
 from dualselect.selection import hard_top_k, measures
 
 Say = Callable[[str], None]
@@ -34,18 +39,20 @@ Times = dict[str, list[float]]
 def measure_speed(model: str, target: str, settings: Settings, say: Say) -> dict[str, Any]:
     """Return the raw times, in seconds, of steps and refreshes of a model with LoRA on `target`."""
     count = settings.batch_size * settings.batches
-    dataset = samples(count, settings.problems_per_sample, settings.seed)
+    dataset = training_samples(model, count, settings.problems_per_sample, settings)
     sft = make_sft(model, target, dataset, settings)
     plain = make_plain(model, target, dataset, settings)
     ours = make_dualselect(model, target, dataset, settings)
     ours.method.g_ref = ours.run.pool().gradient(torch.full((count,), 1 / count))
-    return {
+    found = {
         "trainable_parameters": ours.method.g_ref.layout.size,
         "parameters": sum(parameter.numel() for parameter in ours.model.parameters()),
         "step": _time_steps({"sft": sft, "plain": plain, "dualselect": ours}, settings, say),
         "loop": _time_loop(ours, settings, say),
         "refresh": _time_refreshes(sft, plain, ours, settings, say),
     }
+    del sft, plain, ours  # whole runs bring models of their own
+    return found | {"run": _time_runs(model, target, dataset, settings, say)}
 
 
 def _shuffled_batches(trainer: Any, settings: Settings) -> list[Batch]:
@@ -70,7 +77,12 @@ def _time_steps(trainers: Mapping[str, Any], settings: Settings, say: Say) -> di
             work = partial(peers[name].step, batches[name][batch_number])
             times[name].append(_seconds(work, settings.device))
         say(_told("step", times, settings.rounds))
-    return {"seconds": times, "batch": which, "batches": [_size(batch) for batch in batches["sft"]]}
+    return {
+        "seconds": times,
+        "batch": which,
+        "batches": [_size(batch) for batch in batches["sft"]],
+        "syncs": {name: _syncs(partial(peers[name].step, batches[name][0]), settings.device) for name in peers},
+    }
 
 
 def _time_loop(ours: Any, settings: Settings, say: Say) -> dict[str, Any]:
@@ -112,6 +124,41 @@ def _time_refreshes(sft: Any, plain: Any, ours: Any, settings: Settings, say: Sa
             times[name].append(_seconds(run, settings.device))
         say(_told("refresh", times, settings.slow_rounds))
     return {"seconds": times, "references": len(pool), "tokens": token_count(batches["sft"])}
+
+
+def _time_runs(model: str, target: str, dataset: Any, settings: Settings, say: Say) -> dict[str, float]:
+    """Return the seconds of a whole run by TRL's trainer and by ours, with warm-up, two refreshes and logging."""
+    if not settings.run_steps:
+        return {}
+    run = {"max_steps": settings.run_steps}
+    method = DualSelect(
+        task_warmup_steps=min(2, settings.run_steps // 2), refresh="steps", refresh_every=-(-settings.run_steps // 2)
+    )
+    found = {}
+    for name, make in {
+        "sft": lambda: new_sft(model, target, dataset, settings, **run),
+        "dualselect": lambda: new_dualselect(model, target, dataset, settings, method, **run),
+    }.items():
+        trainer: Any = make()
+        found[name] = _seconds(trainer.train, settings.device)
+        del trainer
+        gc.collect()
+    say(f"  whole run of {settings.run_steps} steps: " + ", ".join(f"{name} {s:.1f} s" for name, s in found.items()))
+    return found
+
+
+def _syncs(work: Callable[[], Any], device: str) -> int | None:
+    """Return how often `work` waits for the device; None on a CPU, where nothing does."""
+    if device != "cuda":
+        return None
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            work()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in found)
 
 
 def _size(batch: Batch) -> dict[str, int]:

@@ -5,7 +5,7 @@ import gc
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ _ABOUT = f"""Measure a DualSelect step and a reference refresh against a plain s
 
 Speed: TRL's trainer, ours with a method and without one (the same loss, no per-sample gradients), and the same
 algorithm written one sample at a time, step in turn in one process on the same batches; a ratio is the median over
-rounds of each round's ratio. A step is a whole optimizer step with a reference
-direction in place: forward, per-sample gradients, selection, correction, clipping, optimizer. A refresh is timed
-beside plain steps on the same samples. Memory: a refresh and plain steps each run in a process of their own.
+rounds of each round's ratio. A step is a whole optimizer step with a reference direction in place: forward, per-sample
+gradients, selection, correction, clipping, optimizer. A refresh is timed beside plain steps on the same samples. With
+--run-steps, whole runs are timed too. Memory: a refresh and plain steps each run in a process of their own.
 The base weights are bf16 and the LoRA fp32, under TRL's own bf16 autocast unless --no-autocast is given; on a CPU that
 emulates bf16 everything is fp32.
 
@@ -91,7 +91,7 @@ def _measure_memory(model: str, settings: Settings) -> dict[str, Any]:
 
 def _measure_speed(model: str, settings: Settings) -> dict[str, Any]:
     found = {}
-    for target in LORA_TARGETS:
+    for target in settings.targets:
         _console.print(f"{model}: speed, LoRA on {target.replace('_', ' ')}")
         found[target] = measure_speed(model, target, settings, _console.print)
         gc.collect()
@@ -118,6 +118,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--gradient-checkpointing", action="store_true", default=None, help="recompute activations in backward"
     )
+    made.add_argument("--length", type=int, help="tokens of every sample, about (default: as drawn)")
+    made.add_argument("--four-bits", action="store_true", default=None, help="NF4 base weights, as in QLoRA")
+    made.add_argument("--run-steps", type=int, help="updates of whole runs, timed as well (default: none)")
+    made.add_argument("--lora", choices=tuple(LORA_TARGETS), help="where the LoRA is (default: both in turn)")
     made.add_argument("--seed", type=int, help="seed of samples, models and adapters (default: 0)")
     made.add_argument("--output", type=Path, default=RESULTS, help="where the JSON goes (default: beside this module)")
     return made
@@ -136,11 +140,13 @@ def settings_of(args: argparse.Namespace) -> Settings:
         settings = settings.quick()
     if args.pools is not None:
         settings = replace(settings, pools=_sizes(args.pools))
-    named = ("rounds", "slow_rounds", "batches", "batch_size", "autocast", "gradient_checkpointing", "seed")
-    given = {name: value for name in named if (value := getattr(args, name)) is not None}
+    given = {field.name: value for field in fields(Settings) if (value := getattr(args, field.name, None)) is not None}
+    given = {name: value for name, value in given.items() if name not in ("models", "device", "pools")}
+    if args.lora is not None:
+        given["targets"] = (args.lora,)
     settings = replace(settings, **given)
-    for name in ("rounds", "slow_rounds", "batches", "batch_size"):
-        if getattr(settings, name) < 1:
+    for name in ("rounds", "slow_rounds", "batches", "batch_size", "length"):
+        if (value := getattr(settings, name)) is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} is {getattr(settings, name)}; give at least 1")
     for model in settings.models:
         check_model(model)

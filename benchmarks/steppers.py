@@ -16,6 +16,7 @@ from transformers import Trainer
 from trl import SFTConfig, SFTTrainer
 
 from benchmarks.models import make_model, make_tokenizer
+from benchmarks.samples import problems_in, samples
 from benchmarks.settings import LORA_TARGETS, Settings
 from dualselect.data import INDEX_COLUMN
 from dualselect.gradients import Direction, safe_cosine
@@ -27,24 +28,34 @@ Batch = Mapping[str, Tensor]
 _PLANNED_STEPS = 1000  # length of the learning-rate schedule
 
 
+def training_samples(model: str, count: int, problems: int, settings: Settings) -> Dataset:
+    """Return samples of up to `problems` problems, or of the length that the settings ask for."""
+    if settings.length is None:
+        return samples(count, problems, settings.seed)
+    return samples(count, problems_in(settings.length, make_tokenizer(model)), settings.seed, equal=True)
+
+
 def make_sft(model: str, target: str, dataset: Dataset, settings: Settings, **arguments: Any) -> SFTTrainer:
     """Return TRL's trainer, ready to step; `arguments` go to its configuration."""
-    return _ready(
-        SFTTrainer(
-            model=make_model(model, settings.device, settings.seed),
-            args=SFTConfig(**_arguments(settings), **arguments),
-            train_dataset=_without_ids(dataset),
-            processing_class=make_tokenizer(model),
-            peft_config=_lora(target),
-        )
+    return ready(new_sft(model, target, dataset, settings, **arguments))
+
+
+def new_sft(model: str, target: str, dataset: Dataset, settings: Settings, **arguments: Any) -> SFTTrainer:
+    """Return TRL's trainer, ready to train; `arguments` go to its configuration."""
+    return SFTTrainer(
+        model=make_model(model, settings.device, settings.seed, four_bits=settings.four_bits),
+        args=SFTConfig(**_arguments(settings), **arguments),
+        train_dataset=_without_ids(dataset),
+        processing_class=make_tokenizer(model),
+        peft_config=_lora(target),
     )
 
 
 def make_plain(model: str, target: str, dataset: Dataset, settings: Settings, **arguments: Any) -> DualSelectTrainer:
     """Return our trainer without a method: the same loss as ours, no per-sample gradients, ready to step."""
-    return _ready(
+    return ready(
         DualSelectTrainer(
-            model=make_model(model, settings.device, settings.seed),
+            model=make_model(model, settings.device, settings.seed, four_bits=settings.four_bits),
             args=DualSelectConfig(**_arguments(settings), **arguments),
             train_dataset=dataset,
             method=SFT(),
@@ -58,16 +69,21 @@ def make_dualselect(
     model: str, target: str, dataset: Dataset, settings: Settings, **arguments: Any
 ) -> DualSelectTrainer:
     """Return our trainer on the same samples, which are its reference pool as well, ready to step."""
-    return _ready(
-        DualSelectTrainer(
-            model=make_model(model, settings.device, settings.seed),
-            args=DualSelectConfig(**_arguments(settings), **arguments, prompt_overlap="ignore"),
-            train_dataset=dataset,
-            reference_dataset=dataset,
-            method=DualSelect(task_warmup_steps=0),
-            processing_class=make_tokenizer(model),
-            peft_config=_lora(target),
-        )
+    return ready(new_dualselect(model, target, dataset, settings, DualSelect(task_warmup_steps=0), **arguments))
+
+
+def new_dualselect(
+    model: str, target: str, dataset: Dataset, settings: Settings, method: DualSelect, **arguments: Any
+) -> DualSelectTrainer:
+    """Return our trainer on the same samples, which are its reference pool as well, ready to train."""
+    return DualSelectTrainer(
+        model=make_model(model, settings.device, settings.seed, four_bits=settings.four_bits),
+        args=DualSelectConfig(**_arguments(settings), **arguments, prompt_overlap="ignore"),
+        train_dataset=dataset,
+        reference_dataset=dataset,
+        method=method,
+        processing_class=make_tokenizer(model),
+        peft_config=_lora(target),
     )
 
 
@@ -82,6 +98,7 @@ def _arguments(settings: Settings) -> dict[str, Any]:
         "report_to": "none",
         "save_strategy": "no",
         "seed": settings.seed,
+        **({} if settings.length is None else {"max_length": None}),
     }
 
 
@@ -93,7 +110,7 @@ def _without_ids(dataset: Dataset) -> Dataset:
     return dataset.remove_columns("id")
 
 
-def _ready(trainer: Any) -> Any:
+def ready(trainer: Any) -> Any:
     """Do what `Trainer.train` does before its first step."""
     if trainer.args.gradient_checkpointing:
         kwargs = trainer.args.gradient_checkpointing_kwargs or {"use_reentrant": False}
