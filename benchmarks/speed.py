@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from transformers import PrinterCallback
 
 from benchmarks.settings import Settings
 from benchmarks.steppers import (
@@ -140,6 +141,7 @@ def _time_runs(model: str, target: str, dataset: Any, settings: Settings, say: S
         "dualselect": lambda: new_dualselect(model, target, dataset, settings, method, **run),
     }.items():
         trainer: Any = make()
+        trainer.remove_callback(PrinterCallback)
         found[name] = _seconds(trainer.train, settings.device)
         del trainer
         gc.collect()
