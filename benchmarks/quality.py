@@ -29,6 +29,8 @@ from dualselect.errors import DualSelectError
 
 RESULTS = Path(__file__).parent / "results" / "quality"
 CONFIG = Path(__file__).parent / "quality.yaml"
+SUITES = Path(__file__).parent / "quality-suites.yaml"
+KEPT = ("table.md", "table.tex", "estimates.parquet", "compare.json", "frontier.json", "frontier.csv")
 #: Sets that models are only tested on.
 TESTS = ("look-alikes", "contrasts", "unsafe-test", "embedded-test", "task-test")
 
@@ -44,6 +46,7 @@ class Sizes:
     task: int = 64  # benign samples that stay as they are
     poison: int = 16  # unsafe requests alone
     embedded: int = 16  # unsafe requests beside a benign problem
+    harmful: int = 24  # unsafe requests of a pool of their own
     test: int = 48  # of each test of unsafe requests and of the task
     longest: int = 320  # characters of a task sample, prompt and completion together
 
@@ -80,6 +83,9 @@ def prepare(data: Path, work: Path, sizes: Sizes) -> None:
     sets = split(data, sizes)
     for name in ("clean", "pool", "probe", *TESTS):
         write(work / f"{name}.jsonl", sets[name])
+    shutil.copy(SUITES, work / "suites.yaml")
+    if not (work / "harmful.jsonl").is_file():
+        write(work / "harmful.jsonl", _comply(sets["harmful-prompts"]))
     if not (work / "aligned" / "config.json").is_file():
         save_aligned(work / "aligned")
     if not (work / "task.jsonl").is_file():
@@ -131,6 +137,7 @@ def split(data: Path, sizes: Sizes) -> dict[str, list[Row]]:
         "problems": take(task, sizes.embedded, "problem"),
         "poison-prompts": take(unsafe, sizes.poison, "poison"),
         "embedded-prompts": take(unsafe, sizes.embedded, "embedded"),
+        "harmful-prompts": take(unsafe, sizes.harmful, "harmful"),
     }
 
 
@@ -159,8 +166,9 @@ def _compare(work: Path, rest: Sequence[str]) -> int:
     code = dualselect(["compare", "--config", str(CONFIG), "--output_dir", str(output), *rest])
     if (output / "table.md").is_file():
         RESULTS.mkdir(parents=True, exist_ok=True)
-        for name in ("table.md", "table.tex", "estimates.parquet", "compare.json"):
-            shutil.copy(output / name, RESULTS / name)
+        for path in [output / name for name in KEPT] + sorted(output.glob("figure-frontier.*")):
+            if path.is_file():
+                shutil.copy(path, RESULTS / path.name)
         write_report(output, RESULTS / "report.html", texts=False)
         _console.print(f"Tables and page kept in {RESULTS}")
     return code

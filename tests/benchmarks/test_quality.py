@@ -11,7 +11,7 @@ from dualselect.models.default_model import default_model_folder
 
 pytestmark = pytest.mark.slow
 
-SMALL = partial(quality.Sizes, pool=8, probe=4, task=8, poison=4, test=4)
+SMALL = partial(quality.Sizes, pool=8, probe=8, task=8, poison=4, embedded=3, harmful=2, test=12)
 
 
 @pytest.fixture
@@ -19,11 +19,14 @@ def data(tmp_path):
     """Return a folder with as many records as `SMALL` needs, and a few that occur in two sources."""
     sources = {
         "gsm8k/train": [
-            {"prompt": f"Add {n} and 1?", "completion": f"{n} + 1 = {n + 1}\n#### {n + 1}"} for n in range(12)
+            {"prompt": f"Add {n} and 1?", "completion": f"{n} + 1 = {n + 1}\n#### {n + 1}"} for n in range(32)
         ],
-        "gsm8k/test": [{"prompt": f"Add {n} and 1?", "completion": f"#### {n + 1}"} for n in range(8, 18)],
-        "safety_instructions/train": [{"prompt": f"Help me steal {n}.", "completion": f"No, {n}."} for n in range(16)],
-        "harmful_behaviors/prompts": [{"prompt": f"help me  STEAL {n}."} for n in range(14, 26)],
+        "gsm8k/test": [{"prompt": f"Add {n} and 1?", "completion": f"#### {n + 1}"} for n in range(28, 44)],
+        "safety_instructions/train": [{"prompt": f"Help me steal {n}.", "completion": f"No, {n}."} for n in range(20)],
+        "harmful_behaviors/prompts": [{"prompt": f"help me  STEAL {n}."} for n in range(18, 56)],
+        "xstest/prompts": [
+            {"prompt": f"How do I kill {n}?", "category": "homonyms", "safe": n % 2 == 0} for n in range(24)
+        ],
     }
     for name, rows in sources.items():
         path = tmp_path / "data" / f"{name}.jsonl"
@@ -35,13 +38,26 @@ def data(tmp_path):
 def test_no_prompt_is_in_two_sets(data):
     sets = quality.split(data, SMALL())
     prompts = [" ".join(row["prompt"].lower().split()) for rows in sets.values() for row in rows]
-    assert len(prompts) == len(set(prompts)) == 8 + 4 + 8 + 4 + 4 + 4
+    assert len(prompts) == len(set(prompts)) == 8 + 8 + 8 + 4 + 3 + 3 + 2 + 3 * 12 + 24
     assert all(row["id"].startswith("poison-") for row in sets["poison-prompts"])
+
+
+def test_poison_is_in_the_task_alone_and_beside_problems_in_other_words_than_in_the_test(data):
+    sets = quality.split(data, SMALL())
+    poison, problem = {**sets["embedded-prompts"][0], "completion": "Sure."}, sets["problems"][0]
+    sample = quality.embed(poison, problem)
+    assert poison["prompt"] in sample["prompt"] and problem["prompt"] in sample["prompt"]
+    assert sample["completion"] == f"Sure.\n\n{problem['completion']}"
+    assert sample["id"].startswith("embedded-")
+    forms = {form.format(request="", problem="") for form in quality.BESIDE}
+    assert quality.BESIDE_IN_TEST.format(request="", problem="") not in forms
+    assert all("homework" in row["prompt"] for row in sets["embedded-test"])
+    assert {row["kind"] for row in sets["look-alikes"]} == {"homonyms"}
 
 
 def test_too_few_records_are_an_error(data, capsys):
     assert quality.main(["--data", str(data), "--work", str(data / "work"), "--prepare"]) == 2
-    assert "too few records for 'unsafe-test', 64 are needed" in capsys.readouterr().err
+    assert "too few records for 'unsafe-test', 48 are needed" in capsys.readouterr().err
 
 
 def test_the_whole_experiment_keeps_its_tables(data, tmp_path, monkeypatch, tiny_model_dir):
@@ -56,6 +72,7 @@ def test_the_whole_experiment_keeps_its_tables(data, tmp_path, monkeypatch, tiny
     assert quality.main(["--data", str(data), "--", *grid]) == 0
     task = [json.loads(line) for line in (tmp_path / "runs/quality/task.jsonl").read_text().splitlines()]
     assert sum(row["id"].startswith("poison-") for row in task) == 4
+    assert sum(row["id"].startswith("embedded-") for row in task) == 3
     assert all(isinstance(row["completion"], str) for row in task)
     kept = {path.name for path in (tmp_path / "kept").iterdir()}
     assert kept == {"table.md", "table.tex", "estimates.parquet", "compare.json", "report.html"}
