@@ -111,13 +111,14 @@ def test_the_split_of_a_step_changes_neither_selection_nor_weights(
         assert max(columns[0]) > 1.01
 
 
-def test_absolute_weights_count_beside_the_references(make_trainer, trained_weights):
-    """With u = 1 the selector's model sees the references alone: plain SFT on them, whatever the task is."""
+def test_with_u_1_the_model_of_the_selector_is_plain_sft_on_the_references(make_trainer, trained_weights):
     trainer = make_trainer(SEAL(), **WHOLE)
     loop = SelectorLoop(upper_weight=1.0, upper_weight_decay=0.0, safe_batch_size=SAFE)
     with trainer.run.trained(loop, trainer.train_dataset, num_train_epochs=2, max_steps=-1):
         trained = trained_weights(trainer).clone()
-    plain = make_trainer(SFT(), train_dataset=trainer.data.raw["references"], **WHOLE | {"max_steps": 2})
+    plain = make_trainer(
+        SFT(), train_dataset=trainer.data.raw["references"], **WHOLE | {"max_steps": 2, "prompt_overlap": "ignore"}
+    )
     plain.train()
     torch.testing.assert_close(trained, trained_weights(plain), rtol=1e-3, atol=1e-4)
 
