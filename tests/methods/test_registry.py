@@ -78,9 +78,9 @@ GROUPS = {
 
 def test_the_built_in_methods_are_there():
     names = ["agem", "all-references", "antibody", "antidote", "asft", "booster", "dft", "dualselect", "ewc", "gem"]
-    names += ["gradshield", "hft", "larf", "less", "lisa", "lowest-loss", "moderate-g", "o-lora", "profit", "ptst", "random", "random-length"]
-    names += ["random-references", "replay", "safegrad", "safeinstr", "sft", "sqsd", "static-references"]
-    names += ["token-cleaning", "toss"]
+    names += ["gradshield", "hft", "larf", "less", "lisa", "lowest-loss", "moderate-g", "o-lora", "profit", "ptst"]
+    names += ["random", "random-length", "random-references", "replay", "safegrad", "safeinstr", "sft", "sqsd"]
+    names += ["static-references", "token-cleaning", "toss"]
     assert list(methods.available()) == names
     assert methods.get("dualselect") is methods.DualSelect
 
