@@ -63,6 +63,7 @@ def test_the_name_of_a_merged_model_says_what_is_merged_into_it(make_plan, setti
     assert all(found[name].equal(values) for name, values in truth.items())
 
 
+@pytest.mark.slow
 def test_an_adapter_is_never_put_on_a_model_that_has_it_already(make_plan, settings_of, make_adapter):
     """It names the model that it was trained on, which is gone once its own stage has been merged."""
     plan = prepared(make_plan(settings_of("colour", "size")))
