@@ -6,7 +6,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from dualselect.errors import DataError
+from dualselect.errors import DataError, TrainingError
 from dualselect.gradients import per_sample_nll, trainable_parameters
 from dualselect.selection import measures, preservation_loss, remember_start
 from dualselect.selection import pool as module
@@ -88,6 +88,15 @@ def test_a_batch_that_does_not_fit_is_halved_and_its_size_remembered(model, exam
     torch.testing.assert_close(found["norm"], gradients.norm(dim=1), **CLOSE)
     weights = torch.full((16,), 1 / 16)
     torch.testing.assert_close(pool.gradient(weights, loss=loss).vector, gradients.mean(0), **CLOSE)
+
+
+def test_a_batch_of_a_sharded_model_is_not_halved_by_one_process(model, examples, pool_of, monkeypatch):
+    def loss(model, batch):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(module, "is_sharded", lambda model: True)
+    with pytest.raises(TrainingError, match="scan_tokens"):
+        pool_of(model, examples(4), tokens_per_batch=80).scan([measures.loss()], loss=loss)
 
 
 def test_a_sample_that_does_not_fit_by_itself_and_other_errors_are_raised(model, examples, pool_of):

@@ -14,14 +14,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from accelerate import DistributedType
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from dualselect.errors import ConfigError
 from dualselect.runs.selection_log import SelectionLog
-from dualselect.training.sharding import check_parallelism
 
 pytestmark = pytest.mark.slow
 
@@ -177,30 +174,3 @@ def test_a_process_that_dies_ends_the_run(launched):
     assert not list((folder / "dies").glob("weights-*"))
     assert done.returncode != 0
     assert "exitcode  : 3" in done.stderr
-
-
-class Accelerated:
-    """What accelerate says it did."""
-
-    parallelism_config = None
-    distributed_type = DistributedType.FSDP
-    is_fsdp2 = False
-
-    def __init__(self, **changes: Any) -> None:
-        vars(self).update(changes)
-
-
-@pytest.mark.parametrize(
-    ("did", "named"),
-    [
-        ({}, "FSDP1"),
-        ({"distributed_type": DistributedType.DEEPSPEED}, "DeepSpeed"),
-        ({"distributed_type": DistributedType.MEGATRON_LM}, "MEGATRON_LM"),
-        ({"is_fsdp2": True, "parallelism_config": object()}, "context"),
-    ],
-)
-def test_other_ways_to_divide_a_model_are_refused_by_name(did, named):
-    check_parallelism(Accelerated(is_fsdp2=True))
-    check_parallelism(Accelerated(distributed_type=DistributedType.MULTI_GPU))
-    with pytest.raises(ConfigError, match=f"{named}.*FSDP2"):
-        check_parallelism(Accelerated(**did))

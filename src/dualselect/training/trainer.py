@@ -407,7 +407,9 @@ class DualSelectTrainer(SFTTrainer):
             add_resumption(self.run_folder, step)
         else:
             seeds = {"seed": self.args.seed, "data_seed": self.args.data_seed}
-            write_provenance(self.run_folder, self.model, self.data.raw, seeds, self._start_hash)
+            # Only the main process is here, which cannot read a sharded model alone.
+            known = self._start_hash if is_sharded(self.model) else None
+            write_provenance(self.run_folder, self.model, self.data.raw, seeds, known)
             write_samples(self.run_folder, self.data.raw, self.data.ids())
 
     def _settings(self) -> dict[str, Any]:

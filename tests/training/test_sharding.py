@@ -1,0 +1,69 @@
+"""What does not go with sharded weights is refused by name, with what does."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from accelerate import DistributedType
+from torch.distributed.fsdp import CPUOffloadPolicy
+
+from dualselect.errors import ConfigError
+from dualselect.training.sharding import check_parallelism, shard_frozen
+
+
+class Accelerated:
+    """What accelerate says it did."""
+
+    parallelism_config = None
+    distributed_type = DistributedType.FSDP
+    is_fsdp2 = False
+
+    def __init__(self, **changes: Any) -> None:
+        vars(self).update(changes)
+
+
+@pytest.mark.parametrize(
+    ("did", "named"),
+    [
+        ({}, "FSDP1"),
+        ({"distributed_type": DistributedType.DEEPSPEED}, "DeepSpeed"),
+        ({"distributed_type": DistributedType.MEGATRON_LM}, "MEGATRON_LM"),
+        ({"is_fsdp2": True, "parallelism_config": object()}, "context"),
+    ],
+)
+def test_other_ways_to_divide_a_model_are_refused_by_name(did, named):
+    check_parallelism(Accelerated(is_fsdp2=True))
+    check_parallelism(Accelerated(distributed_type=DistributedType.MULTI_GPU))
+    with pytest.raises(ConfigError, match=f"{named}.*FSDP2"):
+        check_parallelism(Accelerated(**did))
+
+
+def sharded(model: Any, has_router_loss: bool = False, auto_find_batch_size: bool = False, **changes: Any) -> None:
+    """Shard as a plugin with these changes says."""
+    allowed = {"cpu_ram_efficient_loading": False, "activation_checkpointing": False, "cpu_offload": None}
+    state = SimpleNamespace(fsdp_plugin=SimpleNamespace(**(allowed | changes)))
+    accelerator = SimpleNamespace(state=state, device=torch.device("cpu"))
+    shard_frozen(accelerator, model, SimpleNamespace(auto_find_batch_size=auto_find_batch_size), has_router_loss)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"cpu_ram_efficient_loading": True}, "fsdp_cpu_ram_efficient_loading"),
+        ({"activation_checkpointing": True}, "gradient_checkpointing to true"),
+        ({"cpu_offload": CPUOffloadPolicy()}, "fsdp_offload_params"),
+        ({"auto_find_batch_size": True}, "auto_find_batch_size"),
+        ({"has_router_loss": True}, "router_aux_loss_coef"),
+    ],
+)
+def test_settings_that_do_not_go_with_a_sharded_model_are_refused(changes, named):
+    with pytest.raises(ConfigError, match=named):
+        sharded(SimpleNamespace(peft_config={}), **changes)
+
+
+def test_full_fine_tuning_and_quantised_weights_are_refused():
+    with pytest.raises(ConfigError, match=r"train a LoRA.*DDP"):
+        sharded(SimpleNamespace())
+    with pytest.raises(ConfigError, match=r"load_in_4bit.*DDP"):
+        sharded(SimpleNamespace(peft_config={}, is_quantized=True))
