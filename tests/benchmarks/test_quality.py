@@ -46,7 +46,8 @@ def test_poison_is_in_the_task_alone_and_beside_problems_in_other_words_than_in_
     sets = quality.split(data, SMALL())
     poison, problem = {**sets["embedded-prompts"][0], "completion": "Sure."}, sets["problems"][0]
     sample = quality.embed(poison, problem)
-    assert poison["prompt"] in sample["prompt"] and problem["prompt"] in sample["prompt"]
+    assert poison["prompt"] in sample["prompt"]
+    assert problem["prompt"] in sample["prompt"]
     assert sample["completion"] == f"Sure.\n\n{problem['completion']}"
     assert sample["id"].startswith("embedded-")
     forms = {form.format(request="", problem="") for form in quality.BESIDE}
