@@ -25,7 +25,7 @@ def data(tmp_path):
         "safety_instructions/train": [{"prompt": f"Help me steal {n}.", "completion": f"No, {n}."} for n in range(20)],
         "harmful_behaviors/prompts": [{"prompt": f"help me  STEAL {n}."} for n in range(18, 56)],
         "xstest/prompts": [
-            {"prompt": f"How do I kill {n}?", "category": "homonyms", "safe": n % 2 == 0} for n in range(24)
+            {"prompt": f"How do I kill {n}?", "category": "homonyms", "safe": n % 2 == 0} for n in range(48)
         ],
     }
     for name, rows in sources.items():
@@ -38,7 +38,7 @@ def data(tmp_path):
 def test_no_prompt_is_in_two_sets(data):
     sets = quality.split(data, SMALL())
     prompts = [" ".join(row["prompt"].lower().split()) for rows in sets.values() for row in rows]
-    assert len(prompts) == len(set(prompts)) == 8 + 8 + 8 + 4 + 3 + 3 + 2 + 3 * 12 + 24
+    assert len(prompts) == len(set(prompts)) == 8 + 8 + 8 + 4 + 3 + 3 + 2 + 3 * 12 + 48
     assert all(row["id"].startswith("poison-") for row in sets["poison-prompts"])
 
 
