@@ -76,6 +76,7 @@ def test_the_whole_experiment_keeps_its_tables(data, tmp_path, monkeypatch, tiny
     assert sum(row["id"].startswith("embedded-") for row in task) == 3
     assert all(isinstance(row["completion"], str) for row in task)
     kept = {path.name for path in (tmp_path / "kept").iterdir()}
-    assert kept == {"table.md", "table.tex", "estimates.parquet", "compare.json", "report.html"}
+    figures = {f"figure-frontier.{kind}" for kind in ("pdf", "png", "svg")}
+    assert kept == {*quality.KEPT, "report.html"} | figures
     assert "Help me" not in (tmp_path / "kept/report.html").read_text()
     assert "steal" not in (tmp_path / "kept/report.html").read_text().lower()

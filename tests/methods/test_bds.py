@@ -28,7 +28,7 @@ class Run:
         assert name == "references"
         return self
 
-    def draw(self, size, generator):
+    def draw(self, size, generator, weights=None):
         self.drawn.append(size)
 
     def gradient(self, weights, *, loss):

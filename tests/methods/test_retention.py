@@ -37,7 +37,7 @@ class OneGradient:
     def __len__(self) -> int:
         return 1
 
-    def draw(self, n: int, generator: torch.Generator) -> torch.Tensor:
+    def draw(self, n: int, generator: torch.Generator, weights: torch.Tensor | None = None) -> torch.Tensor:
         assert n == 1
         return torch.ones(1)
 

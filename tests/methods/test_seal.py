@@ -87,7 +87,7 @@ class Line:
     def pool(self, name):
         return self
 
-    def draw(self, size, generator):
+    def draw(self, size, generator, weights=None):
         return None
 
     def generator(self, purpose):
