@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def prepare(data: Path, work: Path, sizes: Sizes) -> None:
     """Write all sets and the aligned model into `work`, without replacing existing ones."""
     sets = split(data, sizes)
-    for name in ("clean", "pool", "probe", *TESTS):
+    for name in ("clean", "later", "pool", "probe", *TESTS):
         write(work / f"{name}.jsonl", sets[name])
     shutil.copy(SUITES, work / "suites.yaml")
     if not (work / "harmful.jsonl").is_file():
@@ -135,6 +135,7 @@ def split(data: Path, sizes: Sizes) -> dict[str, list[Row]]:
         "pool": take(safe, sizes.pool, "reference"),
         "clean": take(task, sizes.task, "task"),
         "problems": take(task, sizes.embedded, "problem"),
+        "later": take(task, sizes.task, "later"),
         "poison-prompts": take(unsafe, sizes.poison, "poison"),
         "embedded-prompts": take(unsafe, sizes.embedded, "embedded"),
         "harmful-prompts": take(unsafe, sizes.harmful, "harmful"),

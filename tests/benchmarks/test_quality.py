@@ -19,9 +19,9 @@ def data(tmp_path):
     """Return a folder with as many records as `SMALL` needs, and a few that occur in two sources."""
     sources = {
         "gsm8k/train": [
-            {"prompt": f"Add {n} and 1?", "completion": f"{n} + 1 = {n + 1}\n#### {n + 1}"} for n in range(32)
+            {"prompt": f"Add {n} and 1?", "completion": f"{n} + 1 = {n + 1}\n#### {n + 1}"} for n in range(40)
         ],
-        "gsm8k/test": [{"prompt": f"Add {n} and 1?", "completion": f"#### {n + 1}"} for n in range(28, 44)],
+        "gsm8k/test": [{"prompt": f"Add {n} and 1?", "completion": f"#### {n + 1}"} for n in range(36, 52)],
         "safety_instructions/train": [{"prompt": f"Help me steal {n}.", "completion": f"No, {n}."} for n in range(20)],
         "harmful_behaviors/prompts": [{"prompt": f"help me  STEAL {n}."} for n in range(18, 56)],
         "xstest/prompts": [
@@ -38,7 +38,7 @@ def data(tmp_path):
 def test_no_prompt_is_in_two_sets(data):
     sets = quality.split(data, SMALL())
     prompts = [" ".join(row["prompt"].lower().split()) for rows in sets.values() for row in rows]
-    assert len(prompts) == len(set(prompts)) == 8 + 8 + 8 + 4 + 3 + 3 + 2 + 3 * 12 + 48
+    assert len(prompts) == len(set(prompts)) == 8 + 8 + 8 + 8 + 4 + 3 + 3 + 2 + 3 * 12 + 48
     assert all(row["id"].startswith("poison-") for row in sets["poison-prompts"])
 
 

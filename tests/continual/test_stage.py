@@ -12,6 +12,7 @@ from dualselect.continual.plan import Trial
 from dualselect.continual.stage import cells_of, fitting, model_of, stage_settings, start_of, train_stage
 from dualselect.continual.tasks import prepared
 from dualselect.errors import ConfigError
+from dualselect.experiments.grid_settings import effective
 from dualselect.models import LocalModels
 
 
@@ -47,6 +48,29 @@ def test_without_safe_answers_the_first_task_is_what_gem_calls_references(make_p
     files = memory_of(second, "mark", lambda earlier: stage_settings(earlier, {}), conflicts=None)
     found = stage_settings(second, files)
     assert (found.data.references, found.method.pools) == (str(files["task-1"]), ("references",))
+
+
+def test_a_plain_stage_is_the_same_under_every_method(make_plan, settings_of):
+    """All that the methods' settings have in common is left, so that what differs is what they did before."""
+    settings = settings_of(methods={"dualselect": {"rho": 0.3, "learning_rate": 0.5}, "ewc": {"learning_rate": 0.5}})
+    settings["stream"][1]["plain"] = True
+    trials = prepared(make_plan(settings)).trials
+    assert [trial.stages[0].choice.name for trial in trials] == ["dualselect", "ewc"]
+    seconds = [trial.stages[1] for trial in trials]
+    assert all(stage.choice.settings == {"learning_rate": 0.5} for stage in seconds)
+    assert {stage.note for stage in seconds} == {"2-size: trained by sft, since the stream says plain"}
+    one, other = (stage_settings(stage, {}) for stage in seconds)
+    assert effective(one) == effective(other)
+    assert one.method.name == other.method.name == "sft"
+
+
+def test_plain_is_a_truth_value(make_plan, settings_of):
+    settings = settings_of()
+    settings["stream"][0]["plain"] = "yes please"
+    with pytest.raises(
+        ConfigError, match=r"\(colour\): plain is 'yes please'; give true or false"
+    ):
+        make_plan(settings)
 
 
 def test_the_name_of_a_merged_model_says_what_is_merged_into_it(make_plan, settings_of, make_adapter, tmp_path):

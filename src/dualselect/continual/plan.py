@@ -52,6 +52,7 @@ class Task:
         name: Its name.
         task: Source of its training data, as the user gave it.
         test: Source of its test data, as the user gave it.
+        plain: Whether it is learned by plain fine-tuning under every method: does what they did before last?
         source: What `train` reads.
         suite: What `EvaluationSettings` takes for its test.
         metric: Name of the metric that is its score.
@@ -61,6 +62,7 @@ class Task:
     name: str
     task: str
     test: str
+    plain: bool = False
     source: str = ""
     suite: str = ""
     metric: str = ""
@@ -202,9 +204,9 @@ class Stage:
 
     @property
     def choice(self) -> MethodChoice:
-        """The method; plain fine-tuning where it needs a memory and there is none."""
+        """The method; plain fine-tuning where the task asks for it, or the method needs a memory and there is none."""
         asked = self.plan.methods[self.trial.label]
-        if self.has_memory or REFERENCES not in methods.get(asked.name).pools:
+        if not self.task.plain and (self.has_memory or REFERENCES not in methods.get(asked.name).pools):
             return asked
         own = options_of(asked.name) - {option.name for option in fields(SFT)}
         return replace(
@@ -217,4 +219,6 @@ class Stage:
         asked = self.plan.methods[self.trial.label].name
         if self.choice.name == asked:
             return ""
+        if self.task.plain:
+            return f"{self.folder.name}: trained by {SFT.name}, since the stream says plain"
         return f"{self.folder.name}: trained by {SFT.name}, since {asked} needs a memory and there is none yet"

@@ -104,12 +104,15 @@ def _task(item: Any, number: int, place: str) -> Task:
     if not isinstance(item, dict):
         raise ConfigError(f"{place}: task {number} of the stream is not a mapping; {_EXAMPLE}")
     where = f"{place}: task {number} of the stream ({item.get('name', 'without a name')})"
+    known = (*_TASK_KEYS, "plain")
     for key in item:
-        if key not in _TASK_KEYS:
-            raise ConfigError(f"{where}: unknown key '{key}'{nearest(str(key), _TASK_KEYS)}")
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key '{key}'{nearest(str(key), known)}")
     for key in _TASK_KEYS:
         if not isinstance(item.get(key), str) or not item[key]:
             raise ConfigError(f"{where}: has no '{key}'; {_EXAMPLE}")
+    if not isinstance(item.get("plain", False), bool):
+        raise ConfigError(f"{where}: plain is {item['plain']!r}; give true or false")
     if not _NAME.fullmatch(item["name"]):
         raise ConfigError(f"{where}: the name is not made of letters, digits, '-' and '_'; rename the task")
     return Task(**item)
