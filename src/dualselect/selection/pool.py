@@ -57,6 +57,7 @@ class Pool:
         autocast: Function that returns the context of the forward pass.
         progress: Whether to show a progress bar.
         folder: Folder from which interrupted scans continue; None keeps nothing.
+        categories: Number of each sample's category, `(N,)` int64; None where the samples have none.
 
     Raises:
         DataError: There are no examples.
@@ -72,6 +73,7 @@ class Pool:
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     progress: bool = False
     folder: Path | None = None
+    categories: Tensor | None = None
     lengths: list[int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -94,7 +96,11 @@ class Pool:
     def subset(self, rows: Sequence[int]) -> "Pool":
         """Return the pool of some of the samples, as places in this one; nothing of it is kept for later."""
         return replace(
-            self, examples=[self.examples[row] for row in rows], ids=[self.ids[row] for row in rows], folder=None
+            self,
+            examples=[self.examples[row] for row in rows],
+            ids=[self.ids[row] for row in rows],
+            folder=None,
+            categories=None if self.categories is None else self.categories[list(rows)],
         )
 
     def scan(
@@ -104,8 +110,9 @@ class Pool:
         loss: Loss = per_sample_nll,
         title: str = "Scanning",
         resumable: bool = False,
+        rows: Tensor | None = None,
     ) -> Scanned:
-        """Measure every sample in one pass.
+        """Measure every sample, or those of some rows, in one pass.
 
         Args:
             measures: Functions of a batch's losses and gradients that return columns, `(B, ...)` each; see
@@ -114,11 +121,13 @@ class Pool:
             title: Text of the progress bar; scans with one title keep the parts of one scan.
             resumable: Whether to save what is measured, so that an interrupted scan with the same weights and
                 measures continues where it stopped. Call `done()` of the result once it has been used.
+            rows: Rows to measure, `(M,)` int64, ascending; None measures all.
 
         Returns:
-            The columns, `(N, ...)` each, on the CPU in the pool's order; NaN where a sample has no finite value.
+            The columns, `(N, ...)` each, on the CPU in the pool's order; NaN where a sample has no finite value or was
+            not measured (0 in columns of whole numbers).
         """
-        return scan(self, measures, loss, title, resumable)
+        return scan(self, measures, loss, title, resumable, rows)
 
     def gradient(self, weights: Tensor, *, loss: Loss = per_sample_nll) -> Direction:
         """Return the sum over samples of `weights[j]` times the gradient of sample j, over all processes.

@@ -123,9 +123,11 @@ def in_step(mine: Sequence[list[int]], batches: Sequence[list[int]], steps: int)
     return [*mine, *[batches[-1]] * (steps - len(mine))]
 
 
-def scan(pool: Scannable, measures: Sequence[Measure], loss: Loss, title: str, resumable: bool) -> Scanned:
-    """Return what `measures` say of every sample of `pool`; see `Pool.scan`."""
-    plan = batches_of(range(len(pool)), pool.lengths, pool.tokens_per_batch)
+def scan(
+    pool: Scannable, measures: Sequence[Measure], loss: Loss, title: str, resumable: bool, rows: Tensor | None = None
+) -> Scanned:
+    """Return what `measures` say of the samples of `pool`; see `Pool.scan`."""
+    plan = batches_of(range(len(pool)) if rows is None else rows.tolist(), pool.lengths, pool.tokens_per_batch)
     folder = _folder_of(pool, plan, measures, loss, title) if resumable else None
     parts = None if folder is None else Parts(folder / f"rank-{rank():04d}")
     found = _Found({} if parts is None else parts.read(), len(pool))
@@ -134,14 +136,15 @@ def scan(pool: Scannable, measures: Sequence[Measure], loss: Loss, title: str, r
     due = time.monotonic() + _SECONDS_PER_PART
     with eval_mode(pool.model, gradients=True):
         for count, batch in enumerate(pool.announced(in_step(waiting, plan, steps), title), 1):
-            for rows, columns in pool.measured(batch, measures, loss):
+            for piece, columns in pool.measured(batch, measures, loss):
                 if count <= len(waiting):
-                    found.add(rows, columns)
+                    found.add(piece, columns)
             if count % _BATCHES_PER_PART == 0 or time.monotonic() > due:
                 _set_aside(found, parts)
                 due = time.monotonic() + _SECONDS_PER_PART
     _set_aside(found, parts)
-    return Scanned(_over_processes(found, pool.device), folder)
+    columns = _over_processes(found, pool.device)
+    return Scanned(columns if rows is None else _only(columns, rows), folder)
 
 
 class _Found:
@@ -194,6 +197,16 @@ def _over_processes(found: _Found, device: torch.device) -> Columns:
     for name, (shape, dtype) in from_main_process(known).items():
         values = found.table[name] if name in found.table else torch.zeros(shape, dtype=dtype)
         columns[name] = sum_over_processes(values, device)
+    return columns
+
+
+def _only(columns: Columns, rows: Tensor) -> Columns:
+    """Return the columns with NaN in the rows that were not measured."""
+    is_other = torch.ones(len(next(iter(columns.values()))), dtype=torch.bool)
+    is_other[rows] = False
+    for values in columns.values():
+        if values.is_floating_point():
+            values[is_other] = torch.nan
     return columns
 
 

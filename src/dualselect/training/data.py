@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import torch
 from datasets import Dataset
 from transformers.utils import logging
 
@@ -19,6 +21,7 @@ from dualselect.data import (
     keep_apart,
     refuse_undesired,
 )
+from dualselect.data.columns import category_numbers, integers
 from dualselect.distributed import is_sharded, rank
 from dualselect.errors import ConfigError, DataError
 from dualselect.gradients import Parameters, Watch
@@ -105,7 +108,11 @@ def make_pool(trainer: Any, name: str, dataset: Dataset, watch: Watch, params: P
         indexed, ids = _with_answers(trainer, indexed, ids)
     prepared = _trl.prepare_dataset(trainer, indexed, name)
     report_dropped(name, ids, prepared, args)
-    return pool_of_prepared(trainer, name, prepared, ids, watch, params)
+    pool = pool_of_prepared(trainer, name, prepared, ids, watch, params)
+    categories = category_numbers(indexed)
+    if categories is None:
+        return pool
+    return replace(pool, categories=torch.from_numpy(categories[integers(prepared, INDEX_COLUMN)]))
 
 
 def pool_of_prepared(
