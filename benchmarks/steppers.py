@@ -55,15 +55,15 @@ def make_plain(model: str, target: str, dataset: Dataset, settings: Settings, **
 
 
 def make_dualselect(
-    model: str, target: str, dataset: Dataset, settings: Settings, **arguments: Any
+    model: str, target: str, dataset: Dataset, settings: Settings, references: Dataset | None = None, **arguments: Any
 ) -> DualSelectTrainer:
-    """Return our trainer on the same samples, which are its reference pool as well, ready to step."""
+    """Return our trainer on the same samples, which are its reference pool too unless one is given, ready to step."""
     return _ready(
         DualSelectTrainer(
             model=make_model(model, settings.device, settings.seed),
             args=DualSelectConfig(**_arguments(settings), **arguments, prompt_overlap="ignore"),
             train_dataset=dataset,
-            reference_dataset=dataset,
+            reference_dataset=dataset if references is None else references,
             method=DualSelect(task_warmup_steps=0),
             processing_class=make_tokenizer(model),
             peft_config=_lora(target),

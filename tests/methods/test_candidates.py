@@ -85,7 +85,7 @@ def test_the_draw_depends_on_the_seed(make_run, refreshed):
 
 
 def test_too_few_candidates_are_refused(run):
-    with pytest.raises(ConfigError, match="reference_candidates is 3 but 3 of 10 references are chosen.*above 3, or"):
+    with pytest.raises(ConfigError, match=r"reference_candidates is 3 but 3 of 10 references are chosen.*above 3, or"):
         DualSelect(reference_top_k=3, reference_candidates=3).prepare(None, run)
     with pytest.raises(ConfigError, match="lower reference_fraction"):
         DualSelect(reference_fraction=0.5, reference_candidates=4).prepare(None, run)

@@ -89,7 +89,7 @@ def test_the_choice_among_candidates_equals_brute_force(model, truth, direction_
 
 @pytest.mark.parametrize("scaling", ["raw", "zscore", "rank"])
 def test_candidates_that_are_the_whole_pool_change_nothing(model, direction_of, choose, scaling):
-    make, pool = choose
+    make, _ = choose
     d = direction_of(model)
     whole, same = make(d, None, scaling), make(d, torch.arange(12), scaling)
     assert torch.equal(whole.weights, same.weights)

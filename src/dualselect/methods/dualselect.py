@@ -340,9 +340,8 @@ class DualSelect(Scorer, Method):
         """Return the rows of the references to score, None for all."""
         if self.reference_candidates is None:
             return None
-        chosen = (
-            torch.tensor([], dtype=torch.long) if self._references is None else self._references.nonzero().flatten()
-        )
+        last = torch.zeros(0) if self._references is None else self._references
+        chosen = last.nonzero().flatten()
         return draw_candidates(run.pool(), self.reference_candidates, chosen, run.generator("candidates"))
 
     def _postpone(self, run: Run, problem: str) -> None:

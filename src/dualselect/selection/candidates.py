@@ -9,8 +9,8 @@ from dualselect.selection.pool import Pool
 def draw_candidates(pool: Pool, count: int, chosen: Tensor, generator: torch.Generator) -> Tensor | None:
     """Return the rows of the pool to score at a refresh, ascending, `(count,)` int64; None for all of them.
 
-    Rows chosen last time come first, since what was at risk mostly still is. The rest is drawn from the other rows, each
-    with the same probability, and from every stratum in proportion. Strata are the pool's categories; without
+    Rows chosen last time come first, since what was at risk mostly still is. The rest is drawn from the other rows,
+    each with the same probability, and from every stratum in proportion. Strata are the pool's categories; without
     categories, lengths within a factor of two.
 
     Args:
