@@ -27,6 +27,7 @@ from dualselect.selection import Chosen, Pool, choose_references, draw_candidate
 
 RESULTS = Path(__file__).parent / "results" / "refresh.json"
 
+_FIGURES = ("recall", "weight", "cosine", "seconds")
 _ABOUT = f"""Compare a refresh of DualSelect's references that scores candidates only (`reference_candidates`) with one
 that scores the whole pool, at the same weights and task direction, several times while the model trains. The run itself
 follows the full refresh. The candidates of a refresh are those that the last one of the same size chose, and a draw.
@@ -36,8 +37,8 @@ follows the full refresh. The candidates of a refresh are those that the last on
   cosine    of the two reference directions
   seconds   of scoring and of the direction, over those of the full refresh
 
-The first refresh has nothing to remember, so its recall is about the share of the pool that is scored; the means are over
-the others. Models: {", ".join(MODEL_NAMES)}. Random ones need no download.
+The first refresh has nothing to remember, so its recall is about the share of the pool that is scored; the means are
+over the others. Models: {", ".join(MODEL_NAMES)}. Random ones need no download.
 
 Written to {RESULTS.parent.name}/{RESULTS.name} beside this module. The default takes a few minutes on two free cores.
 
@@ -169,9 +170,8 @@ def _go_on(method: Any, g_ref: Direction) -> None:
 
 def _means(refreshes: Sequence[dict[str, Any]], shares: Sequence[float]) -> dict[str, dict[str, float]]:
     later = refreshes[1:]
-    names = ("recall", "weight", "cosine", "seconds")
     return {
-        str(share): {name: sum(row["by_share"][str(share)][name] for row in later) / len(later) for name in names}
+        str(share): {name: sum(row["by_share"][str(share)][name] for row in later) / len(later) for name in _FIGURES}
         for share in shares
     }
 
@@ -183,12 +183,10 @@ def _told(found: dict[str, dict[str, float]]) -> str:
 def table(means: dict[str, dict[str, float]]) -> Table:
     """Return the means as a table."""
     shown = Table(title="Refreshes of candidates against full ones; means over all but the first")
-    for title in ("scored", "recall", "weight", "cosine", "seconds"):
+    for title in ("scored", *_FIGURES):
         shown.add_column(title, justify="right")
     for share, row in means.items():
-        shown.add_row(
-            f"{float(share):.0%}", *(f"{row[name]:.3f}" for name in ("recall", "weight", "cosine", "seconds"))
-        )
+        shown.add_row(f"{float(share):.0%}", *(f"{row[name]:.3f}" for name in _FIGURES))
     return shown
 
 
