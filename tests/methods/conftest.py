@@ -61,8 +61,8 @@ class VectorPool:
         return [f"r{number}" for number in range(len(self))]
 
     @property
-    def lengths(self) -> list[int]:
-        return [10] * len(self)
+    def lengths(self) -> Tensor:
+        return torch.full((len(self),), 10)
 
     def scan(
         self, measures: Sequence[Any], *, loss: Any, title: str, resumable: bool, rows: Tensor | None = None

@@ -228,6 +228,12 @@ class DualSelect(Scorer, Method):
             )
         return keep
 
+    def references_read(self, pool_size: int) -> tuple[int, int]:
+        """Return how many references a refresh scores and how many it then differentiates, for a pool of that size."""
+        keep = self.references_to_keep(pool_size)
+        scored = min(self.reference_candidates or pool_size, pool_size)
+        return {"conflict": (scored, keep), "random": (0, keep), "all": (0, pool_size)}[self.reference_choice]
+
     def prepare(self, task: Dataset, run: Run) -> Dataset:
         """Check that the pool is large enough."""
         self.references_to_keep(len(run.pool()))

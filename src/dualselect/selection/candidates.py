@@ -51,4 +51,4 @@ def stratified(strata: Tensor, n: int, generator: torch.Generator) -> Tensor:
 def _strata(pool: Pool) -> Tensor:
     if pool.categories is not None:
         return pool.categories
-    return torch.as_tensor(pool.lengths).clamp_min(1).log2().floor()
+    return pool.lengths.clamp_min(1).log2().floor()
