@@ -92,7 +92,7 @@ def _usage() -> Usage:
 
 
 def per_sample(by_size: Mapping[int, Mapping[str, Usage]]) -> dict[str, float]:
-    """Return the bytes of anonymous memory that a further sample takes at each stage, from the smallest to the largest."""
+    """Return the bytes of anonymous memory that a further sample takes at each stage: largest size against smallest."""
     small, large = min(by_size), max(by_size)
     return {
         stage: (by_size[large][stage]["anonymous"] - by_size[small][stage]["anonymous"]) / (large - small)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from datasets import Dataset
 
-from dualselect.data import identify, load_samples, loading
+from dualselect.data import check_disjoint, identify, load_samples, loading
 from dualselect.data.columns import Ids, category_numbers, list_lengths
 
 NAMES = ["a", "b", "", "ä", "e"]
@@ -69,17 +69,31 @@ def test_many_samples_are_mapped_from_a_file_and_are_the_same(records, monkeypat
         assert tokens["tokens"][:] == [[2]] * 10
 
 
-def python_bytes(count):
-    """Return the bytes of Python objects that identifying so many samples leaves."""
-    samples = Dataset(pa.table({"id": [f"sample-{n:06d}" for n in range(count)]}))
+def traced(work, count):
+    """Return the bytes of Python objects and arrays that work on so many samples keeps, and their peak."""
+    names = [f"sample-{n:06d}" for n in range(count)]
+    samples = Dataset(pa.table({"id": names, "prompt": [f"What is {name}?" for name in names]}))
     tracemalloc.start()
     try:
-        kept = identify(samples)
-        return tracemalloc.get_traced_memory()[0] if kept else 0
+        result = work(samples)
+        return np.array(tracemalloc.get_traced_memory()) if result is not None else None
     finally:
         tracemalloc.stop()
 
 
+def growth(work):
+    """Return what a further sample adds to both."""
+    traced(work, 10)  # what is imported and cached once
+    return (traced(work, 5_500) - traced(work, 500)) / 5_000
+
+
 def test_ids_are_no_python_objects():
-    python_bytes(10)  # what is imported and cached once
-    assert (python_bytes(20_000) - python_bytes(2_000)) / 18_000 < 10  # 8 for the index; a list of texts takes 70
+    kept, _ = growth(identify)
+    assert kept < 10  # 8 for the index; a list of texts takes 70
+
+
+def test_comparing_sets_makes_no_object_a_sample():
+    def compare(samples):
+        return check_disjoint({"task": samples.select(range(5)), "references": samples})
+
+    assert growth(compare)[1] < 100  # a key as text, a list and a sample of each took some 400
