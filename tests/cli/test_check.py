@@ -122,7 +122,8 @@ def test_the_cost_is_counted_without_a_model(dualselect, config, data):
     assert "steps       4 updates, 4 an epoch\n" in shown.out
     assert "refreshes   2, each of 7 references" in shown.out
     assert "time " not in shown.out
-    again = dualselect("check", "--config", config, "--refresh", "steps", "--refresh_every", "1")
+    often = ("--refresh", "steps", "--refresh_every", "1", "--reference_fraction", "1.0")  # 3 x 12 samples, not 16
+    again = dualselect("check", "--config", config, *often)
     assert "refreshes would read more tokens than training does" in again.out
 
 

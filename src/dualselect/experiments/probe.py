@@ -14,6 +14,7 @@ from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 
 from dualselect.data import REFERENCES, TASK
+from dualselect.distributed import world_size
 from dualselect.errors import ConfigError
 from dualselect.experiments.costs import Probe
 from dualselect.experiments.run_data import RunData
@@ -51,7 +52,7 @@ def probe(settings: Settings, sets: Mapping[str, Dataset]) -> Probe:
     Raises:
         ConfigError: Several processes run this, or the model could not be loaded.
     """
-    if torch.distributed.is_initialized():
+    if world_size() > 1:
         raise ConfigError("--probe runs in one process: start `dualselect check` without a launcher")
     training = copy.copy(settings.training)
     per_update = training.per_device_train_batch_size * training.gradient_accumulation_steps

@@ -118,7 +118,7 @@ def pool_of_prepared(
     trainer: Any,
     name: str,
     prepared: Dataset,
-    ids: Sequence[str],
+    ids: Ids,
     watch: Watch,
     params: Parameters,
     categories: Tensor | None = None,
@@ -137,7 +137,7 @@ def pool_of_prepared(
     args = trainer.args
     return Pool(
         examples=prepared.select_columns(["input_ids", "labels"]),  # stays in Arrow: small whatever the pool
-        ids=(ids if isinstance(ids, Ids) else Ids(ids)).take(integers(prepared, INDEX_COLUMN)),
+        ids=ids.take(integers(prepared, INDEX_COLUMN)),
         watch=watch,
         model=trainer.model,
         params=params,
