@@ -66,21 +66,28 @@ def make_plain(model: str, target: str, dataset: Dataset, settings: Settings, **
 
 
 def make_dualselect(
-    model: str, target: str, dataset: Dataset, settings: Settings, **arguments: Any
+    model: str, target: str, dataset: Dataset, settings: Settings, references: Dataset | None = None, **arguments: Any
 ) -> DualSelectTrainer:
-    """Return our trainer on the same samples, which are its reference pool as well, ready to step."""
-    return ready(new_dualselect(model, target, dataset, settings, DualSelect(task_warmup_steps=0), **arguments))
+    """Return our trainer on the same samples, which are its reference pool too unless one is given, ready to step."""
+    method = DualSelect(task_warmup_steps=0)
+    return ready(new_dualselect(model, target, dataset, settings, method, references, **arguments))
 
 
 def new_dualselect(
-    model: str, target: str, dataset: Dataset, settings: Settings, method: DualSelect, **arguments: Any
+    model: str,
+    target: str,
+    dataset: Dataset,
+    settings: Settings,
+    method: DualSelect,
+    references: Dataset | None = None,
+    **arguments: Any,
 ) -> DualSelectTrainer:
-    """Return our trainer on the same samples, which are its reference pool as well, ready to train."""
+    """Return our trainer on the same samples, which are its reference pool too unless one is given, ready to train."""
     return DualSelectTrainer(
         model=make_model(model, settings.device, settings.seed, four_bits=settings.four_bits),
         args=DualSelectConfig(**_arguments(settings), **arguments, prompt_overlap="ignore"),
         train_dataset=dataset,
-        reference_dataset=dataset,
+        reference_dataset=dataset if references is None else references,
         method=method,
         processing_class=make_tokenizer(model),
         peft_config=_lora(target),

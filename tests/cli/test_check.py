@@ -1,6 +1,7 @@
 """`dualselect check` tells what training would do, and trains nothing."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -113,3 +114,32 @@ def test_a_date_in_the_template_is_reported(dualselect, config, data, tiny_model
     model = with_template(data / "model", tiny_model_dir, template)
     assert "today's date" in dualselect("check", "--config", config, "--model_name_or_path", model).out
     assert "today's date" not in dualselect("check", "--config", config).out
+
+
+def test_the_cost_is_counted_without_a_model(dualselect, config, data):
+    """16 samples in updates of 4; refreshes after one update of warm-up: of 6 references, and of the 1 chosen."""
+    shown = dualselect("check", "--config", config, "--refresh", "steps", "--refresh_every", "2")
+    assert "steps       4 updates, 4 an epoch\n" in shown.out
+    assert "refreshes   2, each of 7 references" in shown.out
+    assert "time " not in shown.out
+    often = ("--refresh", "steps", "--refresh_every", "1", "--reference_fraction", "1.0")  # 3 x 12 samples, not 16
+    again = dualselect("check", "--config", config, *often)
+    assert "refreshes would read more tokens than training does" in again.out
+
+
+def test_a_probe_measures_time_and_memory_and_leaves_nothing(dualselect, config, data):
+    before = sorted(data.iterdir())
+    shown = dualselect("check", "--config", config, "--probe")
+    assert shown.code == 0, shown.err
+    assert re.search(
+        r"time        about [\d.e-]+ (s|min) with one process: [\d.e-]+ s an update, .* a refresh", shown.out
+    )
+    assert re.search(r"memory      about \d+\.\d\d GiB on cpu", shown.out)
+    assert sorted(data.iterdir()) == before
+
+
+def test_a_method_without_references_is_probed_too(dualselect, config):
+    shown = dualselect("check", "--config", config, "--method", "random", "--probe")
+    assert shown.code == 0, shown.err
+    assert "s an update\n" in shown.out
+    assert "refreshes" not in shown.out

@@ -48,6 +48,8 @@ class VectorPool:
     losses: Tensor
     gradients: Tensor
     scanned: int = 0
+    rows: Tensor | None = None  # rows of the last scan
+    categories: Tensor | None = None
     asked: list[Any] = field(default_factory=list)  # the losses that were asked for
     drawn: list[Tensor] = field(default_factory=list)
 
@@ -58,13 +60,21 @@ class VectorPool:
     def ids(self) -> list[str]:
         return [f"r{number}" for number in range(len(self))]
 
-    def scan(self, measures: Sequence[Any], *, loss: Any, title: str, resumable: bool) -> Scanned:
+    @property
+    def lengths(self) -> Tensor:
+        return torch.full((len(self),), 10)
+
+    def scan(
+        self, measures: Sequence[Any], *, loss: Any, title: str, resumable: bool, rows: Tensor | None = None
+    ) -> Scanned:
         self.scanned += 1
+        self.rows = torch.arange(len(self)) if rows is None else rows
         self.asked.append(loss)
         assert resumable
         losses = Losses(self.losses, torch.ones(len(self), dtype=torch.long))
         found = [measure(losses, VectorGradients(self.gradients)) for measure in measures]
         valid = self.losses.isfinite() & self.gradients.isfinite().all(1)
+        valid &= torch.isin(torch.arange(len(self)), self.rows)
         return Scanned({n: torch.where(valid, v, torch.nan) for columns in found for n, v in columns.items()})
 
     def gradient(self, weights: Tensor, *, loss: Any) -> Direction:
@@ -117,7 +127,8 @@ class FakeRun:
 
     def record(self, table: str, ids: Sequence[str], **columns: Tensor) -> None:
         assert table == "references"
-        assert list(ids) == self.references.ids
+        scored = range(len(self.references)) if self.references.rows is None else self.references.rows.tolist()
+        assert list(ids) == [self.references.ids[row] for row in scored]
         self.refreshes.append(columns)
 
 

@@ -183,7 +183,7 @@ def test_a_data_set_is_as_good_as_a_list(model, examples, truth, pool_of):
     rows = examples(7)
     chosen = Dataset.from_list(rows).select([6, 2, 0, 5])
     pool = pool_of(model, chosen)
-    assert pool.lengths == [len(rows[row]["input_ids"]) for row in (6, 2, 0, 5)]
+    assert pool.lengths.tolist() == [len(rows[row]["input_ids"]) for row in (6, 2, 0, 5)]
     losses = pool.scan([measures.loss()])["loss"]
     torch.testing.assert_close(losses, truth(model, rows).losses[[6, 2, 0, 5]], **CLOSE)
 

@@ -18,7 +18,7 @@ lengths = st.lists(st.integers(1, 40), min_size=1, max_size=30)
 
 @given(lengths, st.integers(1, 100))
 def test_batches_contain_every_sample_once_and_keep_to_the_budget(sizes, budget):
-    batches = batches_of(range(len(sizes)), sizes, budget)
+    batches = batches_of(torch.arange(len(sizes)), torch.tensor(sizes), budget)
     assert sorted(row for batch in batches for row in batch) == list(range(len(sizes)))
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(sizes[row] for row in batch) <= budget
@@ -26,7 +26,7 @@ def test_batches_contain_every_sample_once_and_keep_to_the_budget(sizes, budget)
 
 @given(lengths, st.integers(1, 100))
 def test_batches_are_of_like_length_with_the_longest_first(sizes, budget):
-    batches = batches_of(range(len(sizes)), sizes, budget)
+    batches = batches_of(torch.arange(len(sizes)), torch.tensor(sizes), budget)
     in_order = [sizes[row] for batch in batches for row in batch]
     assert in_order == sorted(sizes, reverse=True)
     for batch, following in itertools.pairwise(batches):

@@ -19,6 +19,7 @@ SETTINGS = {"save_strategy": "steps", "save_steps": CHECKPOINT, "max_steps": 6, 
 ONCE = {"task_warmup_steps": REFRESH, "refresh": "steps"}
 METHODS = {
     "sft": DualSelect(**ONCE, task_token_fraction=0.6),
+    "candidates": DualSelect(**ONCE, reference_candidates=9),
     "kl, adam": DualSelect(**ONCE, preservation_loss="kl", score_metric="adam", selection="soft"),
 }
 

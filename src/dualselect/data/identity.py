@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from hashlib import sha1, sha256
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 
+from dualselect.data.columns import Ids, column_of, integers
 from dualselect.errors import DataError
 
 #: The column of a sample's index; a name that no user's data set has.
@@ -18,7 +22,7 @@ TOKEN_WEIGHTS = "token_weights"
 PLANTED_PREFIX = "poison-"
 
 
-def identify(dataset: Dataset, name: str = "data set") -> tuple[Dataset, list[str]]:
+def identify(dataset: Dataset, name: str = "data set") -> tuple[Dataset, Ids]:
     """Return the data set with an index column, and the id at each index.
 
     Ids come from the column `id`. Where that is missing or null, the id is a hash of the row's content, numbered where
@@ -32,6 +36,24 @@ def identify(dataset: Dataset, name: str = "data set") -> tuple[Dataset, list[st
     Raises:
         DataError: Two rows have the same id.
     """
+    ids = _own_ids(dataset) or Ids(_any_ids(dataset, name))
+    if INDEX_COLUMN in dataset.column_names:  # of an earlier preparation
+        dataset = dataset.remove_columns(INDEX_COLUMN)
+    return dataset.add_column(INDEX_COLUMN, np.arange(len(dataset))), ids
+
+
+def _own_ids(dataset: Dataset) -> Ids | None:
+    """Return the column `id` where it is text, complete and without repetition, as in all that was loaded by us."""
+    if "id" not in dataset.column_names:
+        return None
+    column = column_of(dataset, "id")
+    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    if not is_text or column.null_count or len(pc.unique(column)) < len(column):
+        return None
+    return Ids(column.cast(pa.large_string()).combine_chunks())
+
+
+def _any_ids(dataset: Dataset, name: str) -> list[str]:
     ids: list[str] = []
     rows: dict[str, int] = {}
     contents = ContentIds()
@@ -46,9 +68,7 @@ def identify(dataset: Dataset, name: str = "data set") -> tuple[Dataset, list[st
                     f"{name}: rows {rows[str(own)]} and {row} have the same id '{own}'; give every sample its own, or "
                     "remove the column 'id'"
                 )
-    if INDEX_COLUMN in dataset.column_names:  # of an earlier preparation
-        dataset = dataset.remove_columns(INDEX_COLUMN)
-    return dataset.add_column(INDEX_COLUMN, list(range(len(dataset)))), ids
+    return ids
 
 
 def is_planted(name: str) -> bool:
@@ -58,8 +78,9 @@ def is_planted(name: str) -> bool:
 
 def dropped_ids(ids: Sequence[str], prepared: Dataset) -> list[str]:
     """Return the ids of the samples that preparation left out, having no supervised token after truncation."""
-    kept = set(prepared[INDEX_COLUMN])
-    return [name for index, name in enumerate(ids) if index not in kept]
+    is_dropped = np.ones(len(ids), dtype=bool)
+    is_dropped[integers(prepared, INDEX_COLUMN)] = False
+    return [ids[index] for index in is_dropped.nonzero()[0].tolist()]
 
 
 class ContentIds:

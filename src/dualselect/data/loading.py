@@ -1,14 +1,20 @@
 """Loading a source into a data set of prompts and completions, with stable ids."""
 
+import atexit
 import heapq
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha1
 from itertools import islice
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
+from dualselect.data.columns import column_of
 from dualselect.data.forms import Form, detect_form, ignored_fields, read_content
 from dualselect.data.identity import ContentIds
 from dualselect.data.messages import id_of, whole
@@ -81,21 +87,41 @@ def load_with_form(
     """Do as `load_samples`, and also return the form that was detected and how many records there are."""
     try:
         reading = _Reading(answer_needed=role != "references")
-        samples = map(reading.sample, read_records(source, split))
-        chunks = []
-        while rows := list(islice(samples, _CHUNK)):
-            chunks.append(pa.Table.from_pylist(rows, schema=FEATURES.arrow_schema))
+        dataset = _stored(map(reading.sample, read_records(source, split)))
     except DataError as error:
         raise DataError(f"{role}: {error}") from error
     if reading.form is None:
         raise DataError(f"{role}: {source}: contains no records; give at least one")
-    table = pa.concat_tables(chunks)
-    total = len(table)
-    if table["planted"].null_count == total:  # so that data without the field stay as they are
-        table = table.drop_columns("planted")
+    total = len(dataset)
+    if column_of(dataset, "planted").null_count == total:  # so that data without the field stay as they are
+        dataset = dataset.remove_columns("planted")
     if limit is not None and limit < total:
-        table = table.take(_drawn(table["id"].to_pylist(), limit, seed))
-    return LoadedSamples(Dataset(table), reading.form, total, tuple(reading.ignored))
+        table = dataset.data.table
+        dataset = Dataset(table.take(_drawn(table["id"].to_pylist(), limit, seed)))
+    return LoadedSamples(dataset, reading.form, total, tuple(reading.ignored))
+
+
+def _stored(rows: Iterator[dict[str, Any]]) -> Dataset:
+    """Return rows as a data set: a chunk of them in memory, more of them mapped from a file.
+
+    What is later made of a mapped data set, such as its tokens, is mapped from a file beside it. The folder is a
+    temporary one, which is deleted when the process ends.
+    """
+    table = _next(rows)
+    if len(table) < _CHUNK:
+        return Dataset(table)
+    folder = Path(mkdtemp(prefix="dualselect-samples-"))
+    atexit.register(rmtree, folder, ignore_errors=True)
+    path = folder / "samples.arrow"
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, FEATURES.arrow_schema) as writer:
+        while len(table):
+            writer.write_table(table)
+            table = _next(rows)
+    return Dataset.from_file(str(path))
+
+
+def _next(rows: Iterator[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(list(islice(rows, _CHUNK)), schema=FEATURES.arrow_schema)
 
 
 @dataclass

@@ -6,15 +6,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
-from itertools import combinations
-from typing import Any, NamedTuple
+from itertools import combinations, repeat
+from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 from datasets import Dataset
 
 from dualselect.data.identity import INDEX_COLUMN, content_hash
 from dualselect.data.messages import visible, with_role
 
 Prompt = str | Sequence[Mapping[str, Any]]
+_Marks: TypeAlias = np.ndarray[Any, np.dtype[np.uint64]]
 
 #: What samples are compared by.
 PROMPTS, TEXTS, TOKENS, ROWS = "prompts", "texts", "tokens", "rows"
@@ -146,7 +148,7 @@ def check_disjoint(sets: Mapping[str, Dataset]) -> list[Overlap]:
         sets: Data sets; columns `id` and `row`, where present, name the samples. Streamed sets are left out.
     """
     readable = {name: dataset for name, dataset in sets.items() if _is_read(dataset)}
-    by_key = {name: _by_key(dataset) for name, dataset in readable.items()}
+    marks = {name: _marks(dataset) for name, dataset in readable.items()}
     overlaps = []
     for first, second in combinations(readable, 2):
         pair, kinds = (first, second), (compared_by(readable[first]), compared_by(readable[second]))
@@ -157,8 +159,9 @@ def check_disjoint(sets: Mapping[str, Dataset]) -> list[Overlap]:
             found = _in_texts(readable[second], readable[first])
             overlaps += [Overlap.of(pair, texts, asked) for asked, texts in found]
         else:
-            shared = (key for key in by_key[first] if key in by_key[second])
-            overlaps += [Overlap.of(pair, by_key[first][key], by_key[second][key]) for key in shared]
+            shared = np.intersect1d(marks[first], marks[second])
+            asked, others = (_by_key(readable[name], marks[name], shared) for name in pair)
+            overlaps += [Overlap.of(pair, asked[key], others[key]) for key in asked if key in others]
     return overlaps
 
 
@@ -204,26 +207,41 @@ def uncompared(sets: Mapping[str, Any]) -> list[str]:
 
 def find_duplicates(dataset: Dataset) -> list[tuple[str, ...]]:
     """Return the ids of samples with the same prompt, for every prompt that occurs more than once."""
-    return [tuple(sample.id for sample in samples) for samples in _by_key(dataset).values() if len(samples) > 1]
+    marks = _marks(dataset)
+    values, counts = np.unique(marks, return_counts=True)
+    groups = _by_key(dataset, marks, values[counts > 1]).values()
+    return [tuple(sample.id for sample in samples) for samples in groups if len(samples) > 1]
 
 
 def _is_read(dataset: Any) -> bool:
     return isinstance(dataset, Dataset)
 
 
-def _by_key(dataset: Dataset) -> dict[str, list[_Sample]]:
+def _marks(dataset: Dataset) -> _Marks:
+    """Return 64 bits of every sample's key, `(N,)`, so that few samples need a key as text; 0 without a key."""
+    marks = (0 if key is None else int(key[-16:], 16) for key in sample_keys(dataset))
+    return np.fromiter(marks, np.uint64, len(dataset))
+
+
+def _by_key(dataset: Dataset, marks: _Marks, wanted: _Marks) -> dict[str, list[_Sample]]:
+    """Return the samples by their keys, of those with a mark that is wanted."""
+    places = np.flatnonzero(np.isin(marks, wanted) & (marks != 0))
     found: dict[str, list[_Sample]] = defaultdict(list)
-    for key, sample in zip(sample_keys(dataset), _samples(dataset), strict=True):
-        if key is not None:
-            found[key].append(sample)
+    if len(places):
+        part = dataset.select(places)
+        for key, sample in zip(sample_keys(part), _samples(part, places.tolist()), strict=True):
+            if key is not None:
+                found[key].append(sample)
     return found
 
 
-def _samples(dataset: Dataset) -> Iterator[_Sample]:
-    rows = dataset["row"] if "row" in dataset.column_names else range(1, len(dataset) + 1)
-    ids = dataset["id"] if "id" in dataset.column_names else [None] * len(dataset)
-    for index, (name, row) in enumerate(zip(ids, rows, strict=True)):
-        yield _Sample(index, str(row if name is None else name), row)
+def _samples(dataset: Dataset, places: Sequence[int] | None = None) -> Iterator[_Sample]:
+    """Yield the samples of a data set, which are at these places of a larger one."""
+    places = range(len(dataset)) if places is None else places
+    rows = dataset["row"] if "row" in dataset.column_names else [place + 1 for place in places]
+    ids = dataset["id"] if "id" in dataset.column_names else repeat(None, len(dataset))
+    for place, name, row in zip(places, ids, rows, strict=True):
+        yield _Sample(place, str(row if name is None else name), row)
 
 
 def _in_texts(prompts: Dataset, texts: Dataset) -> Iterator[tuple[list[_Sample], list[_Sample]]]:

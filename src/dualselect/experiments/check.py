@@ -2,14 +2,16 @@
 
 from typing import Any
 
-from datasets import disable_progress_bars
+from datasets import Dataset, disable_progress_bars
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 from transformers import GenerationConfig
 
-from dualselect.data import LoadedSamples, Overlap, refused_overlaps, run_doubts, run_overlaps
+from dualselect.data import REFERENCES, TASK, LoadedSamples, Overlap, refused_overlaps, run_doubts, run_overlaps
 from dualselect.data.templates import declared_ends, end_of_turn, reads_clock
+from dualselect.experiments.costs import SetSize, costs_of, lines, updates
+from dualselect.experiments.probe import probe
 from dualselect.experiments.run_data import set_sources
 from dualselect.experiments.run_model import find_model, load_run_tokenizer
 from dualselect.experiments.settings import Settings
@@ -18,8 +20,12 @@ from dualselect.training.preview import Inspection, TokenCounts, inspect
 _SHOWN = 5  # ids listed before "..."
 
 
-def check(settings: Settings) -> bool:
+def check(settings: Settings, with_probe: bool = False) -> bool:
     """Inspect all sets of a run, print what was found, and return whether training would begin.
+
+    Args:
+        settings: Settings of the run.
+        with_probe: Whether to train the model for a few updates, to say what time and memory the run will take.
 
     Raises:
         ConfigError: Settings do not go together, or there is no such model.
@@ -32,9 +38,10 @@ def check(settings: Settings) -> bool:
     model, revision = find_model(settings), settings.model.model_revision
     tokenizer = load_run_tokenizer(settings)
     ends = declared_ends(_generation_config(model, revision), tokenizer)
-    problems = []
+    problems, sizes = [], {}
     for name, found in loaded.items():
         inspection = inspect(found.dataset, settings.training, tokenizer, ends, name)
+        sizes[name] = _size(inspection)
         _show_set(console, name, sources[name].source, found, inspection, settings.training.max_length)
         if inspection.endless:
             console.print(_without_end(inspection.endless, ends, tokenizer), markup=False)
@@ -51,6 +58,8 @@ def check(settings: Settings) -> bool:
         console.print("The chat template writes today's date into prompts; a run keeps the date of its start.")
     if refused_overlaps(overlaps, policy):
         problems.append("sets share prompts: remove them, or set prompt_overlap to drop")
+    if not problems:
+        _show_costs(console, settings, sizes, sets if with_probe else None)
     for problem in problems:
         console.print(f"[bold red]would stop[/]: {problem}")
     if not problems:
@@ -85,6 +94,36 @@ def _show_set(
     if inspection.example:
         console.print("example     as the model sees it; what is learned is between ⟦ and ⟧")
         console.print(_example(inspection.example))
+    console.print()
+
+
+def _size(inspection: Inspection) -> SetSize | None:
+    """Return the size of a set; None where no sample has an answer yet."""
+    if inspection.tokens is None:
+        return None
+    usable = inspection.samples - len(inspection.dropped)
+    return SetSize(usable + inspection.prompt_only, inspection.tokens.total / usable)
+
+
+def _show_costs(
+    console: Any, settings: Settings, sizes: dict[str, SetSize | None], probed: dict[str, Dataset] | None
+) -> None:
+    training, task = settings.training, sizes[TASK]
+    if training.packing or task is None:
+        return  # the number of rows is known once they are packed, that of tokens once there are answers
+    console.rule("[bold]cost[/]", align="left")
+    steps, per_epoch = updates(
+        task.samples,
+        training.per_device_train_batch_size,
+        training.gradient_accumulation_steps,
+        training.num_train_epochs,
+        training.max_steps,
+    )
+    costs = costs_of(settings.method, task, sizes.get(REFERENCES), steps, per_epoch)
+    for line in lines(costs, None if probed is None else probe(settings, probed)):
+        console.print(line, markup=False)
+    if REFERENCES in sizes and sizes[REFERENCES] is None:
+        console.print("refreshes   are not counted: the tokens of references without answers are not known yet")
     console.print()
 
 

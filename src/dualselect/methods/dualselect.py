@@ -37,6 +37,7 @@ from dualselect.selection import (
     Retry,
     TokenBudget,
     choose_references,
+    draw_candidates,
     hard_top_k,
     measures,
     preservation_loss,
@@ -103,6 +104,11 @@ class DualSelect(Scorer, Method):
     reference_top_k: int | None = option(
         None, f"References chosen at a refresh, instead of a share. Unset: {_of_presets('reference_top_k')}."
     )
+    reference_candidates: int | None = option(
+        None,
+        "References scored at a refresh, for large pools: those chosen last time and a random draw of the others, from "
+        "every category in proportion. Unset: all.",
+    )
     direction: str = option(
         "frozen",
         "Frozen: the reference direction stays as it was at the refresh. Fresh: it is the gradient, at the current "
@@ -165,12 +171,18 @@ class DualSelect(Scorer, Method):
             check_positive(name, getattr(self, name), 1.0)
         for name in ("task_top_k", "reference_top_k", "tau_task", "tau_ref", "direction_every", "direction_batch"):
             check_positive(name, getattr(self, name))
+        check_positive("reference_candidates", self.reference_candidates)
+        if self.reference_candidates is not None and self.reference_choice != "conflict":
+            raise ConfigError(
+                f"reference_candidates is {self.reference_candidates} but reference_choice '{self.reference_choice}' "
+                "scores no references: leave one of them out"
+            )
         self._trigger = refresh_trigger(self.refresh, self.refresh_every, self.refresh_drift)
         self._retry = Retry(self._trigger.period)
         share = self.task_token_fraction
         self._budget = None if share is None else TokenBudget(share, self.carry_budget)
         self.g_ref: Direction | None = None
-        self._references: Tensor | None = None  # weights of the chosen references that a fresh direction is drawn from
+        self._references: Tensor | None = None  # weights of the references chosen last, over the pool
         self._task_sum: Direction | None = None  # sum of g_task since the last refresh; only its direction matters
         self._task_at_refresh: Direction | None = None
         self._refreshed_at: dict[str, int] | None = None
@@ -196,17 +208,31 @@ class DualSelect(Scorer, Method):
         """Return the number of references to choose, K_ref, for a pool of the given size.
 
         Raises:
-            ConfigError: The pool is smaller than `reference_top_k`.
+            ConfigError: The pool is smaller than `reference_top_k`, or the candidates are too few to choose from.
         """
-        if self.reference_top_k is None:
-            assert self.reference_fraction is not None
-            return ceil(self.reference_fraction * pool_size - 1e-9)
-        if self.reference_top_k > pool_size:
+        if self.reference_top_k is not None and self.reference_top_k > pool_size:
             raise ConfigError(
                 f"reference_top_k is {self.reference_top_k} but the pool has {pool_size} references: lower "
                 "reference_top_k or add references"
             )
-        return self.reference_top_k
+        keep = self.reference_top_k
+        if keep is None:
+            assert self.reference_fraction is not None
+            keep = ceil(self.reference_fraction * pool_size - 1e-9)
+        candidates = self.reference_candidates
+        if candidates is not None and keep >= candidates < pool_size:
+            name = "reference_fraction" if self.reference_top_k is None else "reference_top_k"
+            raise ConfigError(
+                f"reference_candidates is {candidates} but {keep} of {pool_size} references are chosen, and those of "
+                f"the last refresh are candidates too: raise reference_candidates above {keep}, or lower {name}"
+            )
+        return keep
+
+    def references_read(self, pool_size: int) -> tuple[int, int]:
+        """Return how many references a refresh scores and how many it then differentiates, for a pool of that size."""
+        keep = self.references_to_keep(pool_size)
+        scored = min(self.reference_candidates or pool_size, pool_size)
+        return {"conflict": (scored, keep), "random": (0, keep), "all": (0, pool_size)}[self.reference_choice]
 
     def prepare(self, task: Dataset, run: Run) -> Dataset:
         """Check that the pool is large enough."""
@@ -276,7 +302,7 @@ class DualSelect(Scorer, Method):
 
     def _refresh(self, run: Run) -> None:
         chosen = self._choose(run)
-        run.record("references", run.pool().ids, **chosen.columns)
+        run.record("references", chosen.of_candidates(run.pool().ids), **chosen.columns)
         g_ref, problem = None, chosen.problem
         if not problem and self.direction == "frozen":
             g_ref = self._gradient(chosen.weights, run)
@@ -289,8 +315,7 @@ class DualSelect(Scorer, Method):
         self._refreshed_at = {"step": run.step, "epoch": run.epoch}
         self._task_at_refresh = self._task_sum if self._trigger.compares else None
         self._task_sum = None
-        if self.direction == "fresh":
-            self._references = chosen.weights
+        self._references = chosen.weights
         self.g_ref = g_ref if self.direction == "frozen" else self.g_ref
         run.log(refreshes=1.0, **chosen.summary())
         if g_ref is not None:
@@ -314,7 +339,16 @@ class DualSelect(Scorer, Method):
             scaling=self.score_scaling,
             tau=self.tau_ref if self.selection == "soft" else None,
             metric=self.metric(run),
+            rows=self._candidates(run),
         )
+
+    def _candidates(self, run: Run) -> Tensor | None:
+        """Return the rows of the references to score, None for all."""
+        if self.reference_candidates is None:
+            return None
+        last = torch.zeros(0) if self._references is None else self._references
+        chosen = last.nonzero().flatten()
+        return draw_candidates(run.pool(), self.reference_candidates, chosen, run.generator("candidates"))
 
     def _postpone(self, run: Run, problem: str) -> None:
         self._retry.failed(run.step, run.epoch)
@@ -372,7 +406,7 @@ class DualSelect(Scorer, Method):
         return CORRECTIONS[self.correction](g, self.g_ref, self.rho)
 
     def state_dict(self) -> State:
-        """Return the directions, the chosen references where they are drawn from, and the counters."""
+        """Return the directions, the chosen references, and the counters."""
         directions = {
             "reference": self.g_ref,
             "task_sum": self._task_sum,
@@ -381,7 +415,7 @@ class DualSelect(Scorer, Method):
         return {name: d for name, d in directions.items() if d is not None}, {
             "refreshed_at": self._refreshed_at,
             "retry": asdict(self._retry),
-            "references": None if self._references is None else self._references.tolist(),
+            "references": None if self._references is None else _sparse(self._references),
             "surplus": 0.0 if self._budget is None else self._budget.surplus,
         }
 
@@ -392,9 +426,22 @@ class DualSelect(Scorer, Method):
         self._task_at_refresh = directions.get("task_at_refresh")
         self._refreshed_at = values["refreshed_at"]
         self._retry = Retry(**values["retry"])
-        self._references = None if values["references"] is None else torch.tensor(values["references"])
+        self._references = None if values["references"] is None else _dense(**values["references"])
         if self._budget is not None:
             self._budget.surplus = float(values["surplus"])
+
+
+def _sparse(weights: Tensor) -> dict[str, Any]:
+    """Return weights of which most are 0, as JSON has them."""
+    rows = weights.nonzero().flatten()
+    return {"size": len(weights), "rows": rows.tolist(), "weights": weights[rows].tolist()}
+
+
+def _dense(size: int, rows: list[int], weights: list[float]) -> Tensor:
+    """Return the weights that `_sparse` was given."""
+    found = torch.zeros(size)
+    found[rows] = torch.tensor(weights)
+    return found
 
 
 def _problem_of(g_ref: Direction) -> str:

@@ -1,7 +1,8 @@
 """`samples.parquet`: which samples a run trains on and preserves, so that no test prompt is among them."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from dualselect.data.overlaps import sample_keys
 from dualselect.files import replacing
 
 FILE = "samples.parquet"
+_ROWS_AT_ONCE = 4096
 _SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("role", "id", "category", "key")),
@@ -23,7 +25,7 @@ _SCHEMA = pa.schema(
 )
 
 
-def write_samples(run_folder: Path, sets: Mapping[str, Dataset], ids: Mapping[str, list[str]]) -> None:
+def write_samples(run_folder: Path, sets: Mapping[str, Dataset], ids: Mapping[str, Sequence[str]]) -> None:
     """Write id, category and prompt key of every sample of the task and the pools into the run folder.
 
     A sample is planted if its column `planted` says so; without that column, or where it is null, its id does.
@@ -34,9 +36,13 @@ def write_samples(run_folder: Path, sets: Mapping[str, Dataset], ids: Mapping[st
         ids: Ids of the samples in the run, by role.
     """
     trained = [role for role in sets if not is_evaluation(role)]
-    rows = [row for role in trained for row in _rows(role, sets[role], ids[role])]
-    with replacing(run_folder / FILE) as draft:
-        pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), draft, compression="zstd")
+    rows = (row for role in trained for row in _rows(role, sets[role], ids[role]))
+    with (
+        replacing(run_folder / FILE) as draft,
+        pq.ParquetWriter(draft, _SCHEMA, compression="zstd") as writer,
+    ):
+        while part := list(islice(rows, _ROWS_AT_ONCE)):
+            writer.write_table(pa.Table.from_pylist(part, schema=_SCHEMA))
 
 
 def trained_prompts(folder: Path) -> frozenset[str]:
@@ -98,12 +104,12 @@ def _keys(folder: Path) -> list[str | None] | None:
     return keys
 
 
-def _rows(role: str, dataset: Dataset, ids: list[str]) -> Iterator[dict[str, Any]]:
+def _rows(role: str, dataset: Dataset, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
     categories, marks = (_column(dataset, name) for name in ("category", "planted"))
     for name, category, key, mark in zip(ids, categories, sample_keys(dataset), marks, strict=True):
         planted = is_planted(name) if mark is None else bool(mark)
         yield {"role": role, "id": name, "category": category, "key": key, "planted": planted}
 
 
-def _column(dataset: Dataset, name: str) -> list[Any]:
-    return list(dataset[name]) if name in dataset.column_names else [None] * len(dataset)
+def _column(dataset: Dataset, name: str) -> Iterable[Any]:
+    return dataset[name] if name in dataset.column_names else repeat(None, len(dataset))

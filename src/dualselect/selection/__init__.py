@@ -1,6 +1,7 @@
 """The two coupled selections: pools and what a scan measures of them, scores, weights, and the choice of references."""
 
 from dualselect.selection import measures
+from dualselect.selection.candidates import draw_candidates
 from dualselect.selection.pool import Pool
 from dualselect.selection.preservation import (
     PRESERVATION_LOSSES,
@@ -26,6 +27,7 @@ __all__ = [
     "Scanned",
     "TokenBudget",
     "choose_references",
+    "draw_candidates",
     "hard_top_k",
     "measures",
     "preservation_loss",

@@ -8,13 +8,13 @@ from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pyarrow.compute as pc
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from datasets import Dataset
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from dualselect.data.columns import list_lengths
 from dualselect.data.identity import INDEX_COLUMN
 from dualselect.distributed import is_sharded, rank, sum_over_processes, world_size
 from dualselect.errors import DataError, TrainingError
@@ -57,13 +57,14 @@ class Pool:
         autocast: Function that returns the context of the forward pass.
         progress: Whether to show a progress bar.
         folder: Folder from which interrupted scans continue; None keeps nothing.
+        categories: Number of each sample's category, `(N,)` int64; None where the samples have none.
 
     Raises:
         DataError: There are no examples.
     """
 
     examples: Sequence[Example]
-    ids: list[str]
+    ids: Sequence[str]
     watch: Watch
     model: nn.Module
     params: Parameters
@@ -72,7 +73,8 @@ class Pool:
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     progress: bool = False
     folder: Path | None = None
-    lengths: list[int] = field(init=False, repr=False)
+    categories: Tensor | None = None
+    lengths: Tensor = field(init=False, repr=False)  # tokens of every sample, (N,) int64
 
     def __post_init__(self) -> None:
         if not len(self.examples):
@@ -94,7 +96,11 @@ class Pool:
     def subset(self, rows: Sequence[int]) -> "Pool":
         """Return the pool of some of the samples, as places in this one; nothing of it is kept for later."""
         return replace(
-            self, examples=[self.examples[row] for row in rows], ids=[self.ids[row] for row in rows], folder=None
+            self,
+            examples=[self.examples[row] for row in rows],
+            ids=[self.ids[row] for row in rows],
+            folder=None,
+            categories=None if self.categories is None else self.categories[list(rows)],
         )
 
     def scan(
@@ -104,8 +110,9 @@ class Pool:
         loss: Loss = per_sample_nll,
         title: str = "Scanning",
         resumable: bool = False,
+        rows: Tensor | None = None,
     ) -> Scanned:
-        """Measure every sample in one pass.
+        """Measure every sample, or those of some rows, in one pass.
 
         Args:
             measures: Functions of a batch's losses and gradients that return columns, `(B, ...)` each; see
@@ -114,11 +121,13 @@ class Pool:
             title: Text of the progress bar; scans with one title keep the parts of one scan.
             resumable: Whether to save what is measured, so that an interrupted scan with the same weights and
                 measures continues where it stopped. Call `done()` of the result once it has been used.
+            rows: Rows to measure, `(M,)` int64, ascending; None measures all.
 
         Returns:
-            The columns, `(N, ...)` each, on the CPU in the pool's order; NaN where a sample has no finite value.
+            The columns, `(N, ...)` each, on the CPU in the pool's order; NaN where a sample has no finite value or was
+            not measured (0 in columns of whole numbers).
         """
-        return scan(self, measures, loss, title, resumable)
+        return scan(self, measures, loss, title, resumable, rows)
 
     def gradient(self, weights: Tensor, *, loss: Loss = per_sample_nll) -> Direction:
         """Return the sum over samples of `weights[j]` times the gradient of sample j, over all processes.
@@ -172,11 +181,9 @@ class Pool:
             count: Number of batches; with several processes each gets that many of its own.
             generator: CPU generator, equal on all processes.
         """
-        order: list[int] = []
         needed = size * count * world_size()
-        while len(order) < needed:
-            order += torch.randperm(len(self), generator=generator).tolist()
-        mine = order[rank() * size * count :][: size * count]
+        rounds = [torch.randperm(len(self), generator=generator) for _ in range(ceil(needed / len(self)))]
+        mine = torch.cat(rounds)[rank() * size * count :][: size * count].tolist()
         chunks = [mine[start : start + size] for start in range(0, len(mine), size)]
         return [{**self._batch(rows), INDEX_COLUMN: torch.tensor(rows, device=self.device)} for rows in chunks]
 
@@ -227,8 +234,7 @@ class Pool:
         self, weights: Tensor, evaluate: Callable[[list[int], Batch], Result]
     ) -> Iterator[tuple[list[int], Result]]:
         """Yield rows and result of every piece of this process's batches of samples that have a weight."""
-        rows = weights.nonzero().flatten().tolist()
-        batches = batches_of(rows, self.lengths, self.tokens_per_batch)
+        batches = batches_of(weights.nonzero().flatten(), self.lengths, self.tokens_per_batch)
         mine = shard(batches)
         steps = ceil(len(batches) / world_size()) if is_sharded(self.model) else len(mine)
         for count, batch in enumerate(self.announced(in_step(mine, batches, steps), "Gradient of the pool"), 1):
@@ -283,7 +289,7 @@ class Pool:
 
     def _in_pieces(self, rows: list[int], evaluate: Callable[..., Result]) -> list[tuple[list[int], Result]]:
         """Evaluate a batch, in halves where it does not fit into memory; return rows and result of every piece."""
-        longest, half = max(self.lengths[row] for row in rows), (len(rows) + 1) // 2
+        longest, half = int(self.lengths[rows].max()), (len(rows) + 1) // 2
         if len(rows) * longest <= self._fitting or len(rows) == 1:
             try:
                 return [(rows, evaluate(rows, self._batch(rows)))]
@@ -307,13 +313,11 @@ class Pool:
         }
 
 
-def _lengths(examples: Sequence[Example]) -> list[int]:
-    """Return the number of tokens of every example; those of a data set on disk are not read into Python lists."""
-    if not isinstance(examples, Dataset):
-        return [len(example["input_ids"]) for example in examples]
-    column = examples.select_columns(["input_ids"]).with_format("arrow")[:]["input_ids"]
-    lengths: list[int] = pc.list_value_length(column).to_pylist()
-    return lengths
+def _lengths(examples: Sequence[Example]) -> Tensor:
+    """Return the number of tokens of every example, `(N,)` int64."""
+    if isinstance(examples, Dataset):
+        return torch.from_numpy(list_lengths(examples, "input_ids"))
+    return torch.tensor([len(example["input_ids"]) for example in examples])
 
 
 def _needed(measures: Sequence[Measure]) -> tuple[bool, dict[str, Direction], Metric | None]:

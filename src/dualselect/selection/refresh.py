@@ -1,6 +1,6 @@
 """When and how the references are chosen again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -168,15 +168,22 @@ class Chosen:
         weights: Weight of each of the pool's N references, `(N,)`, on the CPU; the sum is 1, or 0 if none has a
             finite loss and gradient.
         scanned: Columns that were measured, `(N,)` each; empty where references were chosen without a scan.
+        rows: Rows of the pool that were candidates, `(M,)` int64; None for all.
     """
 
     weights: Tensor
     scanned: Scanned = field(default_factory=lambda: Scanned({}))
+    rows: Tensor | None = None
 
     @property
     def columns(self) -> dict[str, Tensor]:
-        """The columns for the selection log, `(N,)` each."""
-        return {**self.scanned, "weight": self.weights, "kept": self.weights > 0}
+        """The columns for the selection log, a row for every candidate."""
+        columns = {**self.scanned, "weight": self.weights, "kept": self.weights > 0}
+        return columns if self.rows is None else {name: values[self.rows] for name, values in columns.items()}
+
+    def of_candidates(self, ids: Sequence[str]) -> Sequence[str]:
+        """Return the ids of the candidates, of those of the pool."""
+        return ids if self.rows is None else [ids[row] for row in self.rows.tolist()]
 
     @property
     def problem(self) -> str:
@@ -188,11 +195,12 @@ class Chosen:
         return ""
 
     def summary(self) -> dict[str, Tensor]:
-        """Return means over the chosen references and over the pool, for the metrics."""
+        """Return how many references were scored, and means over the chosen and over the scored, for the metrics."""
         if not self.scanned:
             return {}
         loss, conflict, kept = self.scanned["loss"], -self.scanned["cosine"], self.weights > 0
         return {
+            "scored_references": torch.tensor(float(len(loss) if self.rows is None else len(self.rows))),
             "reference_loss": loss[kept].mean(),
             "reference_conflict": conflict[kept].mean(),
             "pool_loss": loss.nanmean(),
@@ -215,10 +223,11 @@ def choose_references(
     scaling: str,
     tau: float | None = None,
     metric: Metric | None = None,
+    rows: Tensor | None = None,
 ) -> Chosen:
     """Choose the references at risk: those with a high preservation loss whose gradients oppose the task.
 
-    The pool is scanned once. An interrupted scan continues where it stopped, if the weights are the same.
+    The candidates are scanned once. An interrupted scan continues where it stopped, if the weights are the same.
 
     Args:
         pool: Pool of references.
@@ -230,14 +239,15 @@ def choose_references(
         scaling: Scaling that makes both comparable; see `score`.
         tau: Temperature of softmax weights; None gives the chosen references equal weights.
         metric: Metric in which gradients are compared; None is the plain inner product.
+        rows: Rows of the candidates, `(M,)` int64, ascending; None for the whole pool.
     """
     wanted = [measures.loss(), measures.norm(metric)]
     if direction is not None:
         wanted.append(measures.cosine("cosine", direction, metric))
-    scanned = pool.scan(wanted, loss=loss, title="Scoring references", resumable=True)
+    scanned = pool.scan(wanted, loss=loss, title="Scoring references", resumable=True, rows=rows)
     if direction is None:
         scanned["cosine"] = scanned["norm"] * 0.0  # NaN stays NaN
     scanned["score"] = score(scanned["loss"], scanned["cosine"], mu=mu, nu=nu, scaling=scaling)
     index = torch.arange(len(pool))
     weights = hard_top_k(-scanned["score"], index, keep) if tau is None else soft(-scanned["score"], index, tau, keep)
-    return Chosen(weights / weights.sum().clamp_min(1e-38), scanned)
+    return Chosen(weights / weights.sum().clamp_min(1e-38), scanned, rows)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
 import pyarrow as pa
@@ -45,8 +45,8 @@ _ROW = "row"
 class Scannable(Protocol):
     """What a scan reads of a `Pool`, which explains the attributes."""
 
-    ids: list[str]
-    lengths: list[int]
+    ids: Sequence[str]
+    lengths: Tensor
     model: nn.Module
     params: Parameters
     tokens_per_batch: int
@@ -87,32 +87,70 @@ class Scanned(dict[str, Tensor]):
             self._folder.parent.parent.rmdir()
 
 
-def batches_of(rows: Sequence[int], lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
+class Batches(Sequence[list[int]]):
+    """Batches of rows, kept in arrays, so that a pool of any size takes 8 bytes a sample.
+
+    Args:
+        rows: Rows, those of a batch beside each other, `(M,)` int64.
+        spans: Places in `rows` where each batch begins and ends, `(B, 2)` int64.
+    """
+
+    def __init__(self, rows: Tensor, spans: Tensor) -> None:
+        self.rows, self.spans = rows, spans
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    @overload
+    def __getitem__(self, which: int) -> list[int]: ...
+
+    @overload
+    def __getitem__(self, which: slice) -> "Batches": ...
+
+    def __getitem__(self, which: int | slice) -> "list[int] | Batches":
+        if isinstance(which, slice):
+            return Batches(self.rows, self.spans[which])
+        if not -len(self) <= which < len(self):
+            raise IndexError(which)
+        begin, end = self.spans[which].tolist()
+        rows: list[int] = self.rows[begin:end].tolist()
+        return rows
+
+    def without(self, is_done: Tensor) -> "Batches":
+        """Return the batches of which a row is not done; `is_done` has a bool for every row of the data set."""
+        done = torch.nn.functional.pad(is_done[self.rows].long().cumsum(0), (1, 0))
+        begin, end = self.spans.unbind(1)
+        return Batches(self.rows, self.spans[done[end] - done[begin] < end - begin])
+
+    def followed_by(self, others: "Batches") -> "Batches":
+        """Return these batches and then others of the same rows."""
+        return Batches(self.rows, torch.cat([self.spans, others.spans]))
+
+
+def batches_of(rows: Tensor, lengths: Tensor, tokens_per_batch: int) -> Batches:
     """Return the rows in batches of similar length, the longest first.
 
     Args:
-        rows: Rows of the samples in the data set.
-        lengths: Tokens of every sample of the data set.
+        rows: Rows of the samples in the data set, `(M,)` int64, ascending.
+        lengths: Tokens of every sample of the data set, `(N,)` int64.
         tokens_per_batch: Most tokens in a batch, padding included; a single sample may have more.
     """
-    batches: list[list[int]] = []
-    room = 0
-    for row in sorted(rows, key=lambda row: (-lengths[row], row)):
-        if room < 1:
-            batches.append([])
-            # No later sample of a batch is longer than its first one.
-            room = max(tokens_per_batch // max(lengths[row], 1), 1)
-        batches[-1].append(row)
-        room -= 1
-    return batches
+    order = rows[lengths[rows].argsort(descending=True, stable=True)]
+    # No later sample of a batch is longer than its first one.
+    rooms = (tokens_per_batch // lengths[order].clamp_min(1)).clamp_min(1).numpy()
+    begins = [0]
+    while begins[-1] < len(order):
+        begins.append(begins[-1] + int(rooms[begins[-1]]))
+    edges = torch.tensor(begins).clamp_max(len(order))
+    return Batches(order, torch.stack([edges[:-1], edges[1:]], dim=1))
 
 
-def shard(batches: Sequence[list[int]]) -> Sequence[list[int]]:
+def shard(batches: Batches) -> Batches:
     """Return this process's share of the batches."""
     return batches[rank() :: world_size()]
 
 
-def in_step(mine: Sequence[list[int]], batches: Sequence[list[int]], steps: int) -> list[list[int]]:
+def in_step(mine: Batches, batches: Batches, steps: int) -> Batches:
     """Return this process's batches and after them its part in passes that other processes make of a sharded model.
 
     Args:
@@ -120,28 +158,31 @@ def in_step(mine: Sequence[list[int]], batches: Sequence[list[int]], steps: int)
         batches: All batches; the last one, which is the smallest, stands in, and its result does not count.
         steps: Number of batches of the process that has most.
     """
-    return [*mine, *[batches[-1]] * (steps - len(mine))]
+    return mine.followed_by(Batches(batches.rows, batches.spans[-1:].repeat(steps - len(mine), 1)))
 
 
-def scan(pool: Scannable, measures: Sequence[Measure], loss: Loss, title: str, resumable: bool) -> Scanned:
-    """Return what `measures` say of every sample of `pool`; see `Pool.scan`."""
-    plan = batches_of(range(len(pool)), pool.lengths, pool.tokens_per_batch)
+def scan(
+    pool: Scannable, measures: Sequence[Measure], loss: Loss, title: str, resumable: bool, rows: Tensor | None = None
+) -> Scanned:
+    """Return what `measures` say of the samples of `pool`; see `Pool.scan`."""
+    plan = batches_of(torch.arange(len(pool)) if rows is None else rows, pool.lengths, pool.tokens_per_batch)
     folder = _folder_of(pool, plan, measures, loss, title) if resumable else None
     parts = None if folder is None else Parts(folder / f"rank-{rank():04d}")
     found = _Found({} if parts is None else parts.read(), len(pool))
-    waiting = [batch for batch in shard(plan) if not found.has(batch)]
+    waiting = shard(plan).without(found.is_there)
     steps = max_over_processes(len(waiting), pool.device) if is_sharded(pool.model) else len(waiting)
     due = time.monotonic() + _SECONDS_PER_PART
     with eval_mode(pool.model, gradients=True):
         for count, batch in enumerate(pool.announced(in_step(waiting, plan, steps), title), 1):
-            for rows, columns in pool.measured(batch, measures, loss):
+            for piece, columns in pool.measured(batch, measures, loss):
                 if count <= len(waiting):
-                    found.add(rows, columns)
+                    found.add(piece, columns)
             if count % _BATCHES_PER_PART == 0 or time.monotonic() > due:
                 _set_aside(found, parts)
                 due = time.monotonic() + _SECONDS_PER_PART
     _set_aside(found, parts)
-    return Scanned(_over_processes(found, pool.device), folder)
+    columns = _over_processes(found, pool.device)
+    return Scanned(columns if rows is None else _only(columns, rows), folder)
 
 
 class _Found:
@@ -150,14 +191,10 @@ class _Found:
     def __init__(self, columns: Columns, size: int) -> None:
         self.size = size
         self.table: Columns = {}
-        self._is_there = torch.zeros(size, dtype=torch.bool)
+        self.is_there = torch.zeros(size, dtype=torch.bool)
         self._new: list[tuple[list[int], Mapping[str, Tensor]]] = []
         if columns:
             self._put(columns.pop(_ROW), columns)
-
-    def has(self, rows: Sequence[int]) -> bool:
-        """Return whether all rows have been measured."""
-        return bool(self._is_there[list(rows)].all())
 
     def add(self, rows: list[int], columns: Mapping[str, Tensor]) -> None:
         """Add the columns of some rows."""
@@ -178,7 +215,7 @@ class _Found:
             if name not in self.table:
                 self.table[name] = values.new_zeros(self.size, *values.shape[1:])
             self.table[name][rows] = values
-        self._is_there[rows] = True
+        self.is_there[rows] = True
 
 
 def _set_aside(found: _Found, parts: "Parts | None") -> None:
@@ -194,6 +231,16 @@ def _over_processes(found: _Found, device: torch.device) -> Columns:
     for name, (shape, dtype) in from_main_process(known).items():
         values = found.table[name] if name in found.table else torch.zeros(shape, dtype=dtype)
         columns[name] = sum_over_processes(values, device)
+    return columns
+
+
+def _only(columns: Columns, rows: Tensor) -> Columns:
+    """Return the columns with NaN in the rows that were not measured."""
+    is_other = torch.ones(len(next(iter(columns.values()))), dtype=torch.bool)
+    is_other[rows] = False
+    for values in columns.values():
+        if values.is_floating_point():
+            values[is_other] = torch.nan
     return columns
 
 
@@ -240,9 +287,7 @@ def _from_arrow(table: pa.Table) -> Columns:
     return columns
 
 
-def _folder_of(
-    pool: Scannable, plan: Sequence[list[int]], measures: Sequence[Measure], loss: Loss, title: str
-) -> Path | None:
+def _folder_of(pool: Scannable, plan: Batches, measures: Sequence[Measure], loss: Loss, title: str) -> Path | None:
     """Return the store for the parts of a scan, and delete parts of scans of the same title under other weights."""
     key = None if pool.folder is None else fingerprint(pool, plan, measures, loss)
     if pool.folder is None or key is None:
@@ -254,7 +299,7 @@ def _folder_of(
     return folder
 
 
-def fingerprint(pool: Scannable, plan: Sequence[list[int]], measures: Sequence[Measure], loss: Loss) -> str | None:
+def fingerprint(pool: Scannable, plan: Batches, measures: Sequence[Measure], loss: Loss) -> str | None:
     """Return a name for what a scan's result depends on, or None if a measure has no `key`.
 
     These are the bytes of the trained parameters, the samples and how they are batched, the name of the loss, and the
@@ -265,7 +310,10 @@ def fingerprint(pool: Scannable, plan: Sequence[list[int]], measures: Sequence[M
         return None
     digest = hashlib.sha256()
     digest.update(json.dumps([keys, _name_of(loss), world_size()]).encode())
-    digest.update(json.dumps([pool.ids, pool.lengths, plan]).encode())
+    for name in pool.ids:
+        digest.update(name.encode() + b"\n")
+    for values in (pool.lengths, plan.rows, plan.spans):
+        digest.update(_bytes_of(values))
     for name, param in pool.params.items():
         digest.update(name.encode())
         digest.update(_bytes_of(param))

@@ -5,7 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+import torch
 from datasets import Dataset
+from torch import Tensor
 from transformers.utils import logging
 
 from dualselect.data import (
@@ -19,6 +22,7 @@ from dualselect.data import (
     keep_apart,
     refuse_undesired,
 )
+from dualselect.data.columns import Ids, category_numbers, integers, list_lengths
 from dualselect.distributed import is_sharded, rank
 from dualselect.errors import ConfigError, DataError
 from dualselect.gradients import Parameters, Watch
@@ -77,7 +81,7 @@ class TrainingData:
             return {name: self.raw[evaluation_role(name)] for name in self._evaluation}
         return self.raw.get("evaluation")
 
-    def ids(self) -> dict[str, list[str]]:
+    def ids(self) -> dict[str, Sequence[str]]:
         """Return the ids of the task and of every pool, by role."""
         return {TASK: self.task_ids, **{name: identify(self.raw[name], name)[1] for name in self.pool_names}}
 
@@ -105,11 +109,19 @@ def make_pool(trainer: Any, name: str, dataset: Dataset, watch: Watch, params: P
         indexed, ids = _with_answers(trainer, indexed, ids)
     prepared = _trl.prepare_dataset(trainer, indexed, name)
     report_dropped(name, ids, prepared, args)
-    return pool_of_prepared(trainer, name, prepared, ids, watch, params)
+    numbers = category_numbers(indexed)
+    categories = None if numbers is None else torch.from_numpy(numbers[integers(prepared, INDEX_COLUMN)])
+    return pool_of_prepared(trainer, name, prepared, ids, watch, params, categories)
 
 
 def pool_of_prepared(
-    trainer: Any, name: str, prepared: Dataset, ids: Sequence[str], watch: Watch, params: Parameters
+    trainer: Any,
+    name: str,
+    prepared: Dataset,
+    ids: Ids,
+    watch: Watch,
+    params: Parameters,
+    categories: Tensor | None = None,
 ) -> Pool:
     """Return a pool over tokenised samples.
 
@@ -120,11 +132,12 @@ def pool_of_prepared(
         ids: The id at each index.
         watch: The model's per-sample gradients.
         params: The trainable parameters.
+        categories: Number of each tokenised sample's category, `(N,)` int64, if any.
     """
     args = trainer.args
     return Pool(
         examples=prepared.select_columns(["input_ids", "labels"]),  # stays in Arrow: small whatever the pool
-        ids=[ids[index] for index in prepared[INDEX_COLUMN]],
+        ids=ids.take(integers(prepared, INDEX_COLUMN)),
         watch=watch,
         model=trainer.model,
         params=params,
@@ -133,6 +146,7 @@ def pool_of_prepared(
         autocast=lambda: _forward_context(trainer),
         progress=not args.disable_tqdm and rank() == 0,
         folder=Path(args.output_dir) / f"scan-{name}",
+        categories=categories,
     )
 
 
@@ -151,11 +165,10 @@ def collate_of(trainer: Any) -> Any:
 
 def _largest_batch(trainer: Any) -> int:
     """Return the padded tokens of the largest batch that training can meet."""
-    longest = max(len(ids) for ids in trainer.train_dataset["input_ids"])
-    return int(trainer.args.per_device_train_batch_size * longest)
+    return int(trainer.args.per_device_train_batch_size * list_lengths(trainer.train_dataset, "input_ids").max())
 
 
-def _with_answers(trainer: Any, dataset: Dataset, ids: list[str]) -> tuple[Dataset, list[str]]:
+def _with_answers(trainer: Any, dataset: Dataset, ids: Ids) -> tuple[Dataset, Ids]:
     """Return the references with an answer each, the starting model's own where there is none, and their ids."""
     args = trainer.args
 
@@ -177,8 +190,8 @@ def _with_answers(trainer: Any, dataset: Dataset, ids: list[str]) -> tuple[Datas
     whole = answered(dataset, Path(args.output_dir), recipe, generate, together=is_sharded(trainer.model))
     if whole is dataset:
         return dataset, ids
-    left = [ids[index] for index in whole[INDEX_COLUMN]]
-    return whole.remove_columns(INDEX_COLUMN).add_column(INDEX_COLUMN, list(range(len(left)))), left
+    left = ids.take(integers(whole, INDEX_COLUMN))
+    return whole.remove_columns(INDEX_COLUMN).add_column(INDEX_COLUMN, np.arange(len(left))), left
 
 
 def report_dropped(role: str, ids: Sequence[str], prepared: Dataset, args: DualSelectConfig) -> None:

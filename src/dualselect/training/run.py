@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from transformers import TrainerState
 from transformers.utils import logging
 
 from dualselect.data import INDEX_COLUMN
+from dualselect.data.columns import Ids
 from dualselect.distributed import rank
 from dualselect.errors import ConfigError
 from dualselect.gradients import Direction, Layout, Parameters, StartingPoint
@@ -58,10 +60,11 @@ class TrainingRun:
         self.seed, self.model, self.tokenizer, self.params = seed, model, tokenizer, params
         self.pools = dict(pools)
         self._first_rows = {}  # index of each pool's first sample, behind the task's and those of the pools before
-        self.sample_ids = list(task_ids)
+        count = len(task_ids)
         for name, pool in self.pools.items():
-            self._first_rows[name] = len(self.sample_ids)
-            self.sample_ids += pool.ids
+            self._first_rows[name] = count
+            count += len(pool)
+        self.sample_ids = Ids.joined([task_ids, *(pool.ids for pool in self.pools.values())])
         self.state = TrainerState()
         self.optimizer: torch.optim.Optimizer | None = None
         self._record, self._start, self._nested, self._as_pool = record, start, nested, as_pool
@@ -98,7 +101,7 @@ class TrainingRun:
         pool, first = self.pool(name), self._first_rows.get(name, 0)
         examples = pool.examples
         assert isinstance(examples, Dataset)
-        return examples.add_column(INDEX_COLUMN, list(range(first, first + len(pool))))
+        return examples.add_column(INDEX_COLUMN, np.arange(first, first + len(pool)))
 
     def pool_of(self, samples: Dataset) -> Pool:
         """Return tokenised samples, such as those of the task, as a pool that can be scanned."""

@@ -38,7 +38,7 @@ class HeatCell:
 
     Attributes:
         chosen: Number of references chosen.
-        pool: Number of references of the category.
+        pool: Number of references of the category that it could choose from.
         conflict: Mean conflict of the category; None where the references were chosen without measuring it.
     """
 
@@ -142,7 +142,8 @@ def reference_table(references: pa.Table, category: Category) -> ReferenceTable:
     """Return how many references of every category each refresh chose, the largest categories first."""
     by_step = _by_step(references)
     steps = _spread(sorted(by_step), REFRESHES_SHOWN)
-    sizes = Counter(category(row["id"]) for row in by_step[steps[0]])
+    # Over all refreshes, since each may have scored other references of a large pool.
+    sizes = Counter(category(name) for name in dict.fromkeys(references["id"].to_pylist()))
     named = _largest(sizes, CATEGORIES_SHOWN)
     grid: dict[str, list[HeatCell]] = {name: [] for name in named}
     for step in steps:
