@@ -1,9 +1,18 @@
 """The cache folder, and writing files so that a reader never sees half of one."""
 
+import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from dualselect.errors import DualSelectError, OutputError, one_line
+
+_REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
+# What libraries in Rust and C++ say of a write that failed, which they do not raise as an OSError.
+_REFUSED_ELSEWHERE = re.compile(r"No space left|quota exceeded|File too large|Read-only file|PytorchStreamWriter", re.I)
+_DRAFTS = ".*.tmp"
 
 
 def cache_folder() -> Path:
@@ -13,11 +22,45 @@ def cache_folder() -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; what was written there replaces `path` if nothing was raised."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Yield a temporary name beside `path`; what was written there replaces `path` if nothing was raised.
+
+    Raises:
+        OutputError: It could not be written.
+    """
     draft = path.with_name(f".{path.name}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield draft
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an error of the disk, such as one that is full, into one line; all others pass.
+
+    Args:
+        path: File or folder that is written.
+
+    Raises:
+        OutputError: It could not be written.
+    """
     try:
-        yield draft
-        os.replace(draft, path)
-    finally:
+        yield
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if isinstance(error, DualSelectError) or not (number in _REFUSED or _REFUSED_ELSEWHERE.search(str(error))):
+            raise
+        cause = os.strerror(number) if number is not None else one_line(error)[:200]
+        raise OutputError(
+            f"{path}: could not be written ({cause}); free space there or make it writable, then continue, or name "
+            "another folder"
+        ) from error
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what `replacing` left below a folder when its process was killed; nobody else may be writing there."""
+    for draft in folder.rglob(_DRAFTS):
         draft.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ _NAMED = 5  # files of a folder that a warning names
 _logger = logging.get_logger(__name__)
 
 _BATCH = 1024  # rows of a Parquet file in memory at a time
+_LONGEST_NAME = 200  # characters of a path that an error shows
 _LONGEST_CELL = 2**31 - 1  # characters; the csv module stops at 131,072 on its own
 
 
@@ -52,7 +53,7 @@ def read_records(source: str, split: str = "train") -> Iterator[Record]:
     Raises:
         DataError: The source is missing or empty, of an unknown kind, or contains something that is not a record.
     """
-    path = Path(source).expanduser()
+    path = _path_of(source)
     if path.is_dir():
         files = _files_of(path, split)
     elif path.is_file():
@@ -65,6 +66,24 @@ def read_records(source: str, split: str = "train") -> Iterator[Record]:
         return
     for file in files:
         yield from _file_records(file)
+
+
+def _path_of(source: str) -> Path:
+    """Return the path that a source may be.
+
+    Raises:
+        DataError: It is empty, or no path could be so.
+    """
+    if not source.strip():
+        raise DataError(f"source '{source}': is empty; name a file, a folder or a hub data set")
+    try:
+        path = Path(source).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # a name that is too long, or the home of nobody
+        shown = source if len(source) <= _LONGEST_NAME else f"{source[:_LONGEST_NAME]}..."
+        cause = getattr(error, "strerror", None) or error
+        raise DataError(f"{shown}: cannot be a file or folder ({cause}); check the path") from error
+    return path
 
 
 def hub_records(source: str, split: str) -> Iterator[dict[str, Any]]:
@@ -305,11 +324,20 @@ def _read_parquet(path: Path) -> _Rows:
             if len(set(names)) < len(names):
                 raise DataError(f"{path}: two columns have the same name; give each its own")
             for batch in file.iter_batches(batch_size=_BATCH):
-                for fields in batch.to_pylist():
+                for fields in batch.cast(_without_times(batch.schema)).to_pylist():
                     number += 1
                     yield number, number, fields
     except pa.ArrowException as error:
         raise DataError(f"{path}: not a readable Parquet file: {error}; write it again") from error
+    except (UnicodeDecodeError, OverflowError) as error:
+        raise DataError(f"{path}: a value after row {number} cannot be read ({error}); write it again") from error
+
+
+def _without_times(schema: Any) -> Any:
+    """Return a schema with text for times, of which Arrow knows more than Python."""
+    import pyarrow as pa
+
+    return pa.schema([field.with_type(pa.string()) if pa.types.is_temporal(field.type) else field for field in schema])
 
 
 _READERS: dict[str, Callable[[Path], Iterable[tuple[int, int, Any]]]] = {

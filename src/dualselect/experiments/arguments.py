@@ -43,7 +43,7 @@ class DataArguments:
     )
     references_split: str = field(default="train", metadata={"help": "Split of the references, for hub ids."})
     references_limit: int | None = field(default=None, metadata={"help": "References to use, drawn by the seed."})
-    pools: list[str] = field(
+    pools: list[str] | dict[str, str] = field(
         default_factory=list,
         metadata={
             "help": "Further data sets that the method needs as NAME=SOURCE, as harmful=... and utility=...; in YAML "
@@ -52,7 +52,7 @@ class DataArguments:
     )
     pools_split: str = field(default="train", metadata={"help": "Split of the pools, for hub ids."})
     pools_limit: int | None = field(default=None, metadata={"help": "Samples of each pool to use, drawn by the seed."})
-    evaluation: list[str] = field(
+    evaluation: list[str] | dict[str, str] = field(
         default_factory=list,
         metadata={
             "help": "Held-out sets as NAME=SOURCE, each evaluated apart, as task=... and probe=...; in YAML a mapping "

@@ -243,12 +243,15 @@ def _refuse_unknown(
 
 
 def _trained_on(cells: Sequence[Callable[[], Settings]]) -> frozenset[str]:
-    """Return the keys of all prompts in the task data and references of any cell, drawn or not."""
-    sources: set[SetSource] = {
-        replace(source, limit=None, seed=0)
+    """Return the keys of all prompts in the task data and references of any cell, drawn or not.
+
+    All other sets of the cells are read too, so that a fault in one is found before anything is trained.
+    """
+    sources: dict[SetSource, str] = {
+        replace(source, limit=None, seed=0): role
         for settings in cells
         for role, source in set_sources(settings()).items()
-        if role in (TASK, REFERENCES)
     }
-    loaded = [source.load().dataset for source in sources]
-    return frozenset(key for data in loaded for key in sample_keys(data) if key is not None)
+    loaded = [(role, source.load().dataset) for source, role in sources.items()]
+    trained_on = [data for role, data in loaded if role in (TASK, REFERENCES)]
+    return frozenset(key for data in trained_on for key in sample_keys(data) if key is not None)
