@@ -99,6 +99,9 @@ class CommandParser(argparse.ArgumentParser):
         for kind, word in ((list, "a list"), (dict, "a mapping")):
             if isinstance(value, kind) and kind not in self._takes.get(action.dest, {kind}):
                 raise ConfigError(f"{entry.place}: '{name}' is {word}; give a single value")
+        for key, item in value.items() if isinstance(value, dict) and action.nargs == "+" else ():
+            if item is None or isinstance(item, list | dict):
+                raise ConfigError(f"{entry.place}: '{key}' of '{name}' is {item!r}; give text")
         if value == [] or isinstance(value, dict) or (isinstance(value, list) and action.nargs != "+"):
             return {action.dest: value}
         words = [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={value}"]
