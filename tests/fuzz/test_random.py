@@ -1,4 +1,4 @@
-"""Files made at random: what reads them gives samples or settings, or says in one line what is wrong with which file."""
+"""Files made at random: they are read, or one line says what is wrong with which file."""
 
 import json
 
@@ -90,8 +90,9 @@ def test_damaged_parquet(tmp_path, content):
     read_all(tmp_path / "any.parquet")
 
 
-YAML_PARTS = ["a", "b: ", ": ", "- ", "\n", "  ", "[", "]", "{", "}", "&x ", "*x", "!!int ", "!!bool ", "!!timestamp "]
-YAML_PARTS += ["<<: ", "? ", "|", ">", "'", '"', "#", "%", "@", "---\n", "...\n", "\t", "!!set ", "!!omap ", "1e999", "\0"]
+YAML_PARTS = "a|b: |: |- |\n|  |[|]|{|}|&x |*x|!!int |!!bool |!!timestamp |<<: |? |>|'|#|%|@|---\n|\t|!!set |\0".split(
+    "|"
+)
 
 
 @MANY

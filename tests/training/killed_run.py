@@ -1,4 +1,4 @@
-"""Runs that kill themselves at chosen moments, each resumed until it ends: `python killed_run.py MODEL FOLDER SEED KILLS`.
+"""Runs killed at chosen moments, each resumed until it ends: `python killed_run.py MODEL FOLDER SEED KILLS`.
 
 The libraries are imported once, and every attempt is a fork of that process. An unbroken run goes first; what it and
 the chains of killed attempts left is in FOLDER, and what happened in `kills.json`.

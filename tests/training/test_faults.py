@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,24 +65,23 @@ def test_a_full_disk_costs_one_checkpoint(make_trainer, trained_weights, tmp_pat
 def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path, number):
     path = tmp_path / "file.json"
     path.write_text("before")
-    with pytest.raises(OutputError, match=rf"file\.json: could not be written \({os.strerror(number)}\)"):
-        with replacing(path) as draft:
-            draft.write_text("half")
-            raise OSError(number, os.strerror(number))
+    message = rf"file\.json: could not be written \({os.strerror(number)}\)"
+    with pytest.raises(OutputError, match=message), replacing(path) as draft:  # noqa: PT012
+        draft.write_text("half")
+        raise OSError(number, os.strerror(number))
     assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [("file.json", "before")]
 
 
 def test_a_device_that_is_full_is_named():
-    with pytest.raises(OutputError, match="/dev/full: could not be written"):
-        with writing("/dev/full"), open("/dev/full", "w") as file:
-            file.write("x")
+    place = Path("/dev/full")
+    with pytest.raises(OutputError, match="/dev/full: could not be written"), writing(place), place.open("w") as file:
+        file.write("x")
 
 
 def test_other_errors_pass(tmp_path):
     for error in (OSError(errno.ENOENT, "no such file"), ValueError("a mistake"), RuntimeError("another")):
-        with pytest.raises(type(error)) as raised:
-            with replacing(tmp_path / "file"):
-                raise error
+        with pytest.raises(type(error)) as raised, replacing(tmp_path / "file"):
+            raise error
         assert raised.value is error
 
 

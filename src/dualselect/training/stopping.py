@@ -40,9 +40,7 @@ class StopOnRequest(TrainerCallback):
     def _note(self, *_: Any) -> None:
         self._is_asked = True
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Save a checkpoint and stop, if that was asked for."""
         if self._is_asked:
             control.should_save = control.should_training_stop = True
@@ -55,8 +53,8 @@ class StopOnRequest(TrainerCallback):
         """
         if self._is_asked and state.global_step < state.max_steps:
             print(
-                f"dualselect: stopped by SIGTERM after step {state.global_step} of {state.max_steps}; a checkpoint is in "
-                f"{run_folder}; `dualselect train` continues with --resume, all other commands when run again",
+                f"dualselect: stopped by SIGTERM after step {state.global_step} of {state.max_steps}, with a "
+                f"checkpoint in {run_folder}; `dualselect train` continues with --resume, all other commands when run again",
                 file=sys.stderr,
             )
             raise SystemExit(0)
