@@ -90,9 +90,8 @@ def test_damaged_parquet(tmp_path, content):
     read_all(tmp_path / "any.parquet")
 
 
-YAML_PARTS = "a|b: |: |- |\n|  |[|]|{|}|&x |*x|!!int |!!bool |!!timestamp |<<: |? |>|'|#|%|@|---\n|\t|!!set |\0".split(
-    "|"
-)
+YAML_PARTS = ["a", "b: ", ": ", "- ", "\n", "  ", "[", "]", "{", "}", "&x ", "*x", "<<: ", "? ", "|", ">", "'", "#"]
+YAML_PARTS += ["!!int ", "!!bool ", "!!float ", "!!timestamp ", "!!set ", "!!omap ", "@", "---\n", "\t", "\0"]
 
 
 @MANY

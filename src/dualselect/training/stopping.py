@@ -54,7 +54,7 @@ class StopOnRequest(TrainerCallback):
         if self._is_asked and state.global_step < state.max_steps:
             print(
                 f"dualselect: stopped by SIGTERM after step {state.global_step} of {state.max_steps}, with a "
-                f"checkpoint in {run_folder}; `dualselect train` continues with --resume, all other commands when run again",
+                f"checkpoint in {run_folder}; `dualselect train` continues with --resume, others when run again",
                 file=sys.stderr,
             )
             raise SystemExit(0)
