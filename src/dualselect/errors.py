@@ -62,6 +62,12 @@ def one_line(text: object) -> str:
     return printable(" ".join(str(text).split()))
 
 
+def shortened(name: object) -> str:
+    """Return a name for a message, without its middle where it is too long for one."""
+    text = str(name)
+    return text if len(text) <= 200 else f"{text[:100]}...{text[-97:]}"
+
+
 def printable(text: str) -> str:
     """Return text with all characters that do not print, but for spaces and line ends, written as escapes."""
     if text.isprintable():

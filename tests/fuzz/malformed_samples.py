@@ -121,7 +121,7 @@ def jsonl_files() -> Iterator[Case]:
         "Windows line ends": GOOD.replace(b"\n", b"\r\n"),
         "no last line end": GOOD.strip(),
         "blank lines between": b"\n\n" + GOOD + b"\n" + ROW,
-        "a line of two million characters": lines(record(prompt="a" * 2_000_000)),
+        "a line of two million characters": lines(record(completion="a" * 2_000_000)),
         "line separators of Unicode in text": lines(record()).replace(b"because", "a\u2028b\u0085".encode()),
     }
     for name, content in fine.items():
@@ -192,7 +192,7 @@ def csv_files() -> Iterator[Case]:
     fine = {
         "byte order mark": BOM + head + b"a,b\n",
         "Windows line ends": b"prompt,completion\r\na,b\r\n",
-        "a cell of 200000 characters": head + b'"' + b"a" * 200_000 + b'",b\n',
+        "a cell of 200000 characters": head + b"b," + b"a" * 200_000 + b"\n",
         "line ends in cells": head + b'"a\nb\r\nc","d"\n',
         "formulas": head + b'"=HYPERLINK(""http://x"")",@SUM(1)\n',
         "blank lines": head + b"\n\na,b\n\n",
@@ -222,7 +222,7 @@ def parquet_files() -> Iterator[Case]:
         "half": (whole[: len(whole) // 2], None),
         "without its last byte": (whole[:-1], None),
         "without its first bytes": (whole[8:], None),
-        "a footer of zeros": (whole[:-40] + b"\0" * 32 + whole[-8:], None),
+        "a footer of zeros": (whole[:-200] + b"\0" * 192 + whole[-8:], None),
         "a footer longer than the file": (whole[:-8] + b"\xff\xff\xff\x7f" + whole[-4:], None),
         "pages of zeros": (whole[:4] + b"\0" * 60 + whole[64:], None),
         "JSON lines": (GOOD, None),
@@ -232,7 +232,7 @@ def parquet_files() -> Iterator[Case]:
         "numbers": (parquet(_columns(prompt=pa.array([1, 2]))), 1),
         "bytes": (parquet(_columns(prompt=pa.array([b"a", b"b"]))), 1),
         "dates": (parquet(_columns(prompt=pa.array([0, 1], pa.timestamp("s")))), 1),
-        "dates after the year 9999": (parquet(_columns(prompt=pa.array([1, 2**60], pa.timestamp("us")))), None),
+        "dates after the year 9999": (parquet(_columns(prompt=pa.array([1, 2**60], pa.timestamp("us")))), 1),
         "decimals": (parquet(_columns(prompt=pa.array([1, 2], pa.decimal128(5, 2)))), 1),
         "null": (parquet(_columns(completion=pa.array(["b", None]))), 2),
         "a column of null": (parquet(_columns(prompt=pa.nulls(2))), 1),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from transformers.utils import logging
 
-from dualselect.errors import DataError, nearest, one_line
+from dualselect.errors import DataError, nearest, one_line, shortened
 
 # The names of splits and their names in file names, as `datasets.load_dataset` takes them.
 _SPLITS = {
@@ -24,7 +24,6 @@ _NAMED = 5  # files of a folder that a warning names
 _logger = logging.get_logger(__name__)
 
 _BATCH = 1024  # rows of a Parquet file in memory at a time
-_LONGEST_NAME = 200  # characters of a path that an error shows
 _LONGEST_CELL = 2**31 - 1  # characters; the csv module stops at 131,072 on its own
 
 
@@ -80,9 +79,8 @@ def _path_of(source: str) -> Path:
         path = Path(source).expanduser()
         path.exists()
     except (OSError, RuntimeError, ValueError) as error:  # a name that is too long, or the home of nobody
-        shown = source if len(source) <= _LONGEST_NAME else f"{source[:_LONGEST_NAME]}..."
         cause = getattr(error, "strerror", None) or error
-        raise DataError(f"{shown}: cannot be a file or folder ({cause}); check the path") from error
+        raise DataError(f"{shortened(source)}: cannot be a file or folder ({cause}); check the path") from error
     return path
 
 
@@ -324,7 +322,7 @@ def _read_parquet(path: Path) -> _Rows:
             if len(set(names)) < len(names):
                 raise DataError(f"{path}: two columns have the same name; give each its own")
             for batch in file.iter_batches(batch_size=_BATCH):
-                for fields in batch.cast(_without_times(batch.schema)).to_pylist():
+                for fields in _rows(batch):
                     number += 1
                     yield number, number, fields
     except pa.ArrowException as error:
@@ -333,11 +331,16 @@ def _read_parquet(path: Path) -> _Rows:
         raise DataError(f"{path}: a value after row {number} cannot be read ({error}); write it again") from error
 
 
-def _without_times(schema: Any) -> Any:
-    """Return a schema with text for times, of which Arrow knows more than Python."""
+def _rows(batch: Any) -> list[dict[str, Any]]:
+    """Return the rows of a record batch; without columns of times if one is not within Python's calendar."""
     import pyarrow as pa
 
-    return pa.schema([field.with_type(pa.string()) if pa.types.is_temporal(field.type) else field for field in schema])
+    try:
+        rows: list[dict[str, Any]] = batch.to_pylist()
+    except (OverflowError, ValueError):
+        kept = [field.name for field in batch.schema if not pa.types.is_temporal(field.type)]
+        rows = batch.select(kept).to_pylist()
+    return rows
 
 
 _READERS: dict[str, Callable[[Path], Iterable[tuple[int, int, Any]]]] = {

@@ -15,6 +15,7 @@ A gate file is YAML:
 """
 
 import math
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -130,7 +131,7 @@ def _rule(item: Any, place: str) -> Rule:
 
 
 def _number(value: Any, place: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise ConfigError(f"{place} is {value!r}; give a number")
     return float(value)
 

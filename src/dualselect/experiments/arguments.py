@@ -149,6 +149,8 @@ class ModelArguments(ModelConfig):
         # TRL makes a list of one a text, and PEFT reads a text as a pattern for a module's whole name.
         if isinstance(targets, list) and len(targets) == 1 and re.fullmatch(r"[\w.]+", targets[0]):
             self.lora_target_modules = targets
+        if self.lora_r is not None and self.lora_r < 1:
+            raise ConfigError(f"lora_r is {self.lora_r}; give at least 1")
         if self.adapter not in ADAPTERS:
             raise ConfigError(f"unknown adapter '{self.adapter}'{nearest(self.adapter, ADAPTERS)}")
         if self.osf_rank is not None and not (

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from dualselect.errors import ConfigError, one_line
+from dualselect.errors import ConfigError, one_line, shortened
 
 _MOST_NODES = 100_000  # of a file with its aliases written out
 
@@ -54,7 +54,7 @@ def yaml_errors(path: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror or error}); name a YAML file") from error
+        raise ConfigError(f"{shortened(path)}: cannot be read ({error.strerror or error}); name a YAML file") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: cannot be read, it is not UTF-8 ({error.reason}); save it as UTF-8") from error
     except yaml.MarkedYAMLError as error:
