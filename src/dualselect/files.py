@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dualselect.errors import DualSelectError, OutputError, one_line
 
-_REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
+_REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 # What libraries in Rust and C++ say of a write that failed, which they do not raise as an OSError.
 _REFUSED_ELSEWHERE = re.compile(r"No space left|quota exceeded|File too large|Read-only file|PytorchStreamWriter", re.I)
 _DRAFTS = ".*.tmp"
@@ -50,17 +50,31 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        number = error.errno if isinstance(error, OSError) else None
-        if isinstance(error, DualSelectError) or not (number in _REFUSED or _REFUSED_ELSEWHERE.search(str(error))):
+        is_forbidden = isinstance(error, PermissionError)
+        if isinstance(error, DualSelectError) or not (is_forbidden or is_of_disk(error)):
             raise
-        cause = os.strerror(number) if number is not None else one_line(error)[:200]
-        raise OutputError(
-            f"{path}: could not be written ({cause}); free space there or make it writable, then continue, or name "
-            "another folder"
-        ) from error
+        raise not_written(path, error) from error
+
+
+def is_of_disk(error: Exception) -> bool:
+    """Return whether an error says that a disk is full, read-only or broken."""
+    return getattr(error, "errno", None) in _REFUSED or _REFUSED_ELSEWHERE.search(str(error)) is not None
+
+
+def not_written(place: Path | str, error: Exception) -> OutputError:
+    """Return the error about a file or folder that could not be written."""
+    cause = getattr(error, "strerror", None) or one_line(error)[:200]
+    return OutputError(
+        f"{place}: could not be written ({cause}); free space there or make it writable, then continue, or name another "
+        "folder"
+    )
 
 
 def remove_drafts(folder: Path) -> None:
-    """Remove what `replacing` left below a folder when its process was killed; nobody else may be writing there."""
-    for draft in folder.rglob(_DRAFTS):
+    """Remove what `replacing` left in a folder and those in it when its process was killed.
+
+    Args:
+        folder: Folder that nobody else is writing to.
+    """
+    for draft in (*folder.glob(_DRAFTS), *folder.glob(f"*/{_DRAFTS}")):
         draft.unlink(missing_ok=True)

@@ -86,12 +86,12 @@ def test_other_errors_pass(tmp_path):
 
 
 def test_drafts_of_a_killed_process_are_removed_and_nothing_else(tmp_path):
-    (tmp_path / "below").mkdir()
-    for name in (".a.json.tmp", "below/.b.parquet.tmp", "a.json", "below/c.tmp", ".hidden"):
+    (tmp_path / "below" / "d").mkdir(parents=True)
+    for name in (".a.json.tmp", "below/.b.parquet.tmp", "a.json", "below/c.tmp", ".hidden", "below/d/.e.tmp"):
         (tmp_path / name).write_text("x")
     remove_drafts(tmp_path)
     kept = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert kept == {"a.json", "below/c.tmp", ".hidden"}
+    assert kept == {"a.json", "below/c.tmp", ".hidden", "below/d/.e.tmp"}
 
 
 @pytest.mark.slow

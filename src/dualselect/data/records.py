@@ -327,7 +327,7 @@ def _read_parquet(path: Path) -> _Rows:
                     yield number, number, fields
     except pa.ArrowException as error:
         raise DataError(f"{path}: not a readable Parquet file: {error}; write it again") from error
-    except (UnicodeDecodeError, OverflowError) as error:
+    except (ValueError, OverflowError) as error:
         raise DataError(f"{path}: a value after row {number} cannot be read ({error}); write it again") from error
 
 
