@@ -65,8 +65,8 @@ def not_written(place: Path | str, error: Exception) -> OutputError:
     """Return the error about a file or folder that could not be written."""
     cause = getattr(error, "strerror", None) or one_line(error)[:200]
     return OutputError(
-        f"{place}: could not be written ({cause}); free space there or make it writable, then continue, or name another "
-        "folder"
+        f"{place}: could not be written ({cause}); free space there or make it writable, then continue, or name "
+        "another folder"
     )
 
 
