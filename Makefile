@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test test-fast lint types format bench clean
+.PHONY: help venv quickstart test test-fast test-faults lint types format bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -17,11 +17,14 @@ $(INSTALLED): pyproject.toml constraints/cpu.txt scripts/install.sh scripts/torc
 quickstart: $(INSTALLED) ## See SFT erode safe behaviour and DualSelect preserve it, on a small real model
 	$(BIN)/dualselect quickstart
 
-test: $(INSTALLED) ## Run all tests
-	$(BIN)/python -m pytest -n logical --maxprocesses 4
+test: $(INSTALLED) ## Run all tests but the long ones of faults
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 -m 'not faults'
 
 test-fast: $(INSTALLED) ## Run the tests that are not marked slow
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 -m 'not slow'
+
+test-faults: $(INSTALLED) ## Kill runs at many moments, and compare what they leave with an unbroken run
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 -m faults
 
 lint: $(INSTALLED) ## Check style and formatting
 	$(BIN)/ruff check .

@@ -46,13 +46,33 @@ class TrainingError(DualSelectError):
     """A run that failed in training, such as with weights that are not finite."""
 
 
+class OutputError(DualSelectError):
+    """A file that could not be written, as where the disk is full or the folder is read-only."""
+
+
 class ResumeError(DualSelectError):
     """A checkpoint that is not whole, or does not belong to the run that would continue from it."""
 
 
 def one_line(text: object) -> str:
-    """Return a message in one line, with every run of white space replaced by one space."""
-    return " ".join(str(text).split())
+    """Return a message in one line, with every run of white space replaced by one space.
+
+    What a terminal would act on instead of showing it, such as an escape sequence in a name, is written as an escape.
+    """
+    return printable(" ".join(str(text).split()))
+
+
+def shortened(name: object) -> str:
+    """Return a name for a message, without its middle where it is too long for one."""
+    text = str(name)
+    return text if len(text) <= 200 else f"{text[:100]}...{text[-97:]}"
+
+
+def printable(text: str) -> str:
+    """Return text with all characters that do not print, but for spaces and line ends, written as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def asked(monkeypatch):
     """Replace the evaluation by one that notes what it was asked for, and return the notes."""
     notes = []
 
-    def evaluate_target(target, settings, *, role, run_folder, start, seed, trained_on):
+    def evaluate_target(target, settings, *, role, run_folder, start, seed, suites, trained_on):
         notes.append({"target": target, "settings": settings, "role": role, "start": start, "seed": seed})
         notes[-1]["trained_on"] = trained_on
         records = [Record(f"p{n}", "prompt", values={"m": n % 2}) for n in range(4)]

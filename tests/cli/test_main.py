@@ -1,5 +1,6 @@
 """What a user meets first: help, and a clear line for a mistake."""
 
+import errno
 import subprocess
 import sys
 import tomllib
@@ -36,6 +37,19 @@ def test_the_help_of_a_method_shows_its_options_and_short_help_leaves_out_the_ra
     assert "--reference_fraction" not in short
     assert "--adam_beta2" not in short
     assert "--adam_beta2" in dualselect(command, "--help-all").out
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full", "runs/x"), RuntimeError("PytorchStreamWriter failed")])
+def test_a_full_disk_is_one_line_wherever_it_is_noticed(dualselect, monkeypatch, error):
+    def fail(argv):
+        raise error
+
+    monkeypatch.setattr("dualselect.cli.methods.run", fail)
+    shown = dualselect("methods")
+    assert shown.code == 2
+    (line,) = shown.err.splitlines()
+    assert line.startswith("dualselect: error: ")
+    assert "could not be written" in line
 
 
 def test_the_version(dualselect):

@@ -126,7 +126,7 @@ def test_what_was_not_measured_fails_the_gate(gate, text, results, reason):
     [
         ("rules: []", "contains no rules"),
         ("- a", "contains no rules"),
-        ("rules: [", "cannot be read as YAML"),
+        ("rules: [", "not valid YAML"),
         (rule("at_lest: 0.5"), "rule 1: unknown key 'at_lest'; did you mean 'at_least'"),
         (rule("at_least: high"), "at_least is 'high'; give a number"),
         (rule("against: start"), "has 0 bounds"),

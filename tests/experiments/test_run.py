@@ -79,10 +79,11 @@ def test_a_changed_setting_stops_before_anything_runs_and_is_named(make_grid, pl
     assert len(played.trained) == 4
 
 
-def test_ctrl_c_stops_at_once_and_the_next_run_begins_with_that_cell(make_grid, played):
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit], ids=["Ctrl-C", "SIGTERM"])
+def test_what_ends_the_process_stops_at_once_and_the_next_run_begins_with_that_cell(make_grid, played, end):
     grid = make_grid()
-    played.training_fails["dualselect:0"] = KeyboardInterrupt()
-    with pytest.raises(KeyboardInterrupt):
+    played.training_fails["dualselect:0"] = end()
+    with pytest.raises(end):
         run_grid(grid, played.train, played)
     assert played.trained == ["sft:0", "dualselect:0"]
     assert cell_state(grid.cell("dualselect:0")).status == "missing"

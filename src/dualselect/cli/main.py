@@ -7,6 +7,7 @@ from importlib import import_module
 
 from dualselect import __version__
 from dualselect.errors import ConfigError, DualSelectError, nearest, one_line
+from dualselect.files import is_of_disk, not_written
 from dualselect.settings.parser import CommandParser
 
 COMMANDS = (
@@ -48,13 +49,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return the exit code: 0, 2 after a mistake of the user's, 130 after Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run(argv)
+        return _with_disk_errors(argv)
     except DualSelectError as error:
         print(f"dualselect: error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("dualselect: interrupted", file=sys.stderr)
         return 130
+
+
+def _with_disk_errors(argv: list[str]) -> int:
+    """Run a command line; what a library says of a disk that is full is for the user, wherever it is raised."""
+    try:
+        return _run(argv)
+    except Exception as error:
+        if isinstance(error, DualSelectError) or not is_of_disk(error):
+            raise
+        raise not_written(getattr(error, "filename", None) or "a file", error) from error
 
 
 def _run(argv: list[str]) -> int:

@@ -8,7 +8,7 @@ from dualselect.continual.neutral import neutral_nll, read_neutral
 from dualselect.continual.plan import Plan, Stage
 from dualselect.continual.stage import cells_of, dtype_of, model_of
 from dualselect.data import load_samples, sample_keys
-from dualselect.evaluation.run import EvaluationSettings, evaluate_target
+from dualselect.evaluation.run import EvaluationSettings, evaluate_target, load_suites
 from dualselect.evaluation.suites import get_suite
 from dualselect.experiments.grid import Grid
 from dualselect.experiments.trial import Cell
@@ -70,11 +70,12 @@ class StreamEvaluation:
     def _evaluate(
         self, spec: str, role: Role, folder: Path, settings: EvaluationSettings, seed: int | None = None
     ) -> list[SuiteResult]:
+        suites, trained_on = load_suites(settings), self._trained_on  # before a model is loaded
         models = LocalModels(dtype=dtype_of(self._plan), resolve=resolve_model, cache=self._cache)
         try:
             target = models.open(spec)
             # A second model in memory, for the suites alone that compare with it.
-            needs_start = any("safe_kl" in get_suite(text).measures for text in settings.suites)
+            needs_start = any("safe_kl" in suite.measures for suite, _ in suites)
             results = evaluate_target(
                 target,
                 settings,
@@ -82,7 +83,8 @@ class StreamEvaluation:
                 run_folder=folder,
                 start=models.open(self._plan.base) if needs_start else None,
                 seed=seed,
-                trained_on=self._trained_on,
+                suites=suites,
+                trained_on=trained_on,
             )
             if self._plan.neutral is not None and settings is self._all:
                 found = neutral_nll(target, self._plan.neutral, role=role, seed=seed, batch_size=settings.batch_size)

@@ -6,14 +6,17 @@ compared by the number they end in.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from dualselect.continual.neutral import read_neutral
 from dualselect.continual.plan import Plan, Task
+from dualselect.data import load_samples
 from dualselect.data.records import read_records
 from dualselect.errors import DataError
 from dualselect.evaluation.suites import SUITES, Sample, Suite, load
@@ -38,6 +41,7 @@ def prepared(plan: Plan) -> Plan:
         DataError: A source is missing or unreadable, or a record cannot be used.
     """
     data = plan.first.data
+    _check_sources(plan, data.task_split, data.evaluation_split)
     made = [_prepare(task, plan.folder, data.task_split, data.evaluation_split) for task in plan.tasks]
     with replacing(plan.folder / SUITES_FILE) as draft:
         entries = {task_suite(task.name): entry for task, entry in made}
@@ -45,10 +49,39 @@ def prepared(plan: Plan) -> Plan:
     return replace(plan, tasks=tuple(task for task, _ in made))
 
 
+def _check_sources(plan: Plan, task_split: str, test_split: str) -> None:
+    """Read all that a stream is made from, so that a fault is found before anything is written or trained."""
+    for task in plan.tasks:
+        with _named(task):
+            scoring = _scoring(task.test, test_split)
+            suite = replace(SUITES[_ASKED_AS[scoring][0]], name=task_suite(task.name), split=test_split)
+            if scoring == "classification":
+                _labelled(task.test, test_split, suite)
+                _labelled(task.task, task_split, suite)
+                continue
+            load(suite, task.test)
+            if scoring == "exact_match":
+                load_samples(task.task, split=task_split)
+            else:
+                load(replace(suite, split=task_split), task.task)
+    if plan.safety is not None:
+        load_samples(plan.safety, split=plan.first.data.references_split, role="safety")
+    if plan.neutral is not None:
+        read_neutral(plan.neutral)
+
+
+@contextmanager
+def _named(task: Task) -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"task '{task.name}' of the stream: {error}") from error
+
+
 def _prepare(task: Task, folder: Path, task_split: str, test_split: str) -> tuple[Task, dict[str, Any]]:
     """Return a task with what is made of its sources, and its entry in the file of suites."""
     train, test = task.task, _absolute(task.test)
-    try:
+    with _named(task):
         scoring = _scoring(task.test, test_split)
         asked_as, metric = _ASKED_AS[scoring]
         suite = replace(SUITES[asked_as], name=task_suite(task.name), split=test_split)
@@ -64,8 +97,6 @@ def _prepare(task: Task, folder: Path, task_split: str, test_split: str) -> tupl
         if scoring != "exact_match":
             asked = load(replace(suite, split=task_split), task.task)
             train = str(_write(map(_asked, asked.samples), folder / FOLDER / f"{task.name}.jsonl"))
-    except DataError as error:
-        raise DataError(f"task '{task.name}' of the stream: {error}") from error
     entry |= {"source": test, "split": test_split, "max_new_tokens": suite.max_new_tokens}
     suite_name = f"{folder / SUITES_FILE}:{task_suite(task.name)}"
     return replace(task, source=train, suite=suite_name, metric=metric, test_hash=loaded.sha256), entry

@@ -145,7 +145,9 @@ def with_role(turn: Mapping[str, Any]) -> Mapping[str, Any]:
     if "from" not in turn:
         return turn
     others = {name: item for name, item in turn.items() if name not in ("from", "value")}
-    return {**others, "role": _SPEAKERS.get(turn["from"], turn["from"]), "content": turn.get("value")}
+    speaker = turn["from"]
+    role = _SPEAKERS.get(speaker, speaker) if isinstance(speaker, str) else speaker
+    return {**others, "role": role, "content": turn.get("value")}
 
 
 def transcript(value: Any) -> Any:

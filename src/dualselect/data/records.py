@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from transformers.utils import logging
 
-from dualselect.errors import DataError, nearest, one_line
+from dualselect.errors import DataError, nearest, one_line, shortened
 
 # The names of splits and their names in file names, as `datasets.load_dataset` takes them.
 _SPLITS = {
@@ -52,7 +52,7 @@ def read_records(source: str, split: str = "train") -> Iterator[Record]:
     Raises:
         DataError: The source is missing or empty, of an unknown kind, or contains something that is not a record.
     """
-    path = Path(source).expanduser()
+    path = _path_of(source)
     if path.is_dir():
         files = _files_of(path, split)
     elif path.is_file():
@@ -65,6 +65,23 @@ def read_records(source: str, split: str = "train") -> Iterator[Record]:
         return
     for file in files:
         yield from _file_records(file)
+
+
+def _path_of(source: str) -> Path:
+    """Return the path that a source may be.
+
+    Raises:
+        DataError: It is empty, or no path could be so.
+    """
+    if not source.strip():
+        raise DataError(f"source '{source}': is empty; name a file, a folder or a hub data set")
+    try:
+        path = Path(source).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # a name that is too long, or the home of nobody
+        cause = getattr(error, "strerror", None) or error
+        raise DataError(f"{shortened(source)}: cannot be a file or folder ({cause}); check the path") from error
+    return path
 
 
 def hub_records(source: str, split: str) -> Iterator[dict[str, Any]]:
@@ -305,11 +322,25 @@ def _read_parquet(path: Path) -> _Rows:
             if len(set(names)) < len(names):
                 raise DataError(f"{path}: two columns have the same name; give each its own")
             for batch in file.iter_batches(batch_size=_BATCH):
-                for fields in batch.to_pylist():
+                for fields in _rows(batch):
                     number += 1
                     yield number, number, fields
     except pa.ArrowException as error:
         raise DataError(f"{path}: not a readable Parquet file: {error}; write it again") from error
+    except (ValueError, OverflowError) as error:
+        raise DataError(f"{path}: a value after row {number} cannot be read ({error}); write it again") from error
+
+
+def _rows(batch: Any) -> list[dict[str, Any]]:
+    """Return the rows of a record batch; without columns of times if one is not within Python's calendar."""
+    import pyarrow as pa
+
+    try:
+        rows: list[dict[str, Any]] = batch.to_pylist()
+    except (OverflowError, ValueError):
+        kept = [field.name for field in batch.schema if not pa.types.is_temporal(field.type)]
+        rows = batch.select(kept).to_pylist()
+    return rows
 
 
 _READERS: dict[str, Callable[[Path], Iterable[tuple[int, int, Any]]]] = {

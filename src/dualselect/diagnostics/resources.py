@@ -48,7 +48,15 @@ class Labelled:
 
 
 def make_resources(options: DiagnosticOptions, seed: int, folder: Path) -> None:
-    """Write the tables of the sets and the report about them.
+    """Write the tables of the sets and the report about them; raises what `gather` does."""
+    tables, report = gather(options, seed)
+    write_json(folder, RESOURCES_FILE, report)
+    for name, rows in tables.items():
+        write_table(folder, name, rows)
+
+
+def gather(options: DiagnosticOptions, seed: int) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
+    """Return the rows of the tables of the sets, and the report about them.
 
     Raises:
         ConfigError: The keywords cannot be read.
@@ -75,10 +83,9 @@ def make_resources(options: DiagnosticOptions, seed: int, folder: Path) -> None:
             "batch_size, or give more data"
         )
     sets[TASK] = sets[TASK].take([row for rows in batches.values() for row in rows])
-    write_json(folder, RESOURCES_FILE, _report(loaded, keys, sources, sets, [*groups], options))
     of_batch = [name for name, rows in batches.items() for _ in rows]
-    for name, table in _TABLES.items():
-        write_table(folder, table, _rows(sets[name], of_batch if name == TASK else None))
+    tables = {table: _rows(sets[name], of_batch if name == TASK else None) for name, table in _TABLES.items()}
+    return tables, _report(loaded, keys, sources, sets, [*groups], options)
 
 
 def read_set(folder: Path, name: str) -> Dataset:

@@ -46,6 +46,7 @@ def diagnose(settings: DiagnosticSettings, say: Callable[[str], None] = print) -
     """
     if world_size() > 1:
         raise ConfigError("a diagnostic runs in one process: start it without accelerate launch or torchrun")
+    resources.gather(settings.options, settings.seed)  # a fault in the data leaves no trace in the folder
     open_folder(settings.folder)
     _pin_date(settings)
     write_config(settings.folder, settings.plain())

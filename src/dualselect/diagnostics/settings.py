@@ -98,7 +98,7 @@ def build(values: Mapping[str, Any]) -> DiagnosticSettings:
     for name in ("task", "references", "probe"):
         if getattr(options, name) is None:
             raise ConfigError(f"there are no {name} data: give --{name}, or `{name}:` in the configuration")
-    folder = Path(values.get("output_dir", DEFAULT_OUTPUT))
+    folder = Path(values.get("output_dir") or DEFAULT_OUTPUT)
     shared = {name: values[name] for name in (*_MODEL, *_RUN) if name in values}
     return DiagnosticSettings(options, build_settings(SFT, shared | _warm_up(options, folder), resume=False), folder)
 

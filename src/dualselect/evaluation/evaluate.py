@@ -11,7 +11,7 @@ from dualselect.evaluation.comparisons import Comparator, JudgeComparator, compa
 from dualselect.evaluation.judges import Judge, parse_judges
 from dualselect.evaluation.judges.settings import JudgeSettings
 from dualselect.evaluation.lm_eval import run_lm_eval
-from dualselect.evaluation.run import EvaluationSettings, evaluate_target
+from dualselect.evaluation.run import EvaluationSettings, evaluate_target, load_suites
 from dualselect.models import LoadedTarget, LocalModels, LocalTarget, Target, open_target
 from dualselect.models.cache import AnswerCache
 from dualselect.options import documented, option
@@ -63,12 +63,19 @@ def evaluate(
         ConfigError: A model, suite or judge could not be loaded.
         DataError: A suite could not be loaded.
     """
+    suites, trained_on = load_suites(settings), _trained_on(models)
     judges = parse_judges(settings.judges, judge_settings)
     targets, start = _open(models, cache, resolve)
-    trained_on = _trained_on(models)
     by_role: dict[Role, list[SuiteResult]] = {
         role: evaluate_target(
-            target, settings, role=role, run_folder=run_folder, start=start, judges=judges, trained_on=trained_on
+            target,
+            settings,
+            role=role,
+            run_folder=run_folder,
+            start=start,
+            judges=judges,
+            suites=suites,
+            trained_on=trained_on,
         )
         for role, target in targets.items()
     }

@@ -15,6 +15,7 @@ A gate file is YAML:
 """
 
 import math
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -22,10 +23,11 @@ from typing import Any
 
 import yaml
 
-from dualselect.errors import ConfigError, nearest, one_line
+from dualselect.errors import ConfigError, nearest
 from dualselect.runs.estimates import Difference, Row, run_estimates
 from dualselect.runs.results import SuiteResult
 from dualselect.runs.values import model_names
+from dualselect.settings.config_file import SafeYaml, yaml_errors
 from dualselect.statistics.formats import estimate_text
 
 _LIMITS = ("at_least", "at_most", "worse_by_at_most")
@@ -93,10 +95,8 @@ def read_gate(path: Path) -> Gate:
     Raises:
         ConfigError: The file cannot be read, or a rule is malformed; the message names file and rule.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML ({one_line(error)}); fix the file") from error
+    with yaml_errors(path):
+        content = yaml.load(path.read_text(encoding="utf-8"), SafeYaml)
     if not isinstance(content, dict) or not isinstance(content.get("rules"), list) or not content["rules"]:
         raise ConfigError(f"{path}: contains no rules; write a list of them below `rules:`")
     for key in content:
@@ -131,7 +131,7 @@ def _rule(item: Any, place: str) -> Rule:
 
 
 def _number(value: Any, place: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise ConfigError(f"{place} is {value!r}; give a number")
     return float(value)
 

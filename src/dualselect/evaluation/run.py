@@ -93,6 +93,17 @@ class EvaluationSettings:
         )
 
 
+def load_suites(settings: EvaluationSettings) -> list[tuple[Suite, LoadedSuite]]:
+    """Return all suites with their samples; done before a model is loaded, so that a fault in the data costs no time.
+
+    Raises:
+        ConfigError: A suite has no data.
+        DataError: A suite could not be loaded.
+    """
+    suites = [get_suite(text) for text in settings.suites]
+    return [(suite, load(suite, settings.data.get(suite.name), settings.limit, settings.seed)) for suite in suites]
+
+
 def evaluate_target(
     target: Target,
     settings: EvaluationSettings,
@@ -102,6 +113,7 @@ def evaluate_target(
     start: LocalTarget | None = None,
     seed: int | None = None,
     judges: Sequence[Judge] | None = None,
+    suites: Sequence[tuple[Suite, LoadedSuite]] | None = None,
     trained_on: Collection[str] = (),
 ) -> list[SuiteResult]:
     """Return the results of a target on all suites, written into `<run folder>/evaluation/` one by one.
@@ -116,6 +128,7 @@ def evaluate_target(
         start: Aligned start, from which probes take the KL.
         seed: Training seed of the target, if known.
         judges: Judges of `settings`, if they are loaded already.
+        suites: Suites of `settings` with their samples, from `load_suites`, if they are loaded already.
         trained_on: Keys (`dualselect.data.prompt_key`) of prompts that must not be measured on; they are left out,
             counted and reported.
 
@@ -125,9 +138,9 @@ def evaluate_target(
     """
     judges = parse_judges(settings.judges) if judges is None else judges
     results = []
-    for number, suite in enumerate(map(get_suite, settings.suites), start=1):
+    for number, (suite, whole) in enumerate(suites or load_suites(settings), start=1):
         name = suite.name
-        loaded, overlapping = _held_out(_load(suite, settings), trained_on)
+        loaded, overlapping = _held_out(whole, trained_on)
         mark = _fingerprint(target, loaded, judges, settings, suite, start)
         done = _already(run_folder, name, role, mark)
         if done is None:
@@ -150,10 +163,6 @@ def evaluate_target(
             done.write(run_folder)
         results.append(done)
     return results
-
-
-def _load(suite: Suite, settings: EvaluationSettings) -> LoadedSuite:
-    return load(suite, settings.data.get(suite.name), settings.limit, settings.seed)
 
 
 def _held_out(loaded: LoadedSuite, trained_on: Collection[str]) -> tuple[LoadedSuite, int]:

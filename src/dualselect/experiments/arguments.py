@@ -43,7 +43,7 @@ class DataArguments:
     )
     references_split: str = field(default="train", metadata={"help": "Split of the references, for hub ids."})
     references_limit: int | None = field(default=None, metadata={"help": "References to use, drawn by the seed."})
-    pools: list[str] = field(
+    pools: list[str] | dict[str, str] = field(
         default_factory=list,
         metadata={
             "help": "Further data sets that the method needs as NAME=SOURCE, as harmful=... and utility=...; in YAML "
@@ -52,7 +52,7 @@ class DataArguments:
     )
     pools_split: str = field(default="train", metadata={"help": "Split of the pools, for hub ids."})
     pools_limit: int | None = field(default=None, metadata={"help": "Samples of each pool to use, drawn by the seed."})
-    evaluation: list[str] = field(
+    evaluation: list[str] | dict[str, str] = field(
         default_factory=list,
         metadata={
             "help": "Held-out sets as NAME=SOURCE, each evaluated apart, as task=... and probe=...; in YAML a mapping "
@@ -149,6 +149,8 @@ class ModelArguments(ModelConfig):
         # TRL makes a list of one a text, and PEFT reads a text as a pattern for a module's whole name.
         if isinstance(targets, list) and len(targets) == 1 and re.fullmatch(r"[\w.]+", targets[0]):
             self.lora_target_modules = targets
+        if self.lora_r is not None and self.lora_r < 1:
+            raise ConfigError(f"lora_r is {self.lora_r}; give at least 1")
         if self.adapter not in ADAPTERS:
             raise ConfigError(f"unknown adapter '{self.adapter}'{nearest(self.adapter, ADAPTERS)}")
         if self.osf_rank is not None and not (

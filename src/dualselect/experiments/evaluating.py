@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dualselect.errors import ConfigError, nearest
-from dualselect.evaluation.run import EvaluationSettings, evaluate_target
+from dualselect.evaluation.run import EvaluationSettings, evaluate_target, load_suites
+from dualselect.evaluation.suites import LoadedSuite, Suite
 from dualselect.experiments.grid import Grid
 from dualselect.experiments.trial import Cell
 from dualselect.models import LocalModels
@@ -77,6 +78,10 @@ class GridEvaluation:
     def _trained_on(self) -> Collection[str]:
         return self._find_trained_on()
 
+    @cached_property
+    def _suites(self) -> list[tuple[Suite, LoadedSuite]]:
+        return load_suites(self._settings)
+
     def start(self, grid: Grid) -> list[SuiteResult]:
         """Return the results of the aligned start, written into `grid.start_folder`."""
         return self._evaluate(self._start, "start", grid.start_folder)
@@ -86,6 +91,7 @@ class GridEvaluation:
         return self._evaluate(str(cell.folder), "model", cell.folder, cell.seed)
 
     def _evaluate(self, spec: str, role: Role, run_folder: Path, seed: int | None = None) -> list[SuiteResult]:
+        suites, trained_on = self._suites, self._trained_on  # before a model is loaded
         models = LocalModels(resolve=self._resolve, cache=self._cache)
         try:
             return evaluate_target(
@@ -95,7 +101,8 @@ class GridEvaluation:
                 run_folder=run_folder,
                 start=models.open(self._start),
                 seed=seed,
-                trained_on=self._trained_on,
+                suites=suites,
+                trained_on=trained_on,
             )
         finally:
             models.clear()  # the next cell needs the memory for training

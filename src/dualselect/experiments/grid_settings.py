@@ -78,7 +78,7 @@ def read_grid(given: argparse.Namespace, flags: Sequence[str]) -> Grid:
     if own["evaluate"] is None:
         raise ConfigError(f"{path}: there is nothing to compare by; write `evaluate:` with `suites: [...]` below it")
     evaluation = read_evaluation(own["evaluate"].value, own["evaluate"].place)
-    folder = Path(given.output_dir or (own["output_dir"].value if own["output_dir"] else DEFAULT_OUTPUT))
+    folder = Path(given.output_dir or _text(own["output_dir"], "output_dir") or DEFAULT_OUTPUT)
     # Options of methods in the file that a flag left out pass too: the file is made for them.
     in_grid = {choice.name for choice in (*in_file.values(), *choices.values())}
     place = own["methods"].place if own["methods"] else path
@@ -138,6 +138,12 @@ def _cell(
     # Made again when it runs, since making settings sets up the process for them.
     build = partial(read, varied, of_cell={"seed": seed, "output_dir": str(own_folder)})
     return Cell(label, choice.name, seed, own_folder, effective(build()), build, name)
+
+
+def _text(entry: Entry | None, name: str) -> str | None:
+    if entry is not None and not isinstance(entry.value, str):
+        raise ConfigError(f"{entry.place}: {name} is {entry.value!r}; give text")
+    return None if entry is None else entry.value
 
 
 def _choices(in_file: Mapping[str, MethodChoice], given: Sequence[str] | None, path: str) -> Mapping[str, MethodChoice]:
@@ -234,12 +240,15 @@ def _refuse_unknown(
 
 
 def _trained_on(cells: Sequence[Callable[[], Settings]]) -> frozenset[str]:
-    """Return the keys of all prompts in the task data and references of any cell, drawn or not."""
-    sources: set[SetSource] = {
-        replace(source, limit=None, seed=0)
+    """Return the keys of all prompts in the task data and references of any cell, drawn or not.
+
+    All other sets of the cells are read too, so that a fault in one is found before anything is trained.
+    """
+    sources: dict[SetSource, str] = {
+        replace(source, limit=None, seed=0): role
         for settings in cells
         for role, source in set_sources(settings()).items()
-        if role in (TASK, REFERENCES)
     }
-    loaded = [source.load().dataset for source in sources]
-    return frozenset(key for data in loaded for key in sample_keys(data) if key is not None)
+    loaded = [(role, source.load().dataset) for source, role in sources.items()]
+    trained_on = [data for role, data in loaded if role in (TASK, REFERENCES)]
+    return frozenset(key for data in trained_on for key in sample_keys(data) if key is not None)

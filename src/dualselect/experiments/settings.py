@@ -102,7 +102,8 @@ def build_settings(method: type[Method], values: dict[str, Any], *, resume: bool
         ConfigError: A value is impossible, or values do not go together.
     """
     options = share_of(method, values)
-    training = {"output_dir": DEFAULT_OUTPUT} | share_of(DualSelectConfig, values)
+    training = share_of(DualSelectConfig, values)
+    training["output_dir"] = training.get("output_dir") or DEFAULT_OUTPUT
     try:
         return Settings(
             training=DualSelectConfig(**training, method=method.name, method_options=options),

@@ -13,6 +13,7 @@ from dualselect.errors import ConfigError, library_errors
 from dualselect.experiments.run_data import RunData, load_run_data
 from dualselect.experiments.run_model import adapter_config, find_model, quantization_config
 from dualselect.experiments.settings import Settings
+from dualselect.files import writing
 from dualselect.methods import Method
 from dualselect.training import DualSelectTrainer
 from dualselect.training.checkpoint import last_whole_checkpoint
@@ -25,6 +26,7 @@ def train(settings: Settings) -> DualSelectTrainer:
         ConfigError: Settings that do not go together, a model that could not be loaded, or an output folder that
             already contains a run.
         DataError: Data that cannot be used, or prompts that appear in two sets.
+        OutputError: A file could not be written, as where the disk is full.
         ResumeError: The checkpoint is not whole, or belongs to another run.
         TrainingError: No optimizer step was made, or the weights are not finite.
     """
@@ -32,7 +34,8 @@ def train(settings: Settings) -> DualSelectTrainer:
     data = load_run_data(settings)
     trainer = make_trainer(settings, data)
     trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model(settings.training.output_dir)
+    with writing(Path(settings.training.output_dir)):
+        trainer.save_model(settings.training.output_dir)
     return trainer
 
 

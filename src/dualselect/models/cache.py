@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dualselect.errors import DataError, one_line
+from dualselect.errors import DataError, OutputError, one_line
 from dualselect.files import replacing
 from dualselect.models.generation import Prompt
 from dualselect.models.thoughts import Answer
@@ -163,9 +163,10 @@ class AnswerCache:
         try:
             with replacing(path) as draft:
                 draft.write_bytes(content)
-        except OSError as error:
+        except (OSError, OutputError) as error:
+            cause = getattr(error.__cause__ or error, "strerror", None) or error
             raise DataError(
-                f"{self.folder}: the cache of answers cannot be written ({error.strerror or error}); make room or "
+                f"{self.folder}: the cache of answers cannot be written ({cause}); make room or "
                 "access, or set DUALSELECT_CACHE to another folder"
             ) from error
 

@@ -75,7 +75,6 @@ def _prepare_folder(output: Path, settings: QuickstartSettings) -> None:
     for name in (ALIGNED, *_methods(settings)):
         shutil.rmtree(output / name, ignore_errors=True)
     (output / SUMMARY_FILE).unlink(missing_ok=True)
-    output.mkdir(parents=True, exist_ok=True)
     _write_json(output / SETTINGS_FILE, asdict(settings))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from dualselect.files import replacing
+from dualselect.files import replacing, writing
 
 FILE = "metrics.jsonl"
 
@@ -41,7 +41,7 @@ class MetricsFile(TrainerCallback):
         """Append one event."""
         if state.is_world_process_zero and logs:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
+            with writing(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(_line({"step": state.global_step, "epoch": state.epoch, **logs}))
 
 

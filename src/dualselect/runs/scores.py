@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dualselect.errors import ConfigError, DataError, nearest
+from dualselect.errors import ConfigError, DataError, nearest, one_line
 from dualselect.files import replacing
 
 FILE = "scores.parquet"
@@ -61,14 +61,14 @@ class ScoreTable:
         notes = table.schema.metadata or {}
         if _SELECTORS not in notes:
             raise DataError(f"{path}: contains no scores; name a file that `dualselect score` wrote")
-        selectors = json.loads(notes[_SELECTORS])
-        arrays = {name: table[name].to_numpy() for name in table.column_names if name != "id"}
-        return cls(
-            table["id"].to_pylist(),
-            {name: arrays.pop(name) for name in selectors},
-            arrays,
-            json.loads(notes[_ABOUT]),
-        )
+        try:
+            selectors, about = json.loads(notes[_SELECTORS]), json.loads(notes[_ABOUT])
+            arrays = {name: table[name].to_numpy() for name in table.column_names if name != "id"}
+            scores = {name: _checked(arrays.pop(name), float) for name in selectors}
+            _checked(arrays["tokens"], int)
+            return cls(table["id"].to_pylist(), scores, arrays, about)
+        except (LookupError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: contains no whole scores ({one_line(error)}); score the task again") from error
 
     def of(self, selector: str) -> np.ndarray:
         """Return the scores by a selector, `(N,)`.
@@ -85,6 +85,12 @@ class ScoreTable:
         score = self.of(selector)
         order = np.argsort(score, kind="stable")  # NaN comes last
         return [int(row) for row in order[:count] if np.isfinite(score[row])]
+
+
+def _checked(values: np.ndarray, kind: type) -> np.ndarray:
+    if not np.can_cast(values.dtype, kind, "same_kind"):
+        raise TypeError(f"{values.dtype} instead of {kind.__name__}")
+    return values
 
 
 def score_table(

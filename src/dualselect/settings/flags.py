@@ -12,6 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from dualselect.options import default_of
 
+_CONTAINERS: dict[type, set[Any]] = {list: {list, tuple}, dict: {dict, Mapping}}
 _TRUE, _FALSE = ("yes", "true", "on", "t", "y", "1"), ("no", "false", "off", "f", "n", "0")
 
 
@@ -55,6 +56,15 @@ def add_flag(group: Any, option: "Field[Any]", annotation: Any) -> list[argparse
 def may_be_none(annotation: Any) -> bool:
     """Return whether a field of that type may be unset."""
     return NoneType in get_args(annotation)
+
+
+def containers(annotation: Any) -> set[type]:
+    """Return which of `list` and `dict` a file may give for a field of that type."""
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    found = {get_origin(kind) or kind for kind in kinds}
+    if Any in found:
+        return {list, dict}
+    return {kind for kind, names in _CONTAINERS.items() if not found.isdisjoint(names)}
 
 
 def _spellings(flag: str) -> list[str]:

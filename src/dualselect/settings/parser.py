@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from dualselect.errors import ConfigError, nearest
 from dualselect.settings.config_file import Entry
-from dualselect.settings.flags import add_flag, may_be_none
+from dualselect.settings.flags import add_flag, containers, may_be_none
 
 Settings = TypeVar("Settings")
 
@@ -31,6 +31,7 @@ class CommandParser(argparse.ArgumentParser):
             **kwargs,
         )
         self._may_be_none: set[str] = set()
+        self._takes: dict[str, set[type]] = {}
         self._rare: list[argparse.Action] = []
 
     def add_grid_flags(self) -> None:
@@ -57,6 +58,7 @@ class CommandParser(argparse.ArgumentParser):
         options = {option.name: option for option in fields(owner) if option.init and option.name not in but}
         for name in only or options:
             actions = add_flag(group, options[name], annotations[name])
+            self._takes[name] = containers(annotations[name])
             if may_be_none(annotations[name]):
                 self._may_be_none.add(name)
             if is_rare:
@@ -86,7 +88,7 @@ class CommandParser(argparse.ArgumentParser):
         """Return a setting's name and value, read from a file as strictly as from a flag.
 
         Raises:
-            ConfigError: The value has the wrong type or is not one of the setting's choices.
+            ConfigError: The value has a wrong type or is not one of the setting's choices.
         """
         action = self._option_string_actions[f"--{name}"]
         value = entry.value
@@ -94,6 +96,12 @@ class CommandParser(argparse.ArgumentParser):
             if action.dest not in self._may_be_none:
                 raise ConfigError(f"{entry.place}: '{name}' has no value; give one or leave the line out")
             return {action.dest: None}
+        for kind, word in ((list, "a list"), (dict, "a mapping")):
+            if isinstance(value, kind) and kind not in self._takes.get(action.dest, {kind}):
+                raise ConfigError(f"{entry.place}: '{name}' is {word}; give a single value")
+        for key, item in value.items() if isinstance(value, dict) and action.nargs == "+" else ():
+            if item is None or isinstance(item, list | dict):
+                raise ConfigError(f"{entry.place}: '{key}' of '{name}' is {item!r}; give text")
         if value == [] or isinstance(value, dict) or (isinstance(value, list) and action.nargs != "+"):
             return {action.dest: value}
         words = [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={value}"]

@@ -6,8 +6,10 @@ so that the folder of a run that was killed in between is recognised as not whol
 
 import hashlib
 import json
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 from zipfile import BadZipFile, ZipFile
@@ -19,8 +21,8 @@ from torch import Tensor
 from transformers.utils import logging
 
 from dualselect.distributed import from_main_process, rank, world_size
-from dualselect.errors import ResumeError, one_line
-from dualselect.files import replacing
+from dualselect.errors import OutputError, ResumeError, one_line
+from dualselect.files import replacing, writing
 from dualselect.gradients import Direction, Parameters
 from dualselect.methods import Method
 from dualselect.training.resuming import compare
@@ -129,6 +131,27 @@ def seal(folder: Path) -> None:
         draft.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
+@contextmanager
+def whole_or_none(folder: Path, processes: int = 1) -> Iterator[None]:
+    """Remove a checkpoint that could not be written to its end, so that the one before it is the last.
+
+    Args:
+        folder: Checkpoint folder that is written meanwhile.
+        processes: Number of processes that write it.
+
+    Raises:
+        OutputError: It could not be written, as where the disk is full.
+    """
+    try:
+        with writing(folder):
+            yield
+    except OutputError:
+        # Where all but the manifest was written, older ones may have been deleted already.
+        if is_whole(folder, processes) is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 def is_whole(folder: Path, processes: int = 1) -> str | None:
     """Return why a run cannot continue from a checkpoint, or None if it can.
 
@@ -185,7 +208,8 @@ def check_resumable(folder: Path, identity: dict[str, Any], processes: int = 1) 
 def last_whole_checkpoint(output_dir: Path, processes: int = 1) -> Path | None:
     """Return the last whole checkpoint of a run, or None if the run has no checkpoint at all.
 
-    Later checkpoints that are not whole are skipped with a warning.
+    Later checkpoints that are not whole are skipped with a warning. One that was cut off when its run was killed is as
+    good as none.
 
     Raises:
         ResumeError: There are checkpoints, but none is whole.
@@ -194,18 +218,38 @@ def last_whole_checkpoint(output_dir: Path, processes: int = 1) -> Path | None:
 
 
 def _last_whole(output_dir: Path, processes: int) -> Path | None:
-    checkpoints = [path for path in output_dir.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
-    refused: list[str] = []
-    for folder in sorted(checkpoints, key=_step, reverse=True):
+    refused: dict[Path, str] = {}
+    for folder in sorted(_checkpoints(output_dir), key=_step, reverse=True):
         reason = is_whole(folder, processes)
         if reason is None:
             if refused:
-                _logger.warning(f"{refused[0]}; continuing from {folder} instead")
+                _logger.warning(f"{next(iter(refused.values()))}; continuing from {folder} instead")
             return folder
-        refused.append(f"{folder} is not a whole checkpoint: {reason}")
-    if refused:
-        raise ResumeError(refused[0])
+        refused[folder] = f"{folder} is not a whole checkpoint: {reason}"
+    damaged = [reason for folder, reason in refused.items() if not _is_cut_off(folder)]
+    if damaged:
+        raise ResumeError(damaged[0])
+    for reason in refused.values():
+        _logger.warning(reason)
     return None
+
+
+def remove_cut_off(output_dir: Path) -> None:
+    """Remove the checkpoints that a run was writing when it was killed."""
+    for folder in _checkpoints(output_dir):
+        if _is_cut_off(folder):
+            shutil.rmtree(folder)
+
+
+def _is_cut_off(folder: Path) -> bool:
+    """Return whether a checkpoint of ours was begun, and its files never completed."""
+    names = [path.name for path in folder.iterdir()]
+    begun = not names or any(name.lstrip(".").startswith((_TENSORS, _VALUES)) for name in names)
+    return begun and MANIFEST not in names and is_whole(folder, _processes(folder)) is not None
+
+
+def _checkpoints(output_dir: Path) -> list[Path]:
+    return [path for path in output_dir.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
 
 
 def _missing(folder: Path, processes: int) -> str | None:

@@ -23,6 +23,7 @@ from dualselect import methods
 from dualselect.data import INDEX_COLUMN, REFERENCES, TASK, IndexCollator, content_digest
 from dualselect.distributed import is_sharded
 from dualselect.errors import ConfigError, ResumeError, TrainingError, UnsupportedModuleError, library_errors
+from dualselect.files import remove_drafts
 from dualselect.gradients import Direction, Watch, check_adapters, supervised_positions, trainable_parameters
 from dualselect.methods import Method
 from dualselect.models import resolve_model
@@ -31,7 +32,15 @@ from dualselect.runs.metrics import MetricsFile
 from dualselect.runs.provenance import add_resumption, weights_hash, write_config, write_provenance
 from dualselect.selection import Pool, remember_start
 from dualselect.training import _trl
-from dualselect.training.checkpoint import check_resumable, last_whole_checkpoint, load_state, save_state, seal
+from dualselect.training.checkpoint import (
+    check_resumable,
+    last_whole_checkpoint,
+    load_state,
+    remove_cut_off,
+    save_state,
+    seal,
+    whole_or_none,
+)
 from dualselect.training.config import (
     DualSelectConfig,
     check_accelerator,
@@ -49,6 +58,7 @@ from dualselect.training.resuming import identity_of
 from dualselect.training.run import TrainingRun
 from dualselect.training.sharding import check_parallelism, shard_frozen
 from dualselect.training.step import PlainStep, SelectiveStep
+from dualselect.training.stopping import StopOnRequest
 from dualselect.training.templates import pin_date, template_errors
 
 
@@ -136,6 +146,8 @@ class DualSelectTrainer(SFTTrainer):
         self._set_up_step()
         self.add_callback(MetricsFile(self.run_folder))
         self.add_callback(_Moments(self))
+        self._stop = StopOnRequest()
+        self.add_callback(self._stop)
 
     def _shard(self, args: DualSelectConfig, compute_loss_func: Any) -> None:
         check_parallelism(self.accelerator)
@@ -311,7 +323,9 @@ class DualSelectTrainer(SFTTrainer):
         """Train as `transformers.Trainer.train` does; a resumed run equals an uninterrupted one bit for bit.
 
         Raises:
+            OutputError: A file could not be written, as where the disk is full.
             ResumeError: The checkpoint is incomplete, or belongs to another run.
+            SystemExit: The process was asked to end by SIGTERM; a checkpoint has been written, and the exit code is 0.
             TrainingError: The weights are not finite, or no step could be made.
         """
         checkpoint = self._checkpoint(resume_from_checkpoint)
@@ -328,10 +342,12 @@ class DualSelectTrainer(SFTTrainer):
         if checkpoint is not None:
             check_resumable(Path(checkpoint), self._identity, self.accelerator.num_processes)
         try:
-            result = super().train(checkpoint, trial, ignore_keys_for_eval)
+            with self._stop.listening():
+                result = super().train(checkpoint, trial, ignore_keys_for_eval)
         finally:
             if self.watch is not None:
                 self.watch.remove()
+        self._stop.leave_if_asked(self.state, self.run_folder)
         self._check_steps()
         self._flush()
         self.method.finish(self.run)
@@ -370,12 +386,13 @@ class DualSelectTrainer(SFTTrainer):
         self._flush()
         self._check_weights()
         folder = Path(_trl.output_folder(self, trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        if self.args.should_save:
-            save_state(folder, self.method, self._identity, {"num_tokens": _trl.trained_tokens(self)})
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            seal(folder)
+        with whole_or_none(folder, self.accelerator.num_processes):
+            if self.args.should_save:
+                save_state(folder, self.method, self._identity, {"num_tokens": _trl.trained_tokens(self)})
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                seal(folder)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -399,8 +416,10 @@ class DualSelectTrainer(SFTTrainer):
             self._open_run_folder()
 
     def _open_run_folder(self) -> None:
-        """Write what the run is made from, or, on resuming, remove what was logged after the checkpoint."""
+        """Write what the run is made from, and remove what an earlier attempt left after the checkpoint."""
         step = self.state.global_step
+        remove_drafts(self.run_folder)
+        remove_cut_off(self.run_folder)
         self.record.log_file.truncate(step)
         write_config(self.run_folder, self._settings())
         if step > 0:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, get_args
 
 import yaml
 
-from dualselect.errors import ConfigError, nearest, one_line
+from dualselect.errors import ConfigError, nearest
 from dualselect.evaluation.suites.base import Reader, Scoring, Suite
 from dualselect.evaluation.suites.layouts import expected_number, harmbench, hex_phi, with_expected, xstest
 from dualselect.evaluation.suites.readers import (
@@ -20,6 +20,7 @@ from dualselect.evaluation.suites.readers import (
     prompts,
 )
 from dualselect.registry import Registry
+from dualselect.settings.config_file import SafeYaml, yaml_errors
 
 _HERE = Path(__file__).parent
 # The kinds that a suite may be declared of, and how they are usually scored.
@@ -133,13 +134,13 @@ def _unlike_the_catalog(suite: Suite, place: str) -> Suite:
     return suite
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(SafeYaml):
     """Refuses keys that are given twice, of which YAML would keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys: set[str] = set()
         for key, _ in node.value:
-            if key.value in keys:
+            if str(key.value) in keys:
                 raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' is given twice", key.start_mark)
             keys.add(str(key.value))
         return super().construct_mapping(node, deep)
@@ -147,12 +148,8 @@ class _Loader(yaml.SafeLoader):
 
 def _mapping(path: Path) -> dict[Any, Any]:
     cure = "write `NAME:` and its keys, such as `source: prompts.jsonl`, below it"
-    try:
+    with yaml_errors(path):
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read ({one_line(error)}); name a YAML file of suites") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML ({one_line(error)}); fix it") from error
     if not isinstance(content, dict) or not content:
         raise ConfigError(f"{path}: contains no suites by name; {cure}")
     return content
