@@ -1,6 +1,7 @@
 """What a run's settings contain besides those of the trainer and the method: the data and the model."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -101,7 +102,7 @@ def _named(option: str, items: "list[str] | dict[str, str]", example: tuple[str,
     return items
 
 
-def _sources(items: list[str]) -> dict[str, str]:
+def _sources(items: Iterable[str]) -> dict[str, str]:
     return {name: source for name, _, source in (item.partition("=") for item in items)}
 
 
