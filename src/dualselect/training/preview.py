@@ -2,7 +2,7 @@
 
 import copy
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import median
@@ -101,7 +101,7 @@ def inspect(
 
 def prepared_as_in_training(
     dataset: Dataset, args: DualSelectConfig, tokenizer: Any, name: str
-) -> tuple[Dataset, list[str]]:
+) -> tuple[Dataset, Sequence[str]]:
     """Return the data set as TRL's trainer prepares it, and the ids by index.
 
     The trainer itself prepares it, so that nothing can differ; its model is a stand-in with almost no weights.
