@@ -178,7 +178,7 @@ def test_scores_are_not_overwritten_and_must_be_of_the_task(guard, dualselect, c
     file = data / "guard" / "guard.parquet"
     for flags, message in (
         ([], "star-dss needs guard_scores: score the task with `dualselect guard`"),
-        (["--guard_scores", file, "--max_length", 15], "answer tokens when it was scored and has"),
+        (["--guard_scores", file, "--max_length", 24], "answer tokens when it was scored and has"),
     ):
         shown = dualselect("train", "--config", config, "--method", "star-dss", *flags)
         assert shown.code == 2

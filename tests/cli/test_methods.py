@@ -10,7 +10,7 @@ from dualselect import methods
 @pytest.fixture
 def listed(dualselect, monkeypatch) -> str:
     """Return what the command prints, on a wide terminal."""
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "300")
     shown = dualselect("methods")
     assert shown.code == 0
     return shown.out

@@ -1,6 +1,7 @@
 """What a stream's configuration may say, and how mistakes in it are told."""
 
 import pytest
+import yaml
 
 from dualselect.errors import ConfigError, DataError
 
@@ -15,9 +16,11 @@ def refusal(make_plan, settings):
 
 
 def test_two_tasks_of_one_name_are_refused(make_plan, settings_of):
-    message = refusal(make_plan, settings_of("colour", "size", "colour"))
+    settings = settings_of("colour", "size", "colour")
+    message = refusal(make_plan, settings)
     assert "two tasks called 'colour'" in message
-    assert "stream.yaml:2" in message
+    line = yaml.safe_dump(settings, sort_keys=False).splitlines().index("stream:") + 1
+    assert f"stream.yaml:{line}: " in message
 
 
 def test_a_task_without_a_test_is_refused(make_plan, settings_of):

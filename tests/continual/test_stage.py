@@ -67,9 +67,7 @@ def test_a_plain_stage_is_the_same_under_every_method(make_plan, settings_of):
 def test_plain_is_a_truth_value(make_plan, settings_of):
     settings = settings_of()
     settings["stream"][0]["plain"] = "yes please"
-    with pytest.raises(
-        ConfigError, match=r"\(colour\): plain is 'yes please'; give true or false"
-    ):
+    with pytest.raises(ConfigError, match=r"\(colour\): plain is 'yes please'; give true or false"):
         make_plan(settings)
 
 

@@ -155,7 +155,7 @@ def two_processes(tmp_path_factory, tiny_model_dir, experts_dir, tied_dir):
     problem = ""
     try:
         done = subprocess.run(
-            command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=400
+            command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=900
         )
         problem = done.stderr[-3000:]
     except subprocess.TimeoutExpired:
