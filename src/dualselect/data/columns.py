@@ -21,8 +21,8 @@ class Ids(Sequence[str]):
     """
 
     def __init__(self, names: Iterable[str] | pa.Array) -> None:
-        is_array = isinstance(names, pa.Array)
-        self._array = names.cast(pa.large_string()) if is_array else pa.array(names, pa.large_string())
+        array = names if isinstance(names, pa.Array) else pa.array(names, pa.large_string())
+        self._array = array.cast(pa.large_string())
 
     def __len__(self) -> int:
         return len(self._array)
