@@ -11,7 +11,10 @@ from dualselect.errors import DualSelectError, OutputError, one_line
 
 _REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 # What libraries in Rust and C++ say of a write that failed, which they do not raise as an OSError.
-_REFUSED_ELSEWHERE = re.compile(r"No space left|quota exceeded|File too large|Read-only file|PytorchStreamWriter", re.I)
+_REFUSED_ELSEWHERE = re.compile(
+    r"No space left|quota exceeded|File too large|Read-only file|PytorchStreamWriter|unexpected pos|iostream error",
+    re.IGNORECASE,
+)
 _DRAFTS = ".*.tmp"
 
 

@@ -15,7 +15,7 @@ from dualselect.evaluation.suites import SUITES, load, read_suites
 from dualselect.settings.config_file import read_config
 
 pytestmark = pytest.mark.slow
-MANY = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+MANY = settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 ANY_TEXT = st.text(st.characters(), max_size=12)  # lone surrogates and control characters among them
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT

@@ -372,7 +372,7 @@ def test_a_comparison_measures_own_suites(write):
         ("mine:\n  source: x\n  labels: [yes, no]\n", r"labels is True; give text, in quotes"),
         ("mine:\n  source: x\n  max_new_tokens: 0\n", r"max_new_tokens is 0; give a whole number of at least 1"),
         ("mine:\n  source: x\n  has_header: 1\n", r"has_header is 1; give true or false"),
-        ("mine:\n  source: x\n  source: y\n", r"'source' is given twice.* line 3"),
+        ("mine:\n  source: x\n  source: y\n", r":3: not valid YAML: 'source' is given twice"),
         ("my suite:\n  source: x\n", r"the name 'my suite' is not made of letters"),
         ("source: x\n", r"suite 'source': is not a mapping.*write the name of the suite above"),
         ("- x\n", r"contains no suites by name"),
