@@ -63,8 +63,9 @@ def evaluate(
         ConfigError: A model, suite or judge could not be loaded.
         DataError: A suite could not be loaded.
     """
-    suites, trained_on = load_suites(settings), _trained_on(models)
+    suites = load_suites(settings)
     judges = parse_judges(settings.judges, judge_settings)
+    trained_on = _trained_on(models)
     targets, start = _open(models, cache, resolve)
     by_role: dict[Role, list[SuiteResult]] = {
         role: evaluate_target(
