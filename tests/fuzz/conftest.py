@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # the modules that make the file
 _MODEL_LOADERS = (
     "dualselect.experiments.train.make_trainer",
     "dualselect.experiments.score.make_trainer",
+    "dualselect.experiments.probe.make_trainer",
     "dualselect.diagnostics.bench.make_trainer",
+    "dualselect.continual.conflict.make_trainer",
     "dualselect.models.local.load_model",
 )
 # What no terminal may be sent: C0 and C1 controls but the line end and the tab, and marks that turn the direction.
@@ -46,6 +49,9 @@ def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise ModelLoaded
 
+    # All of them first: a module that is imported while another one's name is replaced would keep the stand-in.
+    for name in _MODEL_LOADERS:
+        import_module(name.rpartition(".")[0])
     for name in _MODEL_LOADERS:
         monkeypatch.setattr(name, refuse)
 
