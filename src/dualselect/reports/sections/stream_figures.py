@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from dualselect.reports.figures import printed_colour, printing
@@ -15,6 +16,7 @@ from dualselect.statistics.formats import value_text
 
 MATRIX_FIGURE, CURVES_FIGURE = "figure-matrix", "figure-curves"
 COLUMNS = 4  # of panels, at most
+_NOTE_WIDTH = 34  # characters of a panel's note in a line
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (7, 2, 1.5, 2)))
 
 Line = Mapping[str, Any]  # a row of `MATRIX`
@@ -93,12 +95,13 @@ def write_figures(stream: Stream, matrix: Sequence[Line], folder: Path) -> None:
     panels = panels_of(stream, matrix)
     if panels:
         rows, columns = _grid(len(panels))
-        with printing(folder / CURVES_FIGURE, 210 * columns, 175 * rows + 30) as figure:
+        with printing(folder / CURVES_FIGURE, 210 * columns, 190 * rows + 30) as figure:
             grid = figure.subplots(rows, columns, squeeze=False)
             for place, axes in enumerate(grid.flat):
                 axes.set_visible(place < len(panels))
                 if place < len(panels):
-                    axes.set_title(f"{panels[place].title}\n{panels[place].note}", fontsize=9, loc="left")
+                    note = fill(panels[place].note, _NOTE_WIDTH)
+                    axes.set_title(f"{panels[place].title}\n{note}", fontsize=9, loc="left")
                     draw_curves(axes, panels[place], stream.names, printed_colour)
             drawn = {curve.method: curve.series for panel in panels for curve in panel.curves}
             figure.legend(
