@@ -25,13 +25,13 @@ def chats(count, word):
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory, tiny_model_dir):
+def config(tmp_path_factory, tiny_run):
     """Return the file of a grid of plain SFT and two strengths under one seed, killed once its first cell is done."""
     folder = tmp_path_factory.mktemp("frontier")
     for name, rows in (("task", chats(12, "count")), ("safe", chats(6, "no")), ("test", chats(9, "add"))):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = {
-        "model_name_or_path": str(tiny_model_dir),
+        **tiny_run,
         "task": str(folder / "task.jsonl"),
         "references": str(folder / "safe.jsonl"),
         "output_dir": str(folder / "grid"),
@@ -41,16 +41,6 @@ def config(tmp_path_factory, tiny_model_dir):
         "validation": 0.5,
         "tune": {"margin": 0.5},
         "task_warmup_steps": 1,
-        "learning_rate": 0.03,
-        "per_device_train_batch_size": 4,
-        "max_steps": 4,
-        "logging_steps": 1,
-        "eval_strategy": "no",
-        "lora_r": 4,
-        "lora_target_modules": ["q_proj", "v_proj"],
-        "report_to": "none",
-        "disable_tqdm": True,
-        "bf16": False,
         "evaluate": {
             "suites": ["builtin-safe-answers", "task-answers"],
             "data": {"task-answers": str(folder / "test.jsonl")},

@@ -20,6 +20,7 @@ from dualselect.evaluation.judges import Judge, JudgeSettings, parse_judges
 from dualselect.experiments.run_data import set_sources
 from dualselect.experiments.run_model import load_run_tokenizer
 from dualselect.experiments.settings import Settings
+from dualselect.gradients import IGNORED
 from dualselect.options import documented, option
 from dualselect.runs.guard_scores import FILE, GuardScores, chunks_of
 from dualselect.selection.scan import Parts
@@ -98,7 +99,7 @@ class _Answers:
     def __getitem__(self, row: int) -> _Answer:
         sample = self._prepared[row]
         question = self._task[sample[INDEX_COLUMN]]["prompt"][-1]["content"]
-        learned = [label for label in sample["labels"][1:] if label != -100]
+        learned = [label for label in sample["labels"][1:] if label != IGNORED]
         ends = range(self._size, len(learned) + self._size, self._size)
         texts = [self._tokenizer.decode(learned[:end], skip_special_tokens=True).strip() for end in ends]
         return _Answer(question, texts)

@@ -12,6 +12,7 @@ from dualselect.errors import ConfigError, nearest
 from dualselect.experiments.run_data import load_run_data
 from dualselect.experiments.settings import Settings
 from dualselect.experiments.train import make_trainer
+from dualselect.gradients import IGNORED
 from dualselect.methods import Method
 from dualselect.methods.selectors import Scorer, Warmup, check_scorer, score_task, scorers_among
 from dualselect.options import documented, option
@@ -154,5 +155,5 @@ def _check_pools(settings: Settings, method: _Scoring) -> None:
 def _sample(row: dict[str, Any], tokenizer: Any) -> Sample:
     """Return a sample as the model sees it: what is not supervised, and what is."""
     pairs = list(zip(row["input_ids"], row["labels"], strict=True))
-    parts = [[token for token, label in pairs if (label == -100) is is_prompt] for is_prompt in (True, False)]
+    parts = [[token for token, label in pairs if (label == IGNORED) is is_prompt] for is_prompt in (True, False)]
     return Sample(*(tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in parts))

@@ -15,7 +15,7 @@ from dualselect.errors import UnsupportedModuleError
 from dualselect.gradients.capture import Watch
 from dualselect.gradients.direction import Direction, Parameters
 from dualselect.gradients.losses import Losses, per_sample_nll
-from dualselect.gradients.supervised import Batch, sequence_lengths
+from dualselect.gradients.supervised import IGNORED, Batch, sequence_lengths
 
 _SAMPLES = 2
 _WEIGHTS = (1.0, 0.5)  # unequal, so that swapped samples differ too
@@ -82,7 +82,7 @@ def _own(
         if len(chosen) == _SAMPLES:
             break
         sample = samples[row]
-        if bool((sample["labels"][:, 1:] != -100).any()):
+        if bool((sample["labels"][:, 1:] != IGNORED).any()):
             with autocast():
                 loss = _own_loss(model, sample)
             if bool(torch.isfinite(loss)):

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dualselect.data.identity import INDEX_COLUMN
+from dualselect.gradients import IGNORED
 from dualselect.methods.base import Method, Moments, Run, check_choice, check_positive
 from dualselect.methods.registry import method
 from dualselect.methods.selectors import Scorer, highest_share, rows_of
@@ -110,7 +111,7 @@ class DSIR(Scorer, Method):
         tokens = sample["input_ids"]
         if self.text != "all":
             pairs = zip(tokens, sample["labels"], strict=True)
-            tokens = [token for token, label in pairs if (label == -100) is (self.text == "prompt")]
+            tokens = [token for token, label in pairs if (label == IGNORED) is (self.text == "prompt")]
         return str(tokenizer.decode(tokens, skip_special_tokens=True))
 
     def _shares(self, features: "_Features") -> NDArray[np.float64]:

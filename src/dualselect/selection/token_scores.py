@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from dualselect.data.identity import TOKEN_WEIGHTS
 from dualselect.distributed import sum_over_processes
-from dualselect.gradients import Batch, Losses, per_token_nll
+from dualselect.gradients import IGNORED, Batch, Losses, per_token_nll
 from dualselect.selection import measures
 from dualselect.selection.pool import Pool
 
-_IGNORED = -100
 _ROW = "row"  # carries a sample's row in the data set through the collator
 
 
@@ -45,7 +44,7 @@ class TokenPlaces:
         row = np.repeat(np.arange(len(lengths)), lengths)
         position = np.arange(len(row)) - np.repeat(lengths.cumsum() - lengths, lengths)
         values = labels.flatten().to_numpy(zero_copy_only=False)
-        flat = np.flatnonzero((values != _IGNORED) & (position > 0))
+        flat = np.flatnonzero((values != IGNORED) & (position > 0))
         return cls(row[flat], position[flat], flat)
 
     def __len__(self) -> int:
@@ -119,7 +118,7 @@ def without_tokens(data: Dataset, places: TokenPlaces, dropped: NDArray[np.bool_
     """
     labels = _labels(data)
     values = labels.flatten().to_numpy(zero_copy_only=False).copy()
-    values[places.flat[dropped]] = _IGNORED
+    values[places.flat[dropped]] = IGNORED
     column = type(labels).from_arrays(_offsets(labels), pa.array(values, type=labels.type.value_type))
     table = data.with_format("arrow")[:]
     masked = Dataset(table.set_column(table.column_names.index("labels"), table.schema.field("labels"), column))

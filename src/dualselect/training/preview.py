@@ -13,10 +13,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from trl import SFTTrainer
 
 from dualselect.data import INDEX_COLUMN, TASK, find_duplicates, identify
+from dualselect.gradients import IGNORED
 from dualselect.training.config import DualSelectConfig
 from dualselect.training.templates import template_errors
-
-_IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def inspect(
     prepared, ids = prepared_as_in_training(answered, args, tokenizer, name) if len(answered) else (answered, [])
     kept = set(prepared[INDEX_COLUMN]) if ids else set()
     lengths = [len(row) for row in prepared["input_ids"]] if kept else []
-    learned = [[label for label in row if label != _IGNORED] for row in prepared["labels"]] if kept else []
+    learned = [[label for label in row if label != IGNORED] for row in prepared["labels"]] if kept else []
     whole = [row for row, length in zip(learned, lengths, strict=True) if length != args.max_length]
     supervised = [len(row) for row in learned]
     return Inspection(
@@ -133,5 +132,5 @@ def _ends(learned: list[int], ends: Collection[int], tokenizer: Any) -> bool:
 
 def _parts(sample: dict[str, Any], tokenizer: Any) -> list[tuple[str, bool]]:
     tokens = zip(sample["input_ids"], sample["labels"], strict=True)
-    runs = groupby(tokens, key=lambda token: token[1] != _IGNORED)
+    runs = groupby(tokens, key=lambda token: token[1] != IGNORED)
     return [(tokenizer.decode([token for token, _ in run]), is_supervised) for is_supervised, run in runs]
