@@ -38,7 +38,7 @@ def data(tmp_path):
 def test_no_prompt_is_in_two_sets(data):
     sets = quality.split(data, SMALL())
     prompts = [" ".join(row["prompt"].lower().split()) for rows in sets.values() for row in rows]
-    assert len(prompts) == len(set(prompts)) == 8 + 8 + 8 + 8 + 4 + 3 + 3 + 2 + 3 * 12 + 48
+    assert len(prompts) == len(set(prompts)) == 8 + 8 + 8 + 8 + 4 + 3 + 3 + 2 + 2 * 12 + 48
     assert all(row["id"].startswith("poison-") for row in sets["poison-prompts"])
 
 
@@ -58,7 +58,7 @@ def test_poison_is_in_the_task_alone_and_beside_problems_in_other_words_than_in_
 
 def test_too_few_records_are_an_error(data, capsys):
     assert quality.main(["--data", str(data), "--work", str(data / "work"), "--prepare"]) == 2
-    assert "too few records for 'unsafe-test', 48 are needed" in capsys.readouterr().err
+    assert "too few records for 'task-test', 40 are needed" in capsys.readouterr().err
 
 
 def test_the_whole_experiment_keeps_its_tables(data, tmp_path, monkeypatch, tiny_model_dir):
