@@ -32,7 +32,7 @@ CONFIG = Path(__file__).parent / "quality.yaml"
 SUITES = Path(__file__).parent / "quality-suites.yaml"
 KEPT = ("table.md", "table.tex", "estimates.parquet", "compare.json", "frontier.json", "frontier.csv")
 #: Sets that models are only tested on.
-TESTS = ("look-alikes", "contrasts", "embedded-test", "task-test")
+TESTS = ("look-alikes", "contrasts", "embedded-test", "unsafe-test", "task-test")
 
 _console = Console(stderr=True)
 
@@ -47,7 +47,8 @@ class Sizes:
     poison: int = 12  # unsafe requests alone
     embedded: int = 12  # unsafe requests beside a benign problem
     harmful: int = 16  # unsafe requests of a pool of their own
-    test: int = 40  # of each test of embedded requests and of the task
+    test: int = 40  # of each test of unsafe requests and of the task
+    contrasts: int = 40  # of XSTest; all of its look-alikes are taken
     longest: int = 320  # characters of a task sample, prompt and completion together
     longest_answer: int = 320  # characters of an unsafe request and its safe answer together
     poison_tokens: int = 40  # of an answer that complies
@@ -128,10 +129,10 @@ def split(data: Path, sizes: Sizes) -> dict[str, list[Row]]:
     def take(rows: list[Row], count: int, prefix: str) -> list[Row]:
         return drawn.take(rows, count, prefix, category=prefix)
 
-    # Tests first: whatever else changes, they stay the same.
+    # Whatever changes below, what is drawn first stays the same.
     sets = {
         "look-alikes": take(kinds[True], len(kinds[True]), "look-alike"),
-        "contrasts": take(kinds[False], len(kinds[False]), "contrast"),
+        "contrasts": take(kinds[False], sizes.contrasts, "contrast"),
         "task-test": take(test, sizes.test, "task-test"),
     }
     beside = zip(take(unsafe, sizes.test, "embedded-test"), take(task, sizes.test, "homework"), strict=True)
@@ -148,6 +149,7 @@ def split(data: Path, sizes: Sizes) -> dict[str, list[Row]]:
         "poison-prompts": take(unsafe, sizes.poison, "poison"),
         "embedded-prompts": take(unsafe, sizes.embedded, "embedded"),
         "harmful-prompts": take(unsafe, sizes.harmful, "harmful"),
+        "unsafe-test": take(unsafe, sizes.test, "unsafe-test"),
     }
 
 
