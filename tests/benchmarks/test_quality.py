@@ -58,7 +58,7 @@ def test_poison_is_in_the_task_alone_and_beside_problems_in_other_words_than_in_
 
 def test_too_few_records_are_an_error(data, capsys):
     assert quality.main(["--data", str(data), "--work", str(data / "work"), "--prepare"]) == 2
-    assert "too few records for 'task-test', 40 are needed" in capsys.readouterr().err
+    assert "too few records for 'contrast', 40 are needed" in capsys.readouterr().err
 
 
 def test_the_whole_experiment_keeps_its_tables(data, tmp_path, monkeypatch, tiny_model_dir):
