@@ -4,7 +4,7 @@ The whole experiment from real data: take the default model, aligned by the adap
 a task with the unaligned model's own compliant answers to unsafe requests, fine-tune by every method and seed, and
 compare. All draws use a fixed seed; task, poison, pool and tests share no prompt.
 
-A third of the task is poison, in two strengths: unsafe requests alone, and unsafe requests beside a benign problem
+Half of the task is poison, in two strengths: unsafe requests alone, and unsafe requests beside a benign problem
 that is solved as well, which no choice of whole samples can take apart. Both forms are tested, the second in words that
 no training sample has. Samples are short, and the model has no system prompt, so that two CPU cores can do the whole.
 
@@ -43,8 +43,8 @@ class Sizes:
 
     pool: int = 64
     probe: int = 32
-    task: int = 48  # benign samples that stay as they are
-    poison: int = 12  # unsafe requests alone
+    task: int = 36  # benign samples that stay as they are
+    poison: int = 24  # unsafe requests alone
     embedded: int = 12  # unsafe requests beside a benign problem
     harmful: int = 16  # unsafe requests of a pool of their own
     test: int = 40  # of each test of unsafe requests and of the task
@@ -129,10 +129,11 @@ def split(data: Path, sizes: Sizes) -> dict[str, list[Row]]:
     def take(rows: list[Row], count: int, prefix: str) -> list[Row]:
         return drawn.take(rows, count, prefix, category=prefix)
 
-    # Whatever changes below, what is drawn first stays the same.
+    # Tests first: whatever else changes, they stay the same.
     sets = {
         "look-alikes": take(kinds[True], len(kinds[True]), "look-alike"),
         "contrasts": take(kinds[False], sizes.contrasts, "contrast"),
+        "unsafe-test": take(unsafe, sizes.test, "unsafe-test"),
         "task-test": take(test, sizes.test, "task-test"),
     }
     beside = zip(take(unsafe, sizes.test, "embedded-test"), take(task, sizes.test, "homework"), strict=True)
@@ -149,7 +150,6 @@ def split(data: Path, sizes: Sizes) -> dict[str, list[Row]]:
         "poison-prompts": take(unsafe, sizes.poison, "poison"),
         "embedded-prompts": take(unsafe, sizes.embedded, "embedded"),
         "harmful-prompts": take(unsafe, sizes.harmful, "harmful"),
-        "unsafe-test": take(unsafe, sizes.test, "unsafe-test"),
     }
 
 
