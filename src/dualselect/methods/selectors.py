@@ -53,7 +53,7 @@ class Scorer:
         Args:
             run: The run.
             at_start: What the method of that name returned.
-            moments: Adam's moments after the warm-up; None without one.
+            moments: Adam's moments after the warm-up; None without one, or where the optimizer keeps none.
         """
 
     @abstractmethod
