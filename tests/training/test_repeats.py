@@ -18,7 +18,7 @@ def accelerator(processes, number=0, *, is_last=True):
     return SimpleNamespace(num_processes=processes, process_index=number, gradient_state=state)
 
 
-@pytest.mark.parametrize(("processes", "size"), product((1, 2, 3), (1, 2, 4)))
+@pytest.mark.parametrize(("processes", "size"), product((2, 3), (1, 2, 4)))
 def test_every_sample_of_an_epoch_counts_once(processes, size):
     for samples in range(1, 2 * processes * size + 2):
         counted = Counter()
@@ -32,7 +32,8 @@ def test_every_sample_of_an_epoch_counts_once(processes, size):
         assert counted == Counter(range(samples)), samples
 
 
-def test_rows_without_an_index_stay_as_they_are():
+def test_one_process_repeats_nothing_and_rows_without_an_index_stay_as_they_are():
+    assert mark_repeats({INDEX_COLUMN: torch.tensor([4])}, accelerator(1), 5) is None
     assert mark_repeats({"labels": torch.ones(4, 2)}, accelerator(2), 5) is None
 
 
