@@ -100,7 +100,7 @@ class Influence:
         self._projection, self._target = projection, target
         self._moments = [part.views() for part in moments or ()]
         self._betas, self._epsilon = betas, epsilon
-        digests = [digest_of(part) for part in (projection, *(moments or ()), target)]  # type: ignore[arg-type]
+        digests = [digest_of(part) for part in (projection, *(moments or ()), target)]
         self.key = " ".join([*digests, str(betas), str(epsilon)])
 
     def __call__(self, losses: Losses, gradients: PerSampleGradients) -> Tensor:
