@@ -190,6 +190,21 @@ def test_gathering_an_unfinished_grid_says_so(dualselect, grid_config, data, ask
     assert not asked
 
 
+@pytest.mark.parametrize(("validation", "side"), [(5, "test on"), (1e-9, "choose by")])
+def test_a_suite_too_small_to_choose_by_stops_the_grid_before_it_begins(
+    dualselect, grid_config, data, asked, validation, side
+):
+    tuned = f"strength: {{rho: [0.1, 1]}}\nvalidation: {validation:.9f}\ntune: {{utility: builtin-safety}}\n"
+    grid_config.write_text(grid_config.read_text() + tuned)
+    fails(
+        dualselect("compare", "--config", grid_config),
+        f"validation: {validation:g} of the 3 prompts of 'builtin-safety' leaves none to {side}; measure more prompts, "
+        "or give validation as a count of 1 to 2",
+    )
+    assert not asked
+    assert not (data / "grid").exists()
+
+
 def test_a_changed_setting_names_the_cure(dualselect, grid_config, data, asked):
     arguments = ("compare", "--config", grid_config, "--methods", "sft", "--seeds", 0)
     assert dualselect(*arguments, "--max_steps", 1).code == 0

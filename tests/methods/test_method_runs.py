@@ -70,6 +70,19 @@ def test_its_limit_is_plain_sft_bit_for_bit(trainer_of, method):
     assert_equal(weights_after(trainer_of(method)), weights_after(trainer_of(SFT(), folder="sft")))
 
 
+def test_profit_s_random_tokens_do_not_depend_on_how_a_step_is_split(trainer_of):
+    method, plain = ProFit(mode="random", threshold=0.5), {"optim": "sgd", "learning_rate": 0.1}
+    runs = [
+        weights_after(trainer_of(method, f"by {size}", per_device_train_batch_size=size, **plain | rest))
+        for size, rest in ((4, {}), (2, {"gradient_accumulation_steps": 2}), (1, {"gradient_accumulation_steps": 4}))
+    ]
+    start = weights_after(trainer_of(SFT(), "start", **plain | {"learning_rate": 0.0}))
+    for name, values in runs[0].items():
+        for other in runs[1:]:
+            torch.testing.assert_close(other[name], values, rtol=1e-4, atol=1e-6)
+    assert any((values - start[name]).abs().max() > 1e-3 for name, values in runs[0].items())
+
+
 def test_lisa_trains_on_the_references(trainer_of, pools):
     """Other safe answers lead to other weights, though only phases on the references read them."""
     method = Lisa(alignment_steps=2, finetune_steps=2, rho=0.0)

@@ -341,6 +341,25 @@ def test_without_earlier_adapters_it_is_plain_sft():
     assert OLoRA().correct(g, PoolsRun({}, params=params)) is g
 
 
+def test_a_continued_run_shares_the_earlier_adapters_and_not_their_folders(tmp_path):
+    first, moved, other = (
+        OLoRA(earlier=adapter(tmp_path / name, [[value]]))
+        for name, value in (("first", 1.0), ("moved", 1.0), ("other", 2.0))
+    )
+    assert first.identity() == moved.identity() != other.identity()
+    assert "orthogonality" in first.identity()
+    both = OLoRA(earlier=f"{first.earlier},{other.earlier}")
+    assert both.identity()["earlier adapters"] == [
+        method.identity()["earlier adapters"][0] for method in (first, other)
+    ]
+    adapter(tmp_path / "new", [[3.0]])
+    (tmp_path / "new" / "adapter_model.safetensors").replace(tmp_path / "first" / "adapter_model.safetensors")
+    assert first.identity() != moved.identity()
+    (tmp_path / "first" / "adapter_model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"earlier: .*first.adapter_model.safetensors could not be read"):
+        first.identity()
+
+
 @pytest.mark.parametrize(
     ("params", "module", "columns", "message"),
     [

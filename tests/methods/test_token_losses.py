@@ -3,12 +3,15 @@
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import log
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from torch import Tensor
 
+from dualselect.data.identity import INDEX_COLUMN
 from dualselect.errors import ConfigError
 from dualselect.gradients import per_sample_nll
 from dualselect.gradients.losses import TokenNLL
@@ -247,7 +250,6 @@ NLL = torch.tensor([-log(p) for p in (0.05, 0.5, 0.9)])
         ({"mode": "lower", "threshold": 0.1}, [1, 0, 0]),
         ({"mode": "middle"}, [0, 1, 0]),
         ({"mode": "middle", "threshold": 0.01, "upper": 0.2}, [1, 0, 0]),
-        ({"mode": "random", "threshold": 0.0}, [1, 1, 1]),
     ],
 )
 def test_profit_masks_by_probability(options, mask):
@@ -261,9 +263,38 @@ def test_profit_by_hand():
     assert kept / 2 == pytest.approx(0.3993, abs=1e-4)
 
 
+def drawn(index: list[int], tokens: int = 100, seed: int = 0) -> Tensor:
+    """Return which tokens of samples of that many are kept, `(len(index), tokens)`."""
+    labels = [[-100, *range(tokens)] for _ in index]
+    task = Dataset.from_dict({"input_ids": labels, "labels": labels, INDEX_COLUMN: index})
+    prepared = ProFit(mode="random", threshold=0.25).prepare(task, SimpleNamespace(seed=seed))
+    return torch.tensor(prepared["token_weights"][:])[:, 1:]
+
+
 def test_profit_random_drops_with_the_threshold_s_probability():
-    kept = ProFit(mode="random", threshold=0.25).mask(torch.ones(20_000))
-    assert kept.mean().item() == pytest.approx(0.75, abs=0.02)
+    assert drawn(list(range(200))).mean().item() == pytest.approx(0.75, abs=0.02)
+
+
+def test_profit_random_draws_by_seed_and_sample_alone():
+    one, two, three = drawn([7, 8, 9])
+    assert torch.equal(drawn([9, 7]), torch.stack([three, one]))
+    assert not torch.equal(one, two)
+    assert not torch.equal(drawn([7], seed=1)[0], one)
+
+
+@pytest.mark.parametrize("normaliser", ["all", "kept"])
+def test_profit_random_trains_on_the_drawn_tokens(run, batch, normaliser):
+    weights = torch.zeros(batch["labels"].shape)
+    weights[0, 3] = weights[1, 2] = weights[1, 5] = 1  # of 2, 5 and 1 tokens
+    kept = [[0], [0, 3], []]
+    counts = [2, 5, 1] if normaliser == "all" else [1, 2, 1]
+    tokens = [token for _, token in log_probs_of(run, batch)]
+    expected = torch.stack([-t[places].sum() / n for t, places, n in zip(tokens, kept, counts, strict=True)])
+    method = ProFit(mode="random", normaliser=normaliser)
+    assert_is(method, run, trusted(batch, weights), expected)
+    wanted = [2, 5, 1] if normaliser == "all" else [1, 2, 0]
+    assert method.losses(trusted(batch, weights), run).tokens.tolist() == wanted
+    assert run.logged["kept_token_share"] == pytest.approx(3 / 8)
 
 
 @pytest.mark.parametrize("normaliser", ["all", "kept"])

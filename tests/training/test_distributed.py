@@ -58,10 +58,13 @@ SPOILT = {
     "sft": {"method": "sft"},
     "sft-token": _SFT_TOKEN,
 }
+_FEW = {"keep_fraction": 0.2, "warmup_fraction": 0.2}  # 7 samples of 34 to train on, and to warm up on
 UNEVEN = {
     "uneven-all": {"method": "dualselect", "method_options": _ALL, "loss_average": "token"} | _UNEVEN,
-    "uneven-trl": {"trl": True} | _UNEVEN,
     "uneven-selecting": _DUALSELECT | _UNEVEN,
+    "uneven-sft": {"method": "sft"} | _UNEVEN,
+    "uneven-sft-token": _SFT_TOKEN | _UNEVEN,
+    "uneven-less": {"method": "less", "method_options": _FEW} | _UNEVEN | {"tasks": 34},
 }
 _STEEP = {"optim": "sgd", "learning_rate": 0.1, "max_steps": 3}
 EXPERTS = {
@@ -262,9 +265,14 @@ def assert_trl(ours, theirs, *logged):
         assert ours.logged(name) == pytest.approx(theirs.logged(name), rel=1e-4), name
 
 
-def test_an_uneven_last_step_is_trl_s(two_processes):
-    """37 samples in steps of 8: accelerate fills up the last batches on several processes, for TRL as for us."""
-    assert_trl(two_processes("uneven-all"), two_processes("uneven-trl"), "loss")
+@pytest.mark.parametrize("name", UNEVEN)
+def test_an_uneven_last_step_is_that_of_one_process(two_processes, one_process, name):
+    """37 samples in steps of 8: accelerate fills up the last batches with others, which must not count."""
+    assert_alike(two_processes(name), one_process(split(UNEVEN[name], 8, 1)))
+
+
+def test_an_uneven_last_step_is_trl_s_on_one_process(two_processes, one_process):
+    assert_trl(two_processes("uneven-all"), one_process(split({"trl": True} | _UNEVEN, 8, 1)), "loss")
 
 
 def test_a_mixture_of_experts_is_trl_s(two_processes):
@@ -276,7 +284,7 @@ def test_a_mixture_of_experts_is_trl_s(two_processes):
 def test_an_uneven_last_step_is_logged_whole(two_processes):
     tasks = two_processes("uneven-selecting").tables()[0]
     steps = tasks["step"].to_pylist()
-    assert [steps.count(step) for step in range(10)] == [8] * 10
+    assert [steps.count(step) for step in range(10)] == [8, 8, 8, 8, 5] * 2
     for first in (0, 5):
         seen = {name for name, step in zip(tasks["id"].to_pylist(), steps, strict=True) if first <= step < first + 5}
         assert len(seen) == 37

@@ -8,7 +8,7 @@ import torch
 from transformers import MixtralConfig, MixtralForCausalLM, Qwen2MoeConfig, Qwen2MoeForCausalLM
 from trl import SFTConfig, SFTTrainer
 
-from dualselect.methods import SFT, DualSelect, Lisa
+from dualselect.methods import ASFT, SFT, DualSelect, Lisa
 
 pytestmark = pytest.mark.slow
 
@@ -120,8 +120,12 @@ def test_the_sample_average_adds_the_same_term(ours, theirs, trained_weights, me
     torch.testing.assert_close(with_loss - without, expected, rtol=0, atol=1e-6)
 
 
-def test_only_the_routers_loss_depends_on_how_a_step_is_split(ours, trained_weights):
-    method = DualSelect(task_warmup_steps=1, task_token_fraction=0.6, rho=0.5)
+@pytest.mark.parametrize(
+    "method",
+    [DualSelect(task_warmup_steps=1, task_token_fraction=0.6, rho=0.5), ASFT(kl_weight=1.0)],
+    ids=lambda method: method.name,
+)
+def test_only_the_routers_loss_depends_on_how_a_step_is_split(ours, trained_weights, method):
     runs = {
         (size, c): trained_weights(ours(method, coefficient=c, **split(size))) for size in (8, 2) for c in (0.0, 1.0)
     }

@@ -78,6 +78,20 @@ def test_what_a_run_is_made_from_is_compared(identify, change, message):
     assert len(str(raised.value)) < 400
 
 
+def test_what_a_method_says_that_it_is_made_from_is_compared(identify):
+    class Reading(Random):
+        content = "a"
+
+        def identity(self):
+            return super().identity() | {"content of the file": self.content}
+
+    one, other = Reading(), Reading()
+    other.content = "b"
+    compare(identify(method=one), identify(method=Reading()))
+    with pytest.raises(ResumeError, match=r"another content of the file \(there: 'a', here: 'b'\)"):
+        compare(identify(method=one), identify(method=other))
+
+
 def test_another_method_is_all_that_is_said(identify):
     class Other(Random):
         name = "other"

@@ -140,7 +140,7 @@ def evaluate_target(
     results = []
     for number, (suite, whole) in enumerate(suites or load_suites(settings), start=1):
         name = suite.name
-        loaded, overlapping = _held_out(whole, trained_on)
+        loaded, overlapping = held_out(whole, trained_on)
         mark = _fingerprint(target, loaded, judges, settings, suite, start)
         done = _already(run_folder, name, role, mark)
         if done is None:
@@ -165,7 +165,7 @@ def evaluate_target(
     return results
 
 
-def _held_out(loaded: LoadedSuite, trained_on: Collection[str]) -> tuple[LoadedSuite, int]:
+def held_out(loaded: LoadedSuite, trained_on: Collection[str]) -> tuple[LoadedSuite, int]:
     """Return the suite without prompts that were trained on, and how many those were."""
     keys = frozenset(trained_on)
     kept = [sample for sample in loaded.samples if prompt_key(sample.prompt) not in keys]

@@ -1,6 +1,6 @@
 """Choosing the strength of every method on the validation prompts alone."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from statistics import fmean
@@ -52,16 +52,31 @@ def split(values: pa.Table, validation: float) -> pa.Table:
     suites, samples = values["suite"].to_pylist(), values["id"].to_pylist()
     for suite, sample in zip(suites, samples, strict=True):
         ids.setdefault(suite, {})[sample] = None
+    chosen = drawn(ids, validation)
+    column = [VALIDATION if one in chosen[suite] else TEST for suite, one in zip(suites, samples, strict=True)]
+    return values.set_column(values.schema.get_field_index("split"), "split", pa.array(column, pa.string()))
+
+
+def drawn(ids: Mapping[str, Collection[str]], validation: float) -> dict[str, frozenset[str]]:
+    """Return the prompts of each suite that strengths are chosen by.
+
+    Args:
+        ids: Ids of the prompts that are measured, each once, by suite.
+        validation: Prompts of each suite to choose by: a share below 1, or a count.
+
+    Raises:
+        DataError: All prompts of a suite would be on one side.
+    """
     chosen = {suite: _drawn(own, validation) for suite, own in ids.items()}
     for suite, own in ids.items():
         if len(chosen[suite]) in (0, len(own)):
             side = "choose by" if not chosen[suite] else "test on"
+            count = f", or give validation as a count of 1 to {len(own) - 1}" if len(own) > 1 else ""
             raise DataError(
                 f"validation: {validation:g} of the {len(own)} prompts of '{suite}' leaves none to {side}; "
-                "measure more prompts, or give validation as a count"
+                f"measure more prompts{count}"
             )
-    column = [VALIDATION if one in chosen[suite] else TEST for suite, one in zip(suites, samples, strict=True)]
-    return values.set_column(values.schema.get_field_index("split"), "split", pa.array(column, pa.string()))
+    return chosen
 
 
 def by_point(values: pa.Table, side: str, *axes: Axis) -> list[Measured]:

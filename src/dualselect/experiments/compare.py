@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Sequence
 
+from dualselect.experiments.choosing import drawn
 from dualselect.experiments.gather import MARKDOWN_FILE, gather
 from dualselect.experiments.grid import Grid
 from dualselect.experiments.grid_settings import evaluation_of
@@ -20,9 +21,12 @@ def run(grid: Grid, only: str | None = None) -> bool:
 
     Raises:
         ConfigError: The grid has no such cell, or a cell was made from other settings.
-        DataError: The start could not be evaluated, so no cell could be either.
+        DataError: A suite has too few prompts to choose strengths by, which is found before anything runs; or the start
+            could not be evaluated, so no cell could be either.
     """
     evaluate = evaluation_of(grid)
+    if grid.tuning is not None:
+        drawn(evaluate.prompts(), grid.tuning.validation)
     try:
         if only == grid.start_folder.name:
             run_start(grid, evaluate)

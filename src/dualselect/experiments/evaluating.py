@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dualselect.errors import ConfigError, nearest
-from dualselect.evaluation.run import EvaluationSettings, evaluate_target, load_suites
+from dualselect.evaluation.run import EvaluationSettings, evaluate_target, held_out, load_suites
 from dualselect.evaluation.suites import LoadedSuite, Suite
 from dualselect.experiments.grid import Grid
 from dualselect.experiments.trial import Cell
@@ -81,6 +81,13 @@ class GridEvaluation:
     @cached_property
     def _suites(self) -> list[tuple[Suite, LoadedSuite]]:
         return load_suites(self._settings)
+
+    def prompts(self) -> dict[str, list[str]]:
+        """Return the ids of the prompts of each suite that every model is measured on."""
+        return {
+            suite.name: [sample.id for sample in held_out(loaded, self._trained_on)[0].samples]
+            for suite, loaded in self._suites
+        }
 
     def start(self, grid: Grid) -> list[SuiteResult]:
         """Return the results of the aligned start, written into `grid.start_folder`."""

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from dualselect.gradients.losses import Losses, StartingPoint, TokenNLL, start_log_probs
-from dualselect.gradients.projection import forward, head_of, losses_of_tokens
+from dualselect.gradients.losses import Losses, StartingPoint, TokenNLL, means_of, start_log_probs
+from dualselect.gradients.projection import head_of
 from dualselect.gradients.supervised import Batch, Supervised
 
 #: Returns a divergence from the starting model of n tokens, `(n,)`, and its gradient by the logits, `(n, V)`, given
@@ -57,13 +57,8 @@ def per_sample_guarded(
         weight = kl_weight * (1.0 - v)
         return loss + weight * other, by_logits.add_(by_logits_of_other.mul_(weight[:, None]))
 
-    hidden, auxiliary = forward(model, batch)
-    per_token = losses_of_tokens(where.gather(hidden), head, where, token_loss)
-    losses = Losses(where.mean(per_token), where.counts(), auxiliary, mass=where.sum(trust))
-    if statistics:
-        correct, entropy = nll.statistics()
-        losses = losses._replace(correct=where.sum(correct), entropy=where.sum(entropy))
-    return losses
+    losses = means_of(token_loss, model, batch, head, where)._replace(mass=where.sum(trust))
+    return nll.with_statistics(losses, where)
 
 
 def _kl(log_probs: Tensor, start: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

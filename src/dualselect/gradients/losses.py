@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dualselect.distributed import whole
-from dualselect.gradients.projection import TokenLoss, forward, head_of, losses_of_tokens
+from dualselect.gradients.projection import Head, TokenLoss, forward, head_of, losses_of_tokens
 from dualselect.gradients.supervised import Batch, Supervised
 
 StartingPoint = Callable[[], AbstractContextManager[None]]
@@ -89,15 +89,17 @@ def per_sample_nll(
     whole: TokenLoss = token_loss
     if kl_weight and starting_point is not None:
         whole = _sum_of(token_loss, kl_weight, _kl_from(starting_point, model, batch, where))
-    hidden, auxiliary = forward(model, batch)
-    per_token = losses_of_tokens(where.gather(hidden), head, where, whole)
-    losses = Losses(where.mean(per_token), where.counts(), auxiliary)
+    losses = means_of(whole, model, batch, head, where)
     if reweigh is not None:
         losses = losses._replace(mass=where.sum(token_loss.weights()))
-    if statistics:
-        correct, entropy = token_loss.statistics()
-        losses = losses._replace(correct=where.sum(correct), entropy=where.sum(entropy))
-    return losses
+    return token_loss.with_statistics(losses, where)
+
+
+def means_of(token_loss: TokenLoss, model: nn.Module, batch: Batch, head: Head, where: Supervised) -> Losses:
+    """Run the model and return the mean of every sample's token losses, without statistics."""
+    hidden, auxiliary = forward(model, batch)
+    per_token = losses_of_tokens(where.gather(hidden), head, where, token_loss)
+    return Losses(where.mean(per_token), where.counts(), auxiliary)
 
 
 @torch.no_grad()
@@ -138,10 +140,7 @@ def per_sample_kl(model: nn.Module, batch: Batch, starting_point: StartingPoint)
     """
     head = head_of(model)
     where = Supervised.of(batch, by_sample=head.is_differentiated)
-    token_loss = _kl_from(starting_point, model, batch, where)
-    hidden, auxiliary = forward(model, batch)
-    per_token = losses_of_tokens(where.gather(hidden), head, where, token_loss)
-    return Losses(where.mean(per_token), where.counts(), auxiliary)
+    return means_of(_kl_from(starting_point, model, batch, where), model, batch, head, where)
 
 
 def _kl_from(starting_point: StartingPoint, model: nn.Module, batch: Batch, where: Supervised) -> TokenLoss:
@@ -209,9 +208,11 @@ class TokenNLL:
         """Return the weight of every token, `(N,)`."""
         return torch.cat(self._weights) if self._weights else torch.zeros(0, device=self._labels.device)
 
-    def statistics(self) -> tuple[Tensor, Tensor]:
-        """Return top-1 hits and entropy of every token, `(N,)` each."""
-        if not self._found:
-            return torch.zeros_like(self._labels), torch.zeros(len(self._labels), device=self._labels.device)
-        hits, entropy = zip(*self._found, strict=True)
-        return torch.cat(hits), torch.cat(entropy)
+    def with_statistics(self, losses: Losses, where: Supervised) -> Losses:
+        """Return the losses with every sample's top-1 hits and entropy, if they were requested."""
+        if not self._wanted:
+            return losses
+        hits, entropy = torch.zeros_like(self._labels), torch.zeros(len(self._labels), device=self._labels.device)
+        if self._found:
+            hits, entropy = (torch.cat(values) for values in zip(*self._found, strict=True))
+        return losses._replace(correct=where.sum(hits), entropy=where.sum(entropy))

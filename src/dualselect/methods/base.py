@@ -7,7 +7,7 @@ override: `weights` or `directions`.
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -256,6 +256,10 @@ class Method:
 
     def load_state_dict(self, directions: dict[str, Direction], values: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a run that continues must share: the options, and by its content what a path names."""
+        return asdict(self)
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> "Method":

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from dualselect.errors import DataError
 from dualselect.gradients import Layout, Losses, PerSampleGradients
 from dualselect.methods.base import Moments, Run, check_positive
 from dualselect.methods.registry import method
@@ -65,7 +66,10 @@ class GIST(Selector):
         rows = torch.randperm(len(pool), generator=run.generator("gist"))[: self.reference_count].sort().values
         whole = Column("gradient", "gradient", lambda _, gradients: _flat(gradients, layout), keeps_gradients=True)
         found = pool.subset(rows.tolist()).scan([whole], title="Measuring the references")["gradient"]
-        basis, features = subspace(found[found.isfinite().all(1)], self.rank, self.variance)
+        usable = found[found.isfinite().all(1) & found.any(1)]
+        if len(usable) == 0:
+            raise DataError("gist: no reference has a gradient that is finite and not zero: give other references")
+        basis, features = subspace(usable, self.rank, self.variance)
         reader = _Inside(basis.to(pool.device), features.mean(0).to(pool.device), layout)
         return [_Pair("gist", f"gist {digest_of(features)}", reader, keeps_gradients=True)]  # type: ignore[arg-type]
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dualselect.errors import ConfigError
+from dualselect.errors import ConfigError, DataError
 from dualselect.gradients import IGNORED, Direction
 from dualselect.methods.base import Moments, Run, check_positive
 from dualselect.methods.registry import method
@@ -74,7 +74,7 @@ class GradShield(Selector):
 
         Raises:
             ConfigError: A text is not one token.
-            DataError: A probe has no prompt.
+            DataError: A probe has no prompt, or S has no gradient.
         """
         pool = run.pool("harmful")
         tokens = [_single_token(run.tokenizer, text) for text in (self.comply_token, self.refuse_token)]
@@ -85,7 +85,13 @@ class GradShield(Selector):
         both = replace(pool, examples=comply + refuse, ids=[str(row) for row in range(2 * len(drawn))], folder=None)
         weights = torch.full((2 * len(drawn),), 1.0 / len(drawn))
         weights[: len(drawn)] *= -1.0
-        return both.gradient(weights)
+        gradient = both.gradient(weights)
+        if not gradient.norm() > 0:
+            raise DataError(
+                f"gradshield: the {len(drawn)} probes of the pool 'harmful' have no gradient that is finite and not "
+                "zero, so no sample can be scored: raise probes, or give other prompts"
+            )
+        return gradient
 
     def score(self, scanned: Mapping[str, Tensor]) -> Tensor:
         """Return minus FIHS: how much a step on the sample lowers S."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dualselect.gradients import Dense, Direction, Losses, PerSampleGradients, Sketch
+from dualselect.gradients import Dense, Layout, Losses, PerSampleGradients, Sketch
 from dualselect.methods.base import Moments, Run, check_positive
 from dualselect.methods.registry import method
 from dualselect.methods.selectors import Selector, highest_share
@@ -30,7 +30,8 @@ class LESS(Selector):
     a random share of the task, a sample's gradient g is turned into the step that Adam would make with it,
     (beta1 m + (1 - beta1) g) / sqrt(beta2 v + (1 - beta2) g^2 + eps); a reference's is left as it is. Both are
     projected to `sketch_size` numbers at random and normalised; the score is the mean inner product with the
-    references.
+    references. Without moments of Adam's, as under another optimizer or without a warm-up, a sample's gradient is left
+    as it is too, which is the influence under plain SGD.
     """
 
     name: ClassVar[str] = "less"
@@ -52,10 +53,12 @@ class LESS(Selector):
 
     def measures(self, run: Run, at_start: Any, moments: Moments | None) -> Sequence[Column]:
         """Return the mean inner product with the references, which are measured here."""
-        start = Direction.zeros(run.params)
-        size = min(self.sketch_size, start.layout.size)  # a projection to as many numbers as there are is a rotation
-        projection = Sketch(start.layout, size, _SEED, start.vector.device)
-        reader = Influence(projection, moments or Moments(start, start), self._target(run, projection))
+        layout = Layout.of(run.params)
+        size = min(self.sketch_size, layout.size)  # a projection to as many numbers as there are is a rotation
+        projection = Sketch(layout, size, _SEED, run.pool("references").device)
+        if moments is None:
+            run.say("less: Adam has no moments here, so gradients are compared as they are, as under plain SGD")
+        reader = Influence(projection, moments, self._target(run, projection))
         return [Column("less.influence", f"less {reader.key}", reader, keeps_gradients=True)]
 
     def _target(self, run: Run, projection: Sketch) -> Tensor:
@@ -76,11 +79,11 @@ class LESS(Selector):
 
 
 class Influence:
-    """Reads the inner product of the normalised sketches of Adam's steps with a target.
+    """Reads the inner product of the normalised sketches of samples' steps with a target.
 
     Args:
         projection: The random projection to k numbers.
-        moments: Adam's moments.
+        moments: Adam's moments, for Adam's steps; None for those of plain SGD, which are the gradients.
         target: What the products are taken with, `(k,)`.
         betas: Adam's decay rates.
         epsilon: Adam's epsilon, which the released code adds below the root.
@@ -89,26 +92,31 @@ class Influence:
     def __init__(
         self,
         projection: Sketch,
-        moments: Moments,
+        moments: Moments | None,
         target: Tensor,
         betas: tuple[float, float] = _BETAS,
         epsilon: float = _EPSILON,
     ) -> None:
         self._projection, self._target = projection, target
-        self._first, self._second = moments.first.views(), moments.second.views()
+        self._moments = [part.views() for part in moments or ()]
         self._betas, self._epsilon = betas, epsilon
-        digests = [digest_of(part) for part in (projection, *moments, target)]  # type: ignore[arg-type]
+        digests = [digest_of(part) for part in (projection, *(moments or ()), target)]
         self.key = " ".join([*digests, str(betas), str(epsilon)])
 
     def __call__(self, losses: Losses, gradients: PerSampleGradients) -> Tensor:
         """Return the products of a batch, `(B,)`."""
+        return torch.nn.functional.normalize(self._sketches(losses, gradients), dim=1) @ self._target
+
+    def _sketches(self, losses: Losses, gradients: PerSampleGradients) -> Tensor:
+        if not self._moments:
+            return gradients.sketch(self._projection)
         out = torch.zeros(len(losses.loss), self._projection.size, device=self._target.device)
-        for name in self._first:
+        for name in self._moments[0]:
             self._projection.add_term(out, name, Dense(self.step(name, gradients.of_parameter(name))))
-        return torch.nn.functional.normalize(out, dim=1) @ self._target
+        return out
 
     def step(self, name: str, gradient: Tensor) -> Tensor:
         """Return Adam's step, without bias correction, with gradients of one parameter, `(B, *shape)`."""
-        (beta1, beta2), first, second = self._betas, self._first[name], self._second[name]
+        (beta1, beta2), (first, second) = self._betas, (part[name] for part in self._moments)
         mean = beta1 * first + (1 - beta1) * gradient
         return mean * (beta2 * second + (1 - beta2) * gradient.square() + self._epsilon).rsqrt()

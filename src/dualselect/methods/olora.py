@@ -1,8 +1,9 @@
 """O-LoRA: a new task's LoRA is kept orthogonal to those of earlier tasks."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from datasets import Dataset
@@ -14,9 +15,10 @@ from dualselect.errors import ConfigError, one_line
 from dualselect.gradients import Direction
 from dualselect.methods.base import Method, Run, check_range
 from dualselect.methods.registry import method
+from dualselect.models.files import ADAPTER_WEIGHTS, file_hash
 from dualselect.options import option
 
-_FILE = "adapter_model.safetensors"
+T = TypeVar("T")
 
 
 @method
@@ -78,6 +80,12 @@ class OLoRA(Method):
             torch._foreach_add_([parts[name] for name in factors], added, alpha=self.norm_weight)
         return update
 
+    def identity(self) -> dict[str, Any]:
+        """Return the options, and the hashes of the earlier adapters in place of their folders."""
+        options = super().identity() | {"earlier adapters": [_read(folder, file_hash) for folder in self.folders]}
+        del options["earlier"]
+        return options
+
     def _read_earlier(self, run: Run) -> "list[_Group]":
         if self._groups is None:
             self._groups = _by_shape(earlier_factors(self.folders, run), run)
@@ -113,7 +121,7 @@ def earlier_factors(folders: list[Path], run: Run) -> dict[str, Tensor]:
         raise ConfigError("o-lora keeps a LoRA apart from earlier ones but none is trained: set use_peft to true")
     found: dict[str, list[Tensor]] = {}
     for folder in folders:
-        for module, factor in _read(folder).items():
+        for module, factor in _factors(folder).items():
             if module in new and factor.shape[1] != new[module].shape[1]:
                 raise ConfigError(
                     f"earlier: {folder} has {factor.shape[1]} inputs in {module}, where the model has "
@@ -130,11 +138,15 @@ def module_of(name: str) -> str:
     return name.split(".lora_")[0]
 
 
-def _read(folder: Path) -> dict[str, Tensor]:
-    try:
-        tensors = load_file(folder / _FILE)
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(
-            f"earlier: {folder / _FILE} could not be read ({one_line(error)}); name an adapter's folder"
-        ) from None
+def _factors(folder: Path) -> dict[str, Tensor]:
+    tensors = _read(folder, load_file)
     return {module_of(name): factor.float() for name, factor in tensors.items() if ".lora_A." in name}
+
+
+def _read(folder: Path, read: Callable[[Path], T]) -> T:
+    """Return what a function makes of an adapter's file."""
+    path = folder / ADAPTER_WEIGHTS
+    try:
+        return read(path)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"earlier: {path} could not be read ({one_line(error)}); name an adapter's folder") from None

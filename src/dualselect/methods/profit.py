@@ -3,13 +3,16 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
+import numpy as np
+from datasets import Dataset
 from torch import Tensor
 
-from dualselect.gradients import Batch, Losses, per_sample_nll
+from dualselect.data.identity import INDEX_COLUMN
+from dualselect.gradients import Batch, Losses, per_sample_guarded, per_sample_nll
 from dualselect.methods.base import Method, Run, check_choice, check_range
 from dualselect.methods.registry import method
 from dualselect.options import option
+from dualselect.selection.token_scores import TokenPlaces, with_token_weights
 
 THRESHOLDS = {"higher": 0.1, "lower": 0.8, "middle": 0.3, "random": 0.1}  # by mode
 NORMALISERS = ("all", "kept")
@@ -27,7 +30,9 @@ class ProFit(Method):
     name: ClassVar[str] = "profit"
     stage: ClassVar[str] = "during"
     cost: ClassVar[str] = "1"
-    fidelity: ClassVar[str] = "faithful; loss_average token is the authors'"
+    fidelity: ClassVar[str] = (
+        "faithful; loss_average token is the authors', and mode random draws once, not at every step"
+    )
 
     mode: str = option(
         "higher",
@@ -55,9 +60,24 @@ class ProFit(Method):
         """The threshold of the mode."""
         return THRESHOLDS[self.mode] if self.threshold is None else self.threshold
 
+    def prepare(self, task: Dataset, run: Run) -> Dataset:
+        """Return the task; in mode 'random' with the tokens to keep, drawn by seed and sample."""
+        if self.mode != "random":
+            return task
+        places = TokenPlaces.of(task)
+        counts = places.counts(len(task))
+        drawn = [
+            np.random.default_rng([run.seed, index]).random(count)
+            for index, count in zip(task[INDEX_COLUMN], counts, strict=True)
+        ]
+        return with_token_weights(task, places, (np.concatenate(drawn) >= self.tau).astype(np.float32))
+
     def losses(self, batch: Batch, run: Run) -> Losses:
         """Return every sample's mean loss over its kept tokens, or their sum over the number of all its tokens."""
-        losses = per_sample_nll(run.model, batch, statistics=True, reweigh=lambda nll, _: self.mask(nll))
+        if self.mode == "random":
+            losses = per_sample_guarded(run.model, batch, kl_weight=0.0, statistics=True)
+        else:
+            losses = per_sample_nll(run.model, batch, statistics=True, reweigh=lambda nll, _: self.mask(nll))
         assert losses.mass is not None
         run.log(kept_token_share=losses.mass.sum() / losses.tokens.sum().clamp_min(1))
         if self.normaliser == "all":
@@ -70,8 +90,6 @@ class ProFit(Method):
     def mask(self, nll: Tensor) -> Tensor:
         """Return 1 for the tokens to keep, given their negative log-likelihoods, else 0."""
         probability = (-nll).exp()
-        if self.mode == "random":
-            return (torch.rand_like(nll) >= self.tau).float()
         if self.mode == "lower":
             return (probability <= self.tau).float()
         kept = probability >= self.tau

@@ -17,7 +17,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from dualselect.data.identity import INDEX_COLUMN
-from dualselect.errors import ConfigError
+from dualselect.errors import ConfigError, DataError
 from dualselect.methods.base import Method, Moments, Run, check_positive, check_range
 from dualselect.methods.sft import SFT
 from dualselect.options import option
@@ -53,7 +53,7 @@ class Scorer:
         Args:
             run: The run.
             at_start: What the method of that name returned.
-            moments: Adam's moments after the warm-up; None without one.
+            moments: Adam's moments after the warm-up; None without one, or where the optimizer keeps none.
         """
 
     @abstractmethod
@@ -158,9 +158,18 @@ class Selector(Scorer, Method):
         """Return which samples to keep, `(N,)`, bool, given their scores `(N,)` and the integers that name them."""
 
     def prepare(self, task: Dataset, run: Run) -> Dataset:
-        """Return the samples to keep, in their order; the task itself where that is all of them."""
+        """Return the samples to keep, in their order; the task itself where that is all of them.
+
+        Raises:
+            DataError: No sample has a score.
+        """
         found = score_task([self], task, run, self._warmup)
         score = found.scores[self.name]
+        if score.isnan().all():
+            raise DataError(
+                f"{self.name}: none of the {len(task)} samples has a score: their losses and gradients, or those of "
+                "the method's pools, are not finite"
+            )
         kept = self.keep(score, torch.tensor(task[INDEX_COLUMN]), run)
         left_out = int(score.isnan().sum())
         because = f"; {left_out} have no finite loss and gradient" if left_out else ""

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dualselect.errors import DataError
-from dualselect.files import replacing
+from dualselect.runs.noted import read_noted, write_noted
 
 FILE = "guard.parquet"
 _CHUNK = b"dualselect_chunk_tokens"
@@ -55,8 +54,7 @@ class GuardScores:
         columns = {"id": pa.array(self.ids, pa.string()), "tokens": pa.array(self.tokens)}
         table = pa.table({**columns, "safe": pa.ListArray.from_arrays(edges, pa.array(self.safe))})
         notes = {_CHUNK: str(self.chunk_tokens), _ABOUT: json.dumps(self.about)}
-        with replacing(path) as draft:
-            pq.write_table(table.replace_schema_metadata(notes), draft, compression="zstd")
+        write_noted(table, notes, path)
 
     @classmethod
     def read(cls, path: Path) -> "GuardScores":
@@ -65,13 +63,7 @@ class GuardScores:
         Raises:
             DataError: There is no such file, or it does not contain guard scores.
         """
-        try:
-            table = pq.read_table(path)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: could not be read ({error}); name one that `dualselect guard` wrote") from error
-        notes = table.schema.metadata or {}
-        if _CHUNK not in notes:
-            raise DataError(f"{path}: contains no guard scores; name a file that `dualselect guard` wrote")
+        table, notes = read_noted(path, _CHUNK, "guard scores", "guard")
         safe = table["safe"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         about = json.loads(notes[_ABOUT])
         return cls(table["id"].to_pylist(), table["tokens"].to_numpy(), safe, int(notes[_CHUNK]), about)

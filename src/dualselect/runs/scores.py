@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dualselect.errors import ConfigError, DataError, nearest, one_line
-from dualselect.files import replacing
+from dualselect.runs.noted import read_noted, write_noted
 
 FILE = "scores.parquet"
 _SELECTORS = b"dualselect_selectors"
@@ -44,8 +43,7 @@ class ScoreTable:
         arrays = {"id": pa.array(self.ids, pa.string()), **self.scores, **self.columns}
         table = pa.table({name: pa.array(values) for name, values in arrays.items()})
         notes = {_SELECTORS: json.dumps(list(self.scores)), _ABOUT: json.dumps(self.about)}
-        with replacing(path) as draft:
-            pq.write_table(table.replace_schema_metadata(notes), draft, compression="zstd")
+        write_noted(table, notes, path)
 
     @classmethod
     def read(cls, path: Path) -> "ScoreTable":
@@ -54,13 +52,7 @@ class ScoreTable:
         Raises:
             DataError: There is no such file, or it does not contain scores.
         """
-        try:
-            table = pq.read_table(path)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: could not be read ({error}); name one that `dualselect score` wrote") from error
-        notes = table.schema.metadata or {}
-        if _SELECTORS not in notes:
-            raise DataError(f"{path}: contains no scores; name a file that `dualselect score` wrote")
+        table, notes = read_noted(path, _SELECTORS, "scores", "score")
         try:
             selectors, about = json.loads(notes[_SELECTORS]), json.loads(notes[_ABOUT])
             arrays = {name: table[name].to_numpy() for name in table.column_names if name != "id"}

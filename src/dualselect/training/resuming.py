@@ -6,7 +6,7 @@ one bit for bit. Every field of the settings counts unless `MAY_CHANGE` lists it
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from hashlib import sha256
 from typing import Any
 
@@ -68,7 +68,7 @@ def identity_of(
     settings = {option.name: getattr(args, option.name) for option in fields(args) if option.name not in left_out}
     identity = {
         "method": method.name,
-        **asdict(method),
+        **method.identity(),
         "starting weights": weights,
         **{f"{role} data": digest for role, digest in data.items()},
         "adapter": sorted(adapter) if adapter else None,

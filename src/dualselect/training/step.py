@@ -23,6 +23,7 @@ from dualselect.distributed import (
 )
 from dualselect.gradients import Batch, Direction, Losses, Metric, Watch, check_model, sequence_lengths
 from dualselect.methods import Method, Run, Scores
+from dualselect.training.repeats import is_repeated
 from dualselect.training.window import Part, RandomState, Window, allowed_bytes, gradient_of
 
 Context = Callable[[], AbstractContextManager[Any]]
@@ -70,9 +71,10 @@ class Step:
         with self.accelerator.autocast():
             return self.method.losses(batch, self.run)
 
-    def unit(self, tokens: Tensor) -> Tensor:
-        """Return the weight of each sample in the average of losses, `(B,)`."""
-        return tokens.float() if self.loss_average == "token" else torch.ones_like(tokens, dtype=torch.float32)
+    def unit(self, tokens: Tensor, index: Tensor) -> Tensor:
+        """Return the weight of each sample in the average of losses, 0 for one that is repeated, `(B,)`."""
+        unit = tokens.float() if self.loss_average == "token" else torch.ones_like(tokens, dtype=torch.float32)
+        return unit.masked_fill(is_repeated(index), 0.0)
 
     def check(self, batch: Batch, watch: Watch | None) -> None:
         """Compare two samples with the model's own loss and backward pass, at a run's first step."""
@@ -143,15 +145,18 @@ class SelectiveStep(Step):
         """Select, set the update's gradient and return the mean loss, shape `()`."""
         window = self._window
         self.reset()
-        scores, mine = _scores_of(window.parts)
+        # Only the last step of an epoch waits for the device here.
+        may_repeat = world_size() > 1 and self.accelerator.gradient_state.end_of_dataloader
+        scores, mine = _scores_of(window.parts, may_repeat=may_repeat)
         chosen = self.method.weights(scores, self.run)
         weights = torch.where(scores.valid, chosen.weights.float(), 0.0)
         self.record.candidates(scores, weights, chosen.columns)
-        unit = self.unit(scores.tokens)
+        unit = self.unit(scores.tokens, scores.index)
         amounts, counted = weights * unit, unit * scores.valid
         _look_for_spoilt(window.parts)
         mass = counted.sum() if chosen.absolute else amounts.sum()
-        g = window.mean(amounts[mine], mass, self._second_pass)
+        own = amounts[mine.clamp_min(0)].masked_fill(mine < 0, 0.0)
+        g = window.mean(own, mass, self._second_pass)
         self.method.correct(g, self.run).assign_grad(self.run.params)
         loss = (torch.where(scores.valid, scores.loss, 0.0) * counted).sum() / counted.sum()
         return loss + _router_loss([part.losses for part in window.parts])
@@ -249,6 +254,7 @@ class PlainStep(Step):
         """Forget a step that was begun."""
         self._batches: list[Batch] = []
         self._losses: list[Losses] = []
+        self._units: list[Tensor] = []
         self._auxiliary: list[Direction] = []
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -266,20 +272,21 @@ class PlainStep(Step):
             losses = self.differentiable(inputs)
             if losses.auxiliary is not None:
                 self._auxiliary.append(gradient_of(losses.auxiliary, self.run.params, retain_graph=True))
-            (losses.loss * self.unit(losses.tokens)).sum().backward()
+            unit = self.unit(losses.tokens, batch[INDEX_COLUMN])
+            (losses.loss * unit).sum().backward()
         losses = losses.detached()
         self.record.losses(losses)
         self._batches.append(batch)
         self._losses.append(losses)
+        self._units.append(unit)
         if self.accelerator.sync_gradients:
             return self._complete()
         return torch.zeros((), device=losses.loss.device)
 
     def _complete(self) -> Tensor:
         batches, losses, auxiliary = self._batches, self._losses, self._auxiliary
+        loss, unit = torch.cat([part.loss for part in losses]), torch.cat(self._units)
         self.reset()
-        loss = torch.cat([part.loss for part in losses])
-        unit = self.unit(torch.cat([part.tokens for part in losses]))
         total, mass = sum_over_processes(torch.stack([(loss * unit).sum(), unit.sum()])).unbind()
         g = Direction.from_grads(self.run.params).scale(1.0 / mass.clamp_min(1.0))
         for term in auxiliary:
@@ -335,8 +342,11 @@ def _router_loss(losses: Sequence[Losses]) -> Tensor | float:
     return sum_over_processes(mean) / world_size()
 
 
-def _scores_of(parts: Sequence[Part]) -> tuple[Scores, Tensor]:
-    """Return the scores of all processes' candidates in the order of their indices, and where this process's are."""
+def _scores_of(parts: Sequence[Part], *, may_repeat: bool = False) -> tuple[Scores, Tensor]:
+    """Return the scores of all processes' candidates in the order of their indices, and where this process's are.
+
+    A sample that is repeated is no candidate; its place is below 0. Leaving it out waits for the device.
+    """
     names, further = list(parts[0].cosine), list(parts[0].losses.measured)
     columns = [
         torch.cat([part.index for part in parts]),
@@ -353,7 +363,9 @@ def _scores_of(parts: Sequence[Part]) -> tuple[Scores, Tensor]:
     ]
     table = gathered(torch.stack(columns, dim=1))
     order = table[:, 0].argsort(stable=True)
-    place = torch.empty_like(order)
+    place = torch.full_like(order, -1)
+    if may_repeat:
+        order = order[is_repeated(table[:, 0]).sum() :]  # their index is below all others
     place[order] = torch.arange(len(order), device=order.device)
     own = len(columns[0])
     index, tokens, *floats = table[order].unbind(1)

@@ -54,6 +54,7 @@ from dualselect.training.guard import Guard
 from dualselect.training.nested import train_nested
 from dualselect.training.prepared import PreparedTask
 from dualselect.training.record import RunRecord
+from dualselect.training.repeats import mark_repeats, without_their_labels
 from dualselect.training.resuming import identity_of
 from dualselect.training.run import TrainingRun
 from dualselect.training.sharding import check_parallelism, shard_frozen
@@ -234,6 +235,11 @@ class DualSelectTrainer(SFTTrainer):
             self.record.begin_step(step, epoch, self.run.pool(source).ids)
             batches = self._pool_batches(source, len(batches))
             items = _trl.count_items(self, batches)
+        elif batches and not self.args.dataloader_drop_last:
+            marked = mark_repeats(batches[-1], self.accelerator, len(self.train_dataset))
+            if marked is not None:
+                batches[-1] = without_their_labels(marked) if self.step is None else marked
+                items = _trl.count_items(self, batches) if self.step is None else items
         return batches, items
 
     def _pool_batches(self, name: str, count: int) -> list[Any]:

@@ -30,6 +30,27 @@ def test_scores_are_exact_cosines_where_the_projection_keeps_every_number(traine
         torch.testing.assert_close(score, step @ target / step.norm(), rtol=2e-3, atol=2e-4)
 
 
+@pytest.mark.parametrize(("optim", "fraction"), [("sgd", 0.5), ("adafactor", 0.5), ("adamw_torch", 0.0)])
+def test_without_moments_scores_are_cosines_of_plain_gradients(
+    trainer_of, gradient_of, scored, task, caplog, optim, fraction
+):
+    """The paper's influence under SGD."""
+    settings = {"optim": optim, "learning_rate": 0.1}
+    trainer = trainer_of(LESS(sketch_size=10**6), **settings)
+    found = scored(trainer, trainer.method, fraction=fraction, epochs=1.0).scores["less"]
+    assert "gradients are compared as they are, as under plain SGD" in caplog.text
+    at = trainer
+    if fraction:
+        order = torch.randperm(16, generator=trainer.run.generator("warm-up"))[:8]
+        at = trainer_of(SFT(), "apart", data=task.select(sorted(order.tolist())), **settings)
+        at.train()
+    wanted = [flat(gradient_of(at, row)[1]) for row in trainer.run.pool().examples]
+    target = torch.stack([gradient / gradient.norm() for gradient in wanted]).mean(0)
+    for row, score in zip(trainer.train_dataset, found, strict=True):
+        g = flat(gradient_of(at, row)[1])
+        torch.testing.assert_close(score, g @ target / g.norm(), rtol=2e-3, atol=2e-4)
+
+
 def test_a_projection_comes_close(trainer_of, scored):
     exact, sketched = (
         scored(trainer, trainer.method).scores["less"]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dualselect.errors import ConfigError
+from dualselect.errors import ConfigError, DataError
 from dualselect.gradients import PerSampleGradients
 from dualselect.methods import DSIR, GIST, LARF, LESS, SFT, SQSD, DualSelect, GradShield, Method, ModerateG
 from dualselect.methods.selectors import check_scorer
@@ -132,6 +132,26 @@ def test_a_sample_that_is_not_finite_has_no_score_and_is_left_out(trainer_of, sc
     monkeypatch.setattr(PerSampleGradients, "norm", broken)
     scores = scored(trainer, *made("gradshield", "moderate-g")).scores
     assert [int(score.isnan().sum()) for score in scores.values()] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gradshield", "gradshield: the 1 probes of the pool 'harmful' have no gradient that is finite"),
+        ("gist", "gist: no reference has a gradient that is finite"),
+        ("less", "less: none of the 16 samples has a score: .* or those of the method's pools, are not finite"),
+        ("larf", "larf: none of the 16 samples has a score"),
+    ],
+)
+def test_pools_that_are_not_finite_are_named(trainer_of, pools, name, said):
+    for pool, samples in pools.items():
+        pools[pool] = samples.map(lambda row: {"prompt": [{"role": "user", "content": row["id"] + "~"}]})
+    trainer = trainer_of(*made(name))
+    (spoilt,) = trainer.processing_class("~")["input_ids"]
+    with torch.no_grad():
+        trainer.model.get_input_embeddings().weight[spoilt] = torch.nan
+    with pytest.raises(DataError, match=said):
+        trainer.method.prepare(trainer.train_dataset, trainer.run)
 
 
 def test_an_interrupted_scan_continues(trainer_of, scored, monkeypatch):
