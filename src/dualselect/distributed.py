@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def is_distributed() -> bool:
@@ -59,6 +59,29 @@ def is_sharded(model: Any) -> bool:
 def whole(values: Tensor) -> Tensor:
     """Return a tensor that may be sharded in whole; every process calls it."""
     return values.full_tensor() if isinstance(values, DTensor) else values
+
+
+def local(values: Tensor) -> Tensor:
+    """Return this process's part of a tensor that may be sharded, sharing memory."""
+    return values.detach().to_local() if isinstance(values, DTensor) else values
+
+
+@torch.no_grad()
+def copy_whole(values: Tensor, source: Tensor) -> None:
+    """Copy a whole tensor, which every process has, into one that may be sharded."""
+    if isinstance(values, DTensor):
+        source = distribute_tensor(source.to(values.device), values.device_mesh, values.placements, src_data_rank=None)
+    values.copy_(source)
+
+
+def free_gathered(model: nn.Module) -> None:
+    """Free the whole parameters that FSDP2 keeps after a forward pass, so that the next pass gathers them anew.
+
+    Needed where values change between two forward passes; after a backward pass they have been freed.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def from_main_process(value: Any) -> Any:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from dualselect.gradients.losses import Losses, StartingPoint, TokenNLL, start_log_probs
-from dualselect.gradients.projection import forward, head_of, losses_of_tokens
+from dualselect.gradients.projection import head_of, losses_of_tokens
 from dualselect.gradients.supervised import Batch, Supervised
 
 #: Returns a divergence from the starting model of n tokens, `(n,)`, and its gradient by the logits, `(n, V)`, given
@@ -37,8 +37,7 @@ def per_sample_guarded(
     Raises:
         UnsupportedModuleError: As for `per_sample_nll`.
     """
-    head = head_of(model)
-    where = Supervised.of(batch, by_sample=head.is_differentiated)
+    where = Supervised.of(batch, by_sample=head_of(model).is_differentiated)
     trust, where = where.weights, replace(where, weights=None)
     assert trust is not None
     nll = TokenNLL(where.labels, statistics)
@@ -57,8 +56,7 @@ def per_sample_guarded(
         weight = kl_weight * (1.0 - v)
         return loss + weight * other, by_logits.add_(by_logits_of_other.mul_(weight[:, None]))
 
-    hidden, auxiliary = forward(model, batch)
-    per_token = losses_of_tokens(where.gather(hidden), head, where, token_loss)
+    per_token, auxiliary = losses_of_tokens(model, batch, where, token_loss)
     losses = Losses(where.mean(per_token), where.counts(), auxiliary, mass=where.sum(trust))
     if statistics:
         correct, entropy = nll.statistics()

@@ -21,9 +21,9 @@ from dualselect.distributed import (
     sum_over_processes,
     world_size,
 )
-from dualselect.gradients import Batch, Direction, Losses, Metric, Watch, check_model, sequence_lengths
+from dualselect.gradients import Batch, Direction, Losses, Metric, Watch, check_model, gradient_of, sequence_lengths
 from dualselect.methods import Method, Run, Scores
-from dualselect.training.window import Part, RandomState, Window, allowed_bytes, gradient_of
+from dualselect.training.window import Part, RandomState, Window, allowed_bytes
 
 Context = Callable[[], AbstractContextManager[Any]]
 
