@@ -22,6 +22,7 @@ from trl import SFTConfig, SFTTrainer
 
 from dualselect import DualSelectConfig, DualSelectTrainer
 from dualselect.cli.main import main as dualselect
+from dualselect.distributed import whole
 from dualselect.training import record_conflicts
 
 _FSDP2 = {"FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}  # as accelerate's launcher sets it
@@ -73,8 +74,8 @@ def make(model: str, folder: Path, run: dict[str, Any]) -> SFTTrainer:
         folder: Output folder.
         run: Settings that differ from those here, and `model` (another folder), `tasks` and `references` (how many
             samples), `answered` (whether references have answers), `spoilt` (which task sample loses its finite loss),
-            `fsdp` (whether frozen weights are sharded, if the launcher does not say), `dies` (which process ends after
-            two steps), `trl` (whether TRL's own trainer is to run).
+            `full` (whether all parameters are trained), `fsdp` (whether weights are sharded, if the launcher does not
+            say), `dies` (which process ends after two steps), `trl` (whether TRL's own trainer is to run).
     """
     torch.manual_seed(0)
     run = dict(run)
@@ -83,7 +84,7 @@ def make(model: str, folder: Path, run: dict[str, Any]) -> SFTTrainer:
     references = samples(run.pop("references", 7), "no")
     if not run.pop("answered", True):
         references = references.remove_columns("completion")
-    dies = run.pop("dies", None)
+    dies, is_full = run.pop("dies", None), run.pop("full", False)
     if "fsdp" in run:
         os.environ |= {**_FSDP2, "ACCELERATE_USE_FSDP": str(run.pop("fsdp"))}
     settings = {
@@ -108,7 +109,7 @@ def make(model: str, folder: Path, run: dict[str, Any]) -> SFTTrainer:
     given = {
         "model": weights,
         "processing_class": tokenizer,
-        "peft_config": LoraConfig(r=4, target_modules=["q_proj", "v_proj"]),
+        "peft_config": None if is_full else LoraConfig(r=4, target_modules=["q_proj", "v_proj"]),
     }
     if is_trl:
         return SFTTrainer(args=SFTConfig(**settings), train_dataset=data.remove_columns("id"), **given)
@@ -129,11 +130,11 @@ def carry_out(model: str, folder: Path, run: dict[str, Any]) -> None:
     trainer.train(resume_from_checkpoint=resume)
     trainer.save_model(str(folder / "final"))
     parameters = dict(trainer.model.named_parameters())
-    weights = {name: param.detach().clone() for name, param in parameters.items() if param.requires_grad}
+    weights = {name: whole(param.detach()).clone() for name, param in parameters.items() if param.requires_grad}
     if isinstance(trainer, DualSelectTrainer):
         record_conflicts(trainer)
         for name, direction in trainer.method.directions().items():
-            weights[f"direction {name}"] = direction.vector
+            weights |= {f"direction {name} {part}": values for part, values in direction.state_dict().items()}
     number = trainer.accelerator.process_index
     shares = {name: param.to_local().numel() for name, param in parameters.items() if isinstance(param, DTensor)}
     folder.mkdir(parents=True, exist_ok=True)

@@ -241,27 +241,30 @@ def safe_cosine(dot: Tensor, norm: Tensor, other_norm: Tensor) -> Tensor:
     return torch.where(scale > 0, dot / scale.clamp_min(torch.finfo(torch.float32).tiny), torch.zeros_like(scale))
 
 
-def gradient_of(loss: Tensor, params: Parameters, *, retain_graph: bool = False) -> Direction:
+def gradient_of(
+    loss: Tensor, params: Parameters, *, total: Direction | None = None, retain_graph: bool = False
+) -> Direction:
     """Return the gradient of a scalar by autograd; a parameter that it does not depend on has zero.
 
     Where parameters are sharded, every process calls it with a loss of its own, and it is the gradient of their sum;
-    `.grad` is used for it and left empty.
+    `.grad` is used for that and left empty.
 
     Args:
         loss: Scalar, shape `()`.
         params: Parameters to differentiate by.
+        total: Direction that the gradient is added to, in place, and that is returned; None for a new one.
         retain_graph: Whether the graph is differentiated again.
     """
-    layout = Layout.of(params)
-    if layout.is_sharded:
+    total = Direction.zeros(params) if total is None else total
+    found: list[Tensor | None]
+    if total.layout.is_sharded:
         loss.backward(retain_graph=retain_graph)
-        total = Direction.from_grads(params)
+        found = [param.grad for param in params.values()]
         for param in params.values():
             param.grad = None
-        return total
-    found = torch.autograd.grad(loss, list(params.values()), retain_graph=retain_graph, allow_unused=True)
-    total = Direction.zeros(params)
-    for view, part in zip(total.views().values(), found, strict=True):
+    else:
+        found = list(torch.autograd.grad(loss, list(params.values()), retain_graph=retain_graph, allow_unused=True))
+    for view, part in zip(total._parts(), found, strict=True):
         if part is not None:
-            view.copy_(part)
+            view.add_(local(part))
     return total

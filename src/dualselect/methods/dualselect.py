@@ -75,6 +75,7 @@ class DualSelect(Scorer, Method):
     stage: ClassVar[str] = "during"
     cost: ClassVar[str] = "1, and a pass over the references at every refresh; 2.3 with a fresh direction at every step"
     fidelity: ClassVar[str] = "faithful; where the paper and its released code differ, presets name both"
+    shards: ClassVar[bool] = True
 
     preset: str = option(
         "paper",
