@@ -79,9 +79,10 @@ def free_gathered(model: nn.Module) -> None:
 
     Needed where values change between two forward passes; after a backward pass they have been freed.
     """
-    for module in model.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()
+    if is_sharded(model):
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
 
 def from_main_process(value: Any) -> Any:

@@ -26,7 +26,7 @@ from dualselect.distributed import whole
 from dualselect.training import record_conflicts
 
 _FSDP2 = {"FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}  # as accelerate's launcher sets it
-SPOILT = "~"  # a token whose embedding is not a number, where a run asks for it
+SPOILT = "~"  # a token that is looked up as not a number, where a run asks for it
 
 
 def samples(count: int, word: str, spoilt: int | None = None) -> Dataset:
@@ -103,8 +103,11 @@ def make(model: str, folder: Path, run: dict[str, Any]) -> SFTTrainer:
     } | run
     weights, tokenizer = AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model)
     if spoilt is not None:
-        with torch.no_grad():
-            weights.get_input_embeddings().weight[tokenizer(SPOILT)["input_ids"]] = torch.nan
+        (token,) = tokenizer(SPOILT)["input_ids"]
+        # The weights stay finite, since a run does not save others.
+        weights.get_input_embeddings().register_forward_hook(
+            lambda module, args, output: output.masked_fill((args[0] == token)[..., None], torch.nan)
+        )
     data = samples(tasks, "count", spoilt)
     given = {
         "model": weights,

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 import torch
 from accelerate import DistributedType
+from torch import nn
 from torch.distributed.fsdp import CPUOffloadPolicy, StateDictType
 
 from dualselect import methods
 from dualselect.errors import ConfigError
+from dualselect.training import sharding
 from dualselect.training.sharding import check_parallelism, shard
 
 
@@ -88,7 +90,14 @@ def test_settings_that_do_not_go_with_a_sharded_model_are_refused(changes, named
 )
 def test_what_does_not_go_with_sharded_parameters_is_refused(changes, named):
     with pytest.raises(ConfigError, match=named):
-        sharded(SimpleNamespace(), **changes)
+        sharded(nn.Linear(4, 5), **changes)
+
+
+def test_parameters_of_which_a_process_would_have_nothing_are_refused(monkeypatch):
+    """Four processes have two, two, one and no rows of five, which is once too often in a weight and a bias."""
+    monkeypatch.setattr(sharding, "world_size", lambda: 4)
+    with pytest.raises(ConfigError, match=r"2 parameters have too few rows for each of 4 processes.*use fewer"):
+        sharded(nn.Linear(4, 5))
 
 
 def test_quantised_weights_are_refused():

@@ -94,7 +94,7 @@ class Direction:
 
     Args:
         layout: Names and shapes of the parameters.
-        vector: Flat vector, shape `(P,)`, fp32; it is used, not copied. Of sharded parameters it is this process's part.
+        vector: Flat vector, shape `(P,)`, fp32; used, not copied. Where parameters are sharded, this process's part.
 
     Raises:
         ValueError: The vector does not fit the layout.

@@ -7,6 +7,7 @@ them as they are in training.
 """
 
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from accelerate.utils.fsdp_utils import fsdp2_prepare_model, get_parameters_from
 from torch import nn
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, StateDictType, register_fsdp_forward_method
 
-from dualselect.distributed import is_sharded
+from dualselect.distributed import is_sharded, world_size
 from dualselect.errors import ConfigError
 from dualselect.gradients import Parameters, trainable_parameters
 from dualselect.methods import Method
@@ -66,7 +67,7 @@ def shard(
     has_adapter = hasattr(model, "peft_config")
     _check(accelerator, model, args, has_router_loss)
     if not has_adapter:
-        _check_full(accelerator, args, method)
+        _check_full(accelerator, model, args, method)
     if is_sharded(model):
         plugin.auto_wrap_policy = None  # it would look for layers by the names that they had before
         return
@@ -129,7 +130,7 @@ def _check(accelerator: Accelerator, model: Any, args: DualSelectConfig, has_rou
     _refuse(refused, "FSDP2")
 
 
-def _check_full(accelerator: Accelerator, args: DualSelectConfig, method: type[Method]) -> None:
+def _check_full(accelerator: Accelerator, model: Any, args: DualSelectConfig, method: type[Method]) -> None:
     plugin = accelerator.state.fsdp_plugin
     optim = str(getattr(args.optim, "value", args.optim))
     refused = {
@@ -146,12 +147,24 @@ def _check_full(accelerator: Accelerator, args: DualSelectConfig, method: type[M
             plugin.ignored_modules is not None,
             "what is trained is either whole or sharded: leave it unset",
         ),
+        # accelerate knows a parameter by where its values are, which a share without values does not say.
+        f"a model of which {_without_share(model)} parameters have too few rows for each of {world_size()} processes": (
+            _without_share(model) > 1,
+            "use fewer processes",
+        ),
         f"optim '{optim}'": (
             optim not in _OPTIMIZERS,
             f"it may need whole parameters: set it to {', '.join(_OPTIMIZERS[:-1])} or {_OPTIMIZERS[-1]}",
         ),
     }
     _refuse(refused, "FSDP2 and all parameters trained")
+
+
+def _without_share(model: nn.Module) -> int:
+    """Return how many trained parameters leave the last process, which has the smallest share, without any rows."""
+    processes = world_size()
+    rows = [param.shape[0] for param in trainable_parameters(model).values()]
+    return sum(ceil(count / processes) * (processes - 1) >= count for count in rows)
 
 
 def _refuse(refused: dict[str, tuple[bool, str]], what: str) -> None:

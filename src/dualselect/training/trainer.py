@@ -133,7 +133,7 @@ class DualSelectTrainer(SFTTrainer):
             params,
             make_pools(self, data, self.watch, params) if self.watch is not None else {},
             self.record,
-            start=remember_start(params) if self.method.needs_start else None,
+            start=remember_start(params, self.model) if self.method.needs_start else None,
             nested=partial(train_nested, self),
             task_ids=data.task_ids,
             as_pool=self._pool_of,
