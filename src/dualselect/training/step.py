@@ -83,7 +83,7 @@ class Step:
         self._is_checked = True
 
     def skip(self, loss: Tensor) -> Tensor:
-        """Leave the step without a gradient, since a sample without a finite one cannot be kept out of it.
+        """Leave the step without a gradient, since a sample that is not finite cannot be left out of it.
 
         Args:
             loss: Any loss of the step.
@@ -164,8 +164,9 @@ class SelectiveStep(Step):
         self.record.candidates(scores, weights, chosen.columns)
         unit = self.unit(scores.tokens)
         amounts, counted = weights * unit, unit * scores.valid
-        _look_for_spoilt(window.parts)
-        if self.watch.layout.is_sharded and not bool(scores.valid.all()):
+        if not self.watch.layout.is_sharded:
+            _look_for_spoilt(window.parts)
+        elif not bool(scores.valid.all()):  # no process has the gradient of a sample that could be left out
             return self.skip(scores.loss)
         mass = counted.sum() if chosen.absolute else amounts.sum()
         g = window.mean(amounts[mine], mass, self._second_pass)
