@@ -35,15 +35,18 @@ RUNS = {
 }
 _FULL = _BASE | {"full": True, "learning_rate": 1e-3}
 _PRUDENT = {"preservation_loss": "kl", "selection": "soft", "correction": "project", "score_metric": "adam"}
+_LISA = {"alignment_steps": 1, "finetune_steps": 1, "rho": 0.5, "proximal_start": 0.0}
 FULL = {
-    "full-selecting": _FULL | {"gradient_checkpointing": True},
+    "full-selecting": _FULL | {"gradient_checkpointing": True, "save_strategy": "steps", "save_steps": 2},
     # Two of the three processes have no references of their own.
     "full-few": _FULL | {"references": 2, "method_options": _OPTIONS | {"mu_ref": 2.0, "score_metric": "per_module"}},
     "full-kl": _FULL | {"method_options": _OPTIONS | _PRUDENT, "answered": False},
-    "full-token": _FULL
-    | {"loss_average": "token", "optim": "sgd", "method_options": _OPTIONS | {"direction": "fresh"}},
+    "full-fresh": _FULL
+    | {"optim": "sgd", "loss_average": "token", "method_options": _OPTIONS | {"direction": "fresh"}},
     "full-sft": _FULL | {"method": "sft", "method_options": {}},
-    "full-safegrad": _FULL | {"method": "safegrad", "method_options": {"safe_batch_size": 3}},
+    "full-safegrad": _FULL | {"method": "safegrad", "method_options": {"safe_batch_size": 3}, "max_steps": 2},
+    "full-asft": _FULL | {"method": "asft", "method_options": {}, "max_steps": 2},
+    "full-lisa": _FULL | {"method": "lisa", "method_options": _LISA},
 }
 _SHORT = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
 
@@ -56,10 +59,9 @@ def launched(tmp_path_factory, tiny_model_dir):
     saving = {"save_strategy": "steps", "save_steps": 2, "output_dir": str(folder / "saving")}
     runs["saving"] = RUNS["selecting"] | _SHORT | saving
     runs["resumed"] = runs["saving"] | {"resume": str(folder / "saving/checkpoint-2"), "window_memory": 0.0}
-    saving |= {"output_dir": str(folder / "full-saving")}
-    runs["full-saving"] = FULL["full-selecting"] | _SHORT | saving
-    runs["full-resumed"] = runs["full-saving"] | {"resume": str(folder / "full-saving/checkpoint-2")}
-    runs["full-spoilt"] = _FULL | _SHORT | {"spoilt": 5, "max_steps": 5}
+    unbroken = {"output_dir": str(folder / "full-selecting"), "resume": str(folder / "full-selecting/checkpoint-2")}
+    runs["full-resumed"] = runs["full-selecting"] | unbroken
+    runs["full-spoilt"] = _FULL | _SHORT | {"spoilt": 5}
     runs["command"] = {"command": command(folder, tiny_model_dir)}
     runs["full-command"] = {"command": [*command(folder, tiny_model_dir, "full-command"), "--no_use_peft"]}
     refused = [*command(folder, tiny_model_dir, "refused"), "--no_use_peft", "--method", "less"]
@@ -76,7 +78,7 @@ def launched(tmp_path_factory, tiny_model_dir):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1500,
     )
     return folder, done
 
@@ -157,10 +159,10 @@ def test_each_process_has_its_share_of_the_weights(launched, tiny_model_dir, nam
     assert {len(set(sizes)) for sizes in zip(*(share.values() for share in shares), strict=True)} == {2}
 
 
-@pytest.mark.parametrize("name", ["resumed", "full-resumed"])
-def test_a_resumed_run_equals_an_unbroken_one(launched, name):
+@pytest.mark.parametrize(("name", "unbroken"), [("resumed", "saving"), ("full-resumed", "full-selecting")])
+def test_a_resumed_run_equals_an_unbroken_one(launched, name, unbroken):
     """With an adapter the second half also makes every micro-batch twice, since no gradients are kept."""
-    assert_same_weights(found_in(launched, name), found_in(launched, name.replace("resumed", "saving")))
+    assert_same_weights(found_in(launched, name), found_in(launched, unbroken))
 
 
 def test_the_final_model_is_whole(launched, tiny_model_dir):
@@ -174,7 +176,7 @@ def test_the_final_model_is_whole(launched, tiny_model_dir):
 
 
 def test_the_final_model_of_full_fine_tuning_is_whole(launched):
-    final = found_in(launched, "full-saving") / "final"
+    final = found_in(launched, "full-selecting") / "final"
     weights = load_file(final.parent / "weights-0.safetensors")
     for name, param in AutoModelForCausalLM.from_pretrained(final).named_parameters():
         assert torch.equal(param, weights[name]), name
