@@ -61,9 +61,10 @@ def whole(values: Tensor) -> Tensor:
     return values.full_tensor() if isinstance(values, DTensor) else values
 
 
+@torch.no_grad()
 def local(values: Tensor) -> Tensor:
     """Return this process's part of a tensor that may be sharded, sharing memory."""
-    return values.detach().to_local() if isinstance(values, DTensor) else values
+    return values.to_local() if isinstance(values, DTensor) else values
 
 
 @torch.no_grad()

@@ -64,7 +64,7 @@ def launched(tmp_path_factory, tiny_model_dir):
     runs["full-spoilt"] = _FULL | _SHORT | {"spoilt": 5}
     runs["command"] = {"command": command(folder, tiny_model_dir)}
     runs["full-command"] = {"command": [*command(folder, tiny_model_dir, "full-command"), "--no_use_peft"]}
-    refused = [*command(folder, tiny_model_dir, "refused"), "--no_use_peft", "--method", "less"]
+    refused = [*command(folder, tiny_model_dir, "refused"), "--no_use_peft", "--optim", "adafactor"]
     runs["refused"] = {"command": refused}
     runs["dies"] = RUNS["selecting"] | _SHORT | {"dies": 1}
     (folder / "runs.json").write_text(json.dumps(runs))
@@ -203,10 +203,10 @@ def test_the_command_leaves_a_run_folder(launched, name, weights):
     assert "eval_probe_loss" in (run / "metrics.jsonl").read_text()
 
 
-def test_a_method_that_needs_whole_gradients_is_refused_by_name(launched):
+def test_what_does_not_go_with_sharded_parameters_is_refused_by_name(launched):
     folder, done = launched
     assert not (folder / "refused/run/model.safetensors").exists()
-    assert "dualselect: error: method 'less' does not go with FSDP2 and all parameters trained" in done.stderr
+    assert "dualselect: error: optim 'adafactor' does not go with FSDP2 and all parameters trained" in done.stderr
 
 
 def test_a_process_that_dies_ends_the_run(launched):

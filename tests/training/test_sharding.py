@@ -1,5 +1,7 @@
 """What does not go with sharded weights is refused by name, with what does."""
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -98,6 +100,13 @@ def test_parameters_of_which_a_process_would_have_nothing_are_refused(monkeypatc
     monkeypatch.setattr(sharding, "world_size", lambda: 4)
     with pytest.raises(ConfigError, match=r"2 parameters have too few rows for each of 4 processes.*use fewer"):
         sharded(nn.Linear(4, 5))
+
+
+def test_the_documentation_lists_the_methods_that_work():
+    page = (Path(__file__).parents[2] / "docs/scaling.md").read_text()
+    (listed,) = re.findall(r"It works with (.*?)\.", page, re.DOTALL)
+    works = {name for name, kind in methods.available().items() if kind.shards}
+    assert set(re.findall(r"`([\w-]+)`", listed)) == works
 
 
 def test_quantised_weights_are_refused():

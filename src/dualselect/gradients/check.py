@@ -72,7 +72,7 @@ def check_model(
     # off by more, mostly by a factor.
     _compare_losses(model, found.detach(), own, max(1e-3, 4 * precision))
     if gradients is not None:
-        compare = _excess_of_parts if watch.layout.is_sharded else _excess
+        compare = _excess_of_parts if gradients.layout.is_sharded else _excess
         _refuse_wrong(model, gradients.layout.names, compare(gradients, own_gradients, 32 * precision))
 
 

@@ -4,7 +4,7 @@ Where FSDP2 shards the parameters, every process has its part of the vector, as 
 vector, such as an inner product, are then taken over all processes, each of which must ask for them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -246,8 +246,8 @@ def gradient_of(
 ) -> Direction:
     """Return the gradient of a scalar by autograd; a parameter that it does not depend on has zero.
 
-    Where parameters are sharded, every process calls it with a loss of its own, and it is the gradient of their sum;
-    `.grad` is used for that and left empty.
+    Where parameters are sharded, every process calls it with a loss of its own, and it is the gradient of their sum.
+    `.grad` stays what it was.
 
     Args:
         loss: Scalar, shape `()`.
@@ -256,15 +256,24 @@ def gradient_of(
         retain_graph: Whether the graph is differentiated again.
     """
     total = Direction.zeros(params) if total is None else total
-    found: list[Tensor | None]
+    found: Sequence[Tensor | None]
     if total.layout.is_sharded:
-        loss.backward(retain_graph=retain_graph)
-        found = [param.grad for param in params.values()]
-        for param in params.values():
-            param.grad = None
+        found = _by_backward(loss, params, retain_graph)
     else:
-        found = list(torch.autograd.grad(loss, list(params.values()), retain_graph=retain_graph, allow_unused=True))
+        found = torch.autograd.grad(loss, list(params.values()), retain_graph=retain_graph, allow_unused=True)
     for view, part in zip(total._parts(), found, strict=True):
         if part is not None:
             view.add_(local(part))
     return total
+
+
+def _by_backward(loss: Tensor, params: Parameters, retain_graph: bool) -> list[Tensor | None]:
+    """Return the gradients of sharded parameters, which FSDP2 leaves in `.grad` alone."""
+    before = [param.grad for param in params.values()]
+    for param in params.values():
+        param.grad = None
+    loss.backward(retain_graph=retain_graph)
+    found = [param.grad for param in params.values()]
+    for param, grad in zip(params.values(), before, strict=True):
+        param.grad = grad
+    return found

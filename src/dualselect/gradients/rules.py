@@ -7,6 +7,7 @@ test against a loop of separate backward passes.
 
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +62,7 @@ def rule_for(name: str, module: nn.Module) -> Rule:
 def _candidates(module: nn.Module) -> Iterator[Rule]:
     """Yield the rules that fit: of the classes that define the module's `forward`, then by the class's name."""
     # FSDP2 makes a module that it shards an instance of a class of its own, above the module's.
-    kind = next(kind for kind in type(module).__mro__ if not issubclass(kind, FSDPModule))
+    kind: Any = next(kind for kind in type(module).__mro__ if not issubclass(kind, FSDPModule))
     for module_type in kind.__mro__:
         if module_type in _rules and module_type.forward is kind.forward:
             yield _rules[module_type]
