@@ -44,9 +44,24 @@ FULL = {
     "full-fresh": _FULL
     | {"optim": "sgd", "loss_average": "token", "method_options": _OPTIONS | {"direction": "fresh"}},
     "full-sft": _FULL | {"method": "sft", "method_options": {}},
-    "full-safegrad": _FULL | {"method": "safegrad", "method_options": {"safe_batch_size": 3}, "max_steps": 2},
-    "full-asft": _FULL | {"method": "asft", "method_options": {}, "max_steps": 2},
     "full-lisa": _FULL | {"method": "lisa", "method_options": _LISA},
+}
+_OTHERS: dict[str, dict[str, Any]] = {
+    "agem": {},
+    "asft": {},
+    "dft": {},
+    "eaft": {},
+    "lowest-loss": {},
+    "profit": {"threshold": 0.001},
+    "random": {},
+    "random-references": {},
+    "replay": {},
+    "safegrad": {},
+    "safeinstr": {},
+}
+FULL |= {
+    f"full-{name}": _FULL | {"method": name, "method_options": options, "references": 12, "max_steps": 2}
+    for name, options in _OTHERS.items()
 }
 _SHORT = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
 

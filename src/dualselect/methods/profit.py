@@ -28,6 +28,7 @@ class ProFit(Method):
     stage: ClassVar[str] = "during"
     cost: ClassVar[str] = "1"
     fidelity: ClassVar[str] = "faithful; loss_average token is the authors'"
+    shards: ClassVar[bool] = True
 
     mode: str = option(
         "higher",

@@ -136,8 +136,8 @@ def _check_full(accelerator: Accelerator, model: Any, args: DualSelectConfig, me
     refused = {
         f"method '{method.name}'": (
             not method.shards,
-            "it needs whole gradients or weights, of which every process has a part: train a LoRA (use_peft), or use "
-            "DDP (accelerate launch --multi_gpu)",
+            "it is not known to work where a process has a part of each gradient and weight: train a LoRA (use_peft), "
+            "or use DDP (accelerate launch --multi_gpu)",
         ),
         "fsdp_state_dict_type": (
             plugin.state_dict_type != StateDictType.FULL_STATE_DICT,
