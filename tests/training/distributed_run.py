@@ -74,8 +74,9 @@ def make(model: str, folder: Path, run: dict[str, Any]) -> SFTTrainer:
         folder: Output folder.
         run: Settings that differ from those here, and `model` (another folder), `tasks` and `references` (how many
             samples), `answered` (whether references have answers), `spoilt` (which task sample loses its finite loss),
-            `full` (whether all parameters are trained), `fsdp` (whether weights are sharded, if the launcher does not
-            say), `dies` (which process ends after two steps), `trl` (whether TRL's own trainer is to run).
+            `full` (whether all parameters are trained), `evaluates` (whether the model is evaluated before training),
+            `fsdp` (whether weights are sharded, if the launcher does not say), `dies` (which process ends after two
+            steps), `trl` (whether TRL's own trainer is to run).
     """
     torch.manual_seed(0)
     run = dict(run)
@@ -128,8 +129,10 @@ def make(model: str, folder: Path, run: dict[str, Any]) -> SFTTrainer:
 def carry_out(model: str, folder: Path, run: dict[str, Any]) -> None:
     """Make a run and save the trainable weights of this process, with the directions, and the log."""
     run = dict(run)
-    resume = run.pop("resume", False)
+    resume, evaluates = run.pop("resume", False), run.pop("evaluates", False)
     trainer = make(model, folder, run)
+    if evaluates:
+        trainer.evaluate(trainer.train_dataset.select(range(4)))
     trainer.train(resume_from_checkpoint=resume)
     trainer.save_model(str(folder / "final"))
     parameters = dict(trainer.model.named_parameters())

@@ -43,7 +43,7 @@ FULL = {
     "full-kl": _FULL | {"method_options": _OPTIONS | _PRUDENT, "answered": False},
     "full-fresh": _FULL
     | {"optim": "sgd", "loss_average": "token", "method_options": _OPTIONS | {"direction": "fresh"}},
-    "full-sft": _FULL | {"method": "sft", "method_options": {}},
+    "full-sft": _FULL | {"method": "sft", "method_options": {}, "evaluates": True},
     "full-lisa": _FULL | {"method": "lisa", "method_options": _LISA},
 }
 _OTHERS: dict[str, dict[str, Any]] = {

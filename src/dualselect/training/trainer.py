@@ -154,7 +154,9 @@ class DualSelectTrainer(SFTTrainer):
         if self.accelerator.is_fsdp2:
             shard(self.accelerator, self.model, args, type(self.method), _trl.has_router_loss(self))
             check_settings(args, "FSDP2", compute_loss_func)
-            if not self._trains_shards:
+            if self._trains_shards:
+                _trl.count_as_prepared(self)
+            else:
                 _trl.save_as_whole(self)
 
     @property
