@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def is_distributed() -> bool:
@@ -61,6 +61,31 @@ def whole(values: Tensor) -> Tensor:
     return values.full_tensor() if isinstance(values, DTensor) else values
 
 
+@torch.no_grad()
+def local(values: Tensor) -> Tensor:
+    """Return this process's part of a tensor that may be sharded, sharing memory."""
+    return values.to_local() if isinstance(values, DTensor) else values
+
+
+@torch.no_grad()
+def copy_whole(values: Tensor, source: Tensor) -> None:
+    """Copy a whole tensor, which every process has, into one that may be sharded."""
+    if isinstance(values, DTensor):
+        source = distribute_tensor(source.to(values.device), values.device_mesh, values.placements, src_data_rank=None)
+    values.copy_(source)
+
+
+def free_gathered(model: nn.Module) -> None:
+    """Free the whole parameters that FSDP2 keeps after a forward pass, so that the next pass gathers them anew.
+
+    Needed where values change between two forward passes; after a backward pass they have been freed.
+    """
+    if is_sharded(model):
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+
 def from_main_process(value: Any) -> Any:
     """Return the main process's `value` on every process."""
     if not is_distributed():
@@ -68,3 +93,12 @@ def from_main_process(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def from_all_processes(value: Any) -> list[Any]:
+    """Return every process's `value`, in the order of their ranks."""
+    if not is_distributed():
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values

@@ -22,10 +22,11 @@ from trl import SFTConfig, SFTTrainer
 
 from dualselect import DualSelectConfig, DualSelectTrainer
 from dualselect.cli.main import main as dualselect
+from dualselect.distributed import whole
 from dualselect.training import record_conflicts
 
 _FSDP2 = {"FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}  # as accelerate's launcher sets it
-SPOILT = "~"  # a token whose embedding is not a number, where a run asks for it
+SPOILT = "~"  # a token that is looked up as not a number, where a run asks for it
 
 
 def samples(count: int, word: str, spoilt: int | None = None) -> Dataset:
@@ -73,8 +74,9 @@ def make(model: str, folder: Path, run: dict[str, Any]) -> SFTTrainer:
         folder: Output folder.
         run: Settings that differ from those here, and `model` (another folder), `tasks` and `references` (how many
             samples), `answered` (whether references have answers), `spoilt` (which task sample loses its finite loss),
-            `fsdp` (whether frozen weights are sharded, if the launcher does not say), `dies` (which process ends after
-            two steps), `trl` (whether TRL's own trainer is to run).
+            `full` (whether all parameters are trained), `evaluates` (whether the model is evaluated before training),
+            `fsdp` (whether weights are sharded, if the launcher does not say), `dies` (which process ends after two
+            steps), `trl` (whether TRL's own trainer is to run).
     """
     torch.manual_seed(0)
     run = dict(run)
@@ -83,7 +85,7 @@ def make(model: str, folder: Path, run: dict[str, Any]) -> SFTTrainer:
     references = samples(run.pop("references", 7), "no")
     if not run.pop("answered", True):
         references = references.remove_columns("completion")
-    dies = run.pop("dies", None)
+    dies, is_full = run.pop("dies", None), run.pop("full", False)
     if "fsdp" in run:
         os.environ |= {**_FSDP2, "ACCELERATE_USE_FSDP": str(run.pop("fsdp"))}
     settings = {
@@ -102,13 +104,16 @@ def make(model: str, folder: Path, run: dict[str, Any]) -> SFTTrainer:
     } | run
     weights, tokenizer = AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model)
     if spoilt is not None:
-        with torch.no_grad():
-            weights.get_input_embeddings().weight[tokenizer(SPOILT)["input_ids"]] = torch.nan
+        (token,) = tokenizer(SPOILT)["input_ids"]
+        # The weights stay finite, since a run does not save others.
+        weights.get_input_embeddings().register_forward_hook(
+            lambda module, args, output: output.masked_fill((args[0] == token)[..., None], torch.nan)
+        )
     data = samples(tasks, "count", spoilt)
     given = {
         "model": weights,
         "processing_class": tokenizer,
-        "peft_config": LoraConfig(r=4, target_modules=["q_proj", "v_proj"]),
+        "peft_config": None if is_full else LoraConfig(r=4, target_modules=["q_proj", "v_proj"]),
     }
     if is_trl:
         return SFTTrainer(args=SFTConfig(**settings), train_dataset=data.remove_columns("id"), **given)
@@ -124,16 +129,18 @@ def make(model: str, folder: Path, run: dict[str, Any]) -> SFTTrainer:
 def carry_out(model: str, folder: Path, run: dict[str, Any]) -> None:
     """Make a run and save the trainable weights of this process, with the directions, and the log."""
     run = dict(run)
-    resume = run.pop("resume", False)
+    resume, evaluates = run.pop("resume", False), run.pop("evaluates", False)
     trainer = make(model, folder, run)
+    if evaluates:
+        trainer.evaluate(trainer.train_dataset.select(range(4)))
     trainer.train(resume_from_checkpoint=resume)
     trainer.save_model(str(folder / "final"))
     parameters = dict(trainer.model.named_parameters())
-    weights = {name: param.detach().clone() for name, param in parameters.items() if param.requires_grad}
+    weights = {name: whole(param.detach()).clone() for name, param in parameters.items() if param.requires_grad}
     if isinstance(trainer, DualSelectTrainer):
         record_conflicts(trainer)
         for name, direction in trainer.method.directions().items():
-            weights[f"direction {name}"] = direction.vector
+            weights |= {f"direction {name} {part}": values for part, values in direction.state_dict().items()}
     number = trainer.accelerator.process_index
     shares = {name: param.to_local().numel() for name, param in parameters.items() if isinstance(param, DTensor)}
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""FSDP2 with a LoRA, launched by accelerate with the configuration of the examples: three processes equal one.
+"""FSDP2, launched by accelerate with the configuration of the examples: three processes equal one.
 
 All runs are made by one launch. Two processes are in `test_distributed.py`, whose launch makes both kinds of runs.
 """
@@ -33,6 +33,36 @@ RUNS = {
     "kl": _BASE | {"method_options": _OPTIONS | {"preservation_loss": "kl"}, "answered": False},
     "sft-token": {"method": "sft", "loss_average": "token", "max_steps": 2, "tasks": 36, "spoilt": 5},
 }
+_FULL = _BASE | {"full": True, "learning_rate": 1e-3}
+_PRUDENT = {"preservation_loss": "kl", "selection": "soft", "correction": "project", "score_metric": "adam"}
+_LISA = {"alignment_steps": 1, "finetune_steps": 1, "rho": 0.5, "proximal_start": 0.0}
+FULL = {
+    "full-selecting": _FULL | {"gradient_checkpointing": True, "save_strategy": "steps", "save_steps": 2},
+    # Two of the three processes have no references of their own.
+    "full-few": _FULL | {"references": 2, "method_options": _OPTIONS | {"mu_ref": 2.0, "score_metric": "per_module"}},
+    "full-kl": _FULL | {"method_options": _OPTIONS | _PRUDENT, "answered": False},
+    "full-fresh": _FULL
+    | {"optim": "sgd", "loss_average": "token", "method_options": _OPTIONS | {"direction": "fresh"}},
+    "full-sft": _FULL | {"method": "sft", "method_options": {}, "evaluates": True},
+    "full-lisa": _FULL | {"method": "lisa", "method_options": _LISA},
+}
+_OTHERS: dict[str, dict[str, Any]] = {
+    "agem": {},
+    "asft": {},
+    "dft": {},
+    "eaft": {},
+    "lowest-loss": {},
+    "profit": {"threshold": 0.001},
+    "random": {},
+    "random-references": {},
+    "replay": {},
+    "safegrad": {},
+    "safeinstr": {},
+}
+FULL |= {
+    f"full-{name}": _FULL | {"method": name, "method_options": options, "references": 12, "max_steps": 2}
+    for name, options in _OTHERS.items()
+}
 _SHORT = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
 
 
@@ -40,12 +70,17 @@ _SHORT = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
 def launched(tmp_path_factory, tiny_model_dir):
     """Return the folder of all runs of three processes, and how the launch ended."""
     folder = tmp_path_factory.mktemp("three")
-    runs: dict[str, Any] = {name: run | _SHORT for name, run in RUNS.items()}
+    runs: dict[str, Any] = {name: run | _SHORT for name, run in (RUNS | FULL).items()}
     saving = {"save_strategy": "steps", "save_steps": 2, "output_dir": str(folder / "saving")}
     runs["saving"] = RUNS["selecting"] | _SHORT | saving
     runs["resumed"] = runs["saving"] | {"resume": str(folder / "saving/checkpoint-2"), "window_memory": 0.0}
+    unbroken = {"output_dir": str(folder / "full-selecting"), "resume": str(folder / "full-selecting/checkpoint-2")}
+    runs["full-resumed"] = runs["full-selecting"] | unbroken
+    runs["full-spoilt"] = _FULL | _SHORT | {"spoilt": 5}
     runs["command"] = {"command": command(folder, tiny_model_dir)}
-    runs["full"] = {"command": [*command(folder, tiny_model_dir, "full"), "--no_use_peft"]}
+    runs["full-command"] = {"command": [*command(folder, tiny_model_dir, "full-command"), "--no_use_peft"]}
+    refused = [*command(folder, tiny_model_dir, "refused"), "--no_use_peft", "--optim", "adafactor"]
+    runs["refused"] = {"command": refused}
     runs["dies"] = RUNS["selecting"] | _SHORT | {"dies": 1}
     (folder / "runs.json").write_text(json.dumps(runs))
     settings = yaml.safe_load(_CONFIG.read_text()) | {"mixed_precision": "no"}
@@ -58,7 +93,7 @@ def launched(tmp_path_factory, tiny_model_dir):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1500,
     )
     return folder, done
 
@@ -95,7 +130,8 @@ def one_process(tmp_path_factory, tiny_model_dir):
     def outcome(name: str) -> Path:
         if name not in made:
             made[name] = tmp_path_factory.mktemp(name)
-            script.carry_out(str(tiny_model_dir), made[name], RUNS[name] | {"per_device_train_batch_size": 12})
+            run = (RUNS | FULL)[name]
+            script.carry_out(str(tiny_model_dir), made[name], run | {"per_device_train_batch_size": 12})
         return made[name]
 
     return outcome
@@ -118,7 +154,7 @@ def assert_same_weights(found: Path, expected: Path) -> None:
         torch.testing.assert_close(weights[name], values, rtol=1e-3, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", RUNS | FULL)
 def test_three_processes_equal_one(launched, one_process, name):
     found, expected = found_in(launched, name), one_process(name)
     assert_same_weights(found, expected)
@@ -127,11 +163,10 @@ def test_three_processes_equal_one(launched, one_process, name):
     assert {(row["step"], row["id"]): row["kept"] for row in ours} == kept
 
 
-def test_each_process_has_its_share_of_the_frozen_weights(launched, tiny_model_dir):
+@pytest.mark.parametrize("name", ["selecting", "full-selecting"])
+def test_each_process_has_its_share_of_the_weights(launched, tiny_model_dir, name):
     """32 and 128 rows on three processes: the last share is the smallest."""
-    shares = [
-        json.loads((found_in(launched, "selecting") / f"shares-{number}.json").read_text()) for number in range(3)
-    ]
+    shares = [json.loads((found_in(launched, name) / f"shares-{number}.json").read_text()) for number in range(3)]
     model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
     whole = {name: param.numel() for name, param in model.named_parameters()}
     assert sum(sum(share.values()) for share in shares) == sum(whole.values())
@@ -139,9 +174,10 @@ def test_each_process_has_its_share_of_the_frozen_weights(launched, tiny_model_d
     assert {len(set(sizes)) for sizes in zip(*(share.values() for share in shares), strict=True)} == {2}
 
 
-def test_a_resumed_run_equals_an_unbroken_one(launched):
-    """The second half also makes every micro-batch twice, since no gradients are kept."""
-    assert_same_weights(found_in(launched, "resumed"), found_in(launched, "saving"))
+@pytest.mark.parametrize(("name", "unbroken"), [("resumed", "saving"), ("full-resumed", "full-selecting")])
+def test_a_resumed_run_equals_an_unbroken_one(launched, name, unbroken):
+    """With an adapter the second half also makes every micro-batch twice, since no gradients are kept."""
+    assert_same_weights(found_in(launched, name), found_in(launched, unbroken))
 
 
 def test_the_final_model_is_whole(launched, tiny_model_dir):
@@ -154,18 +190,38 @@ def test_the_final_model_is_whole(launched, tiny_model_dir):
         assert torch.equal(param, weights[name]), name
 
 
-def test_the_command_leaves_a_run_folder(launched):
+def test_the_final_model_of_full_fine_tuning_is_whole(launched):
+    final = found_in(launched, "full-selecting") / "final"
+    weights = load_file(final.parent / "weights-0.safetensors")
+    for name, param in AutoModelForCausalLM.from_pretrained(final).named_parameters():
+        assert torch.equal(param, weights[name]), name
+
+
+def test_an_update_with_a_sample_that_is_not_finite_is_skipped(launched):
+    """No process has its gradient, so it cannot be left out of the sum."""
+    found = found_in(launched, "full-spoilt")
+    history = json.loads((found / "history-0.json").read_text())
+    tasks = SelectionLog.read(found)[0].to_pylist()
+    spoilt = [row["step"] + 1 for row in tasks if row["dropped_reason"] == "non-finite"]
+    assert len(spoilt) == 1
+    assert [event["step"] for event in history if event.get("dualselect/skipped_updates")] == spoilt
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"), [("command", "adapter_model.safetensors"), ("full-command", "model.safetensors")]
+)
+def test_the_command_leaves_a_run_folder(launched, name, weights):
     folder, _ = launched
-    assert not list((folder / "command").glob("error*")), next((folder / "command").glob("error*")).read_text()
-    run = folder / "command/run"
-    assert {"adapter_model.safetensors", "config.yaml", "report.html"} <= {path.name for path in run.iterdir()}
+    assert not list((folder / name).glob("error*")), next((folder / name).glob("error*")).read_text()
+    run = folder / name / "run"
+    assert {weights, "config.yaml", "report.html"} <= {path.name for path in run.iterdir()}
     assert "eval_probe_loss" in (run / "metrics.jsonl").read_text()
 
 
-def test_full_fine_tuning_is_refused_by_name(launched):
+def test_what_does_not_go_with_sharded_parameters_is_refused_by_name(launched):
     folder, done = launched
-    assert not (folder / "full/run/model.safetensors").exists()
-    assert "dualselect: error: FSDP2 would shard what is trained" in done.stderr
+    assert not (folder / "refused/run/model.safetensors").exists()
+    assert "dualselect: error: optim 'adafactor' does not go with FSDP2 and all parameters trained" in done.stderr
 
 
 def test_a_process_that_dies_ends_the_run(launched):

@@ -2,7 +2,14 @@
 
 from dualselect.gradients.capture import PerSampleGradients, Watch, capture
 from dualselect.gradients.check import check_model
-from dualselect.gradients.direction import Direction, Layout, Parameters, safe_cosine, trainable_parameters
+from dualselect.gradients.direction import (
+    Direction,
+    Layout,
+    Parameters,
+    gradient_of,
+    safe_cosine,
+    trainable_parameters,
+)
 from dualselect.gradients.factors import Dense, Outer, Rows
 from dualselect.gradients.guarded_loss import DIVERGENCES, per_sample_guarded
 from dualselect.gradients.losses import (
@@ -39,6 +46,7 @@ __all__ = [
     "capture",
     "check_adapters",
     "check_model",
+    "gradient_of",
     "last_hidden_states",
     "last_tokens",
     "per_sample_guarded",

@@ -104,6 +104,12 @@ class PerSampleGradients:
         return self.module_cosines(direction, metric).mean(1)
 
     @torch.no_grad()
+    def parts(self, direction: Direction | None, metric: Metric | None = None) -> Tensor:
+        """Return the part of each of K parameters in the inner products, in the squared norms if None, `(B, K)`."""
+        with self._exact():
+            return self._store.parts(direction, metric or self.metric)
+
+    @torch.no_grad()
     def module_cosines(self, direction: Direction, metric: Metric | None = None) -> Tensor:
         """Return the cosine of each module's part of every gradient and of `direction`, shape `(B, M)`.
 
@@ -111,9 +117,7 @@ class PerSampleGradients:
         belong to one layer. A cosine is zero where either part is zero.
         """
         metric = metric or self.metric
-        with self._exact():
-            parts = self._store.parts(direction, metric), self._store.parts(None, metric)
-            return metric.module_cosines(direction, *parts)
+        return metric.module_cosines(direction, self.parts(direction, metric), self.parts(None, metric))
 
     @torch.no_grad()
     def weighted_sum(self, weights: Tensor) -> Direction:

@@ -4,17 +4,19 @@ Rules are written for layers as we know them, and losses for heads as we know th
 differently shows here, by name, before the first update.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dualselect.distributed import world_size
 from dualselect.errors import UnsupportedModuleError
-from dualselect.gradients.capture import Watch
-from dualselect.gradients.direction import Direction, Parameters
+from dualselect.gradients.capture import PerSampleGradients, Watch
+from dualselect.gradients.direction import Direction, Layout, Parameters, gradient_of
 from dualselect.gradients.losses import Losses, per_sample_nll
+from dualselect.gradients.metrics import by_parameter
 from dualselect.gradients.supervised import IGNORED, Batch, sequence_lengths
 
 _SAMPLES = 2
@@ -49,35 +51,37 @@ def check_model(
             message names them.
     """
     with _unchanged(model, params):
-        chosen, own, own_gradient = _own(model, params, _samples(batch), autocast)
+        chosen, own, own_gradients = _own(model, params, _samples(batch), autocast)
         if not chosen:
             return
         part = _sub_batch(batch, chosen)
-        gradient = None
+        gradients = None
         if watch is None:
             with torch.no_grad(), autocast():
                 found = losses(model, part).loss
         else:
-            with watch.capture(sequence_lengths(part)) as gradients:
+            directions = {str(row): gradient for row, gradient in enumerate(own_gradients)}
+            keep = not watch.layout.is_sharded
+            with watch.capture(sequence_lengths(part), keep=keep, directions=directions) as gradients:
                 with autocast():
                     found = losses(model, part).loss
                 gradients.backward(found)
-            gradient = gradients.weighted_sum(found.new_tensor(_WEIGHTS[: len(chosen)]))
     precision = _precision(model, params, autocast)
     # A loss is rounded a few times, in the hidden states and in the logits. A gradient has passed through all layers
     # twice, in both computations: in bf16 independent roundings add up to some 5% in a deep model. A wrong rule is
     # off by more, mostly by a factor.
     _compare_losses(model, found.detach(), own, max(1e-3, 4 * precision))
-    if gradient is not None:
-        _compare_gradients(model, gradient, own_gradient, max(1e-3, 32 * precision))
+    if gradients is not None:
+        compare = _excess_of_parts if gradients.layout.is_sharded else _excess
+        _refuse_wrong(model, gradients.layout.names, compare(gradients, own_gradients, 32 * precision))
 
 
 def _own(
     model: nn.Module, params: Parameters, samples: list[dict[str, Any]], autocast: Callable[[], Any]
-) -> tuple[list[int], Tensor, Direction]:
-    """Return which samples were used, the model's own loss of each, and the weighted sum of its own gradients."""
+) -> tuple[list[int], Tensor, list[Direction]]:
+    """Return which samples were used, and the model's own loss and gradient of each."""
     chosen: list[int] = []
-    values = []
+    values, gradients = [], []
     for row in sorted(range(len(samples)), key=lambda row: samples[row]["labels"].shape[1]):
         if len(chosen) == _SAMPLES:
             break
@@ -86,15 +90,15 @@ def _own(
             with autocast():
                 loss = _own_loss(model, sample)
             if bool(torch.isfinite(loss)):
-                (loss * _WEIGHTS[len(chosen)]).backward()
                 chosen.append(row)
                 values.append(loss.detach().float())
+                gradients.append(gradient_of(loss, params))
+    for gradient in gradients:
+        if gradient.layout.is_sharded:  # the sum of what all processes found
+            gradient.scale(1 / world_size())
     device = next(iter(params.values())).device
     losses = torch.stack(values).to(device) if values else torch.zeros(0, device=device)
-    gradient = Direction.from_grads(params)
-    for param in params.values():
-        param.grad = None
-    return chosen, losses, gradient
+    return chosen, losses, gradients
 
 
 def _own_loss(model: nn.Module, sample: Mapping[str, Any]) -> Tensor:
@@ -181,6 +185,8 @@ def _unchanged(model: nn.Module, params: Parameters) -> Iterator[None]:
 
 
 def _zero_parameters(params: Parameters) -> Parameters:
+    if Layout.of(params).is_sharded:  # all of the model is trained, so none is a product's other factor
+        return {}
     is_zero = torch.stack([~param.detach().any() for param in params.values()]).tolist()
     return {name: param for (name, param), zero in zip(params.items(), is_zero, strict=True) if zero}
 
@@ -208,25 +214,48 @@ def _compare_losses(model: nn.Module, found: Tensor, own: Tensor, tolerance: flo
     )
 
 
-def _compare_gradients(model: nn.Module, found: Direction, own: Direction, tolerance: float) -> None:
-    """Compare parameter by parameter; differences that are small beside the whole gradient are rounding."""
-    floor = own.norm() * 1e-2
-    found_views, excess = found.views(), []
-    for name, true in own.views().items():
-        error = torch.linalg.vector_norm(found_views[name] - true)
-        excess.append(error / (tolerance * (torch.linalg.vector_norm(true) + floor)))
-    ratios = torch.stack(excess).tolist()
-    if not bool(torch.isfinite(own.norm())):
-        return  # an overflow in the model's own pass says nothing about ours
+# By how much the gradients of every parameter, `(K,)`, differ from the model's own, as a multiple of what may be
+# rounding. Differences that are small beside the whole gradient are.
+
+
+def _excess(gradients: PerSampleGradients, own: list[Direction], tolerance: float) -> Tensor:
+    """Compare the weighted sum over samples."""
+    weights = own[0].vector.new_tensor(_WEIGHTS[: len(own)])
+    error = gradients.weighted_sum(weights)
+    true = Direction(error.layout, torch.zeros_like(error.vector))
+    for weight, gradient in zip(weights, own, strict=True):
+        true.axpy(weight, gradient)
+        error.axpy(-weight, gradient)
+    errors, norms = (by_parameter(g.layout, g.vector, g.vector).sqrt() for g in (error, true))
+    return _ratios(errors, norms, true.norm(), max(1e-3, tolerance))
+
+
+def _excess_of_parts(gradients: PerSampleGradients, own: list[Direction], tolerance: float) -> Tensor:
+    """Compare each sample by |g - own|^2 = |g|^2 - 2 <g, own> + |own|^2, since no process has all of a gradient g."""
+    ratios = []
+    for row, true in enumerate(own):
+        squares = true.layout.total(by_parameter(true.layout, true.vector, true.vector))
+        errors = gradients.parts(None)[row] - 2 * gradients.parts(true)[row] + squares
+        # What is left of the squares' rounding, some 1e-6, is their root.
+        ratios.append(_ratios(errors.clamp_min(0.0).sqrt(), squares.sqrt(), true.norm(), max(1e-2, tolerance)))
+    return torch.stack(ratios).amax(0)
+
+
+def _ratios(errors: Tensor, norms: Tensor, norm: Tensor, tolerance: float) -> Tensor:
+    ratios = errors / (tolerance * (norms + 1e-2 * norm))
+    return torch.where(torch.isfinite(norm), ratios, 0.0)  # an overflow in the model's own pass says nothing about ours
+
+
+def _refuse_wrong(model: nn.Module, names: Sequence[str], excess: Tensor) -> None:
     wrong = sorted(
-        ((ratio, name) for ratio, name in zip(ratios, own.views(), strict=True) if not ratio <= 1), reverse=True
+        ((ratio, name) for ratio, name in zip(excess.tolist(), names, strict=True) if not ratio <= 1), reverse=True
     )
     if not wrong:
         return
-    names = ", ".join(f"'{name}'" for _, name in wrong[:_NAMED])
+    named = ", ".join(f"'{name}'" for _, name in wrong[:_NAMED])
     more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
     raise UnsupportedModuleError(
-        f"the per-sample gradients of {names}{more} differ from the model's own in {_architecture(model)}: freeze "
+        f"the per-sample gradients of {named}{more} differ from the model's own in {_architecture(model)}: freeze "
         "them (requires_grad=False), leave them out of the adapter's targets, or register a rule for their layers "
         "with dualselect.gradients.register_rule"
     )

@@ -1,13 +1,20 @@
-"""Vectors in parameter space: one flat fp32 tensor with a named view for every parameter."""
+"""Vectors in parameter space: one flat fp32 tensor with a named view for every parameter.
 
-from collections.abc import Iterator, Mapping
+Where FSDP2 shards the parameters, every process has its part of the vector, as of the parameters. Sums over the whole
+vector, such as an inner product, are then taken over all processes, each of which must ask for them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from dualselect.distributed import copy_whole, local, sum_over_processes, whole
 
 Parameters = Mapping[str, nn.Parameter]
 
@@ -17,17 +24,54 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: param for name, param in model.named_parameters() if param.requires_grad}
 
 
+class Shards(NamedTuple):
+    """How the processes' parts of a parameter make up the whole."""
+
+    mesh: Any
+    placements: tuple[Any, ...]
+    shape: torch.Size
+    stride: tuple[int, ...]
+
+    def joined(self, part: Tensor) -> Tensor:
+        """Return the whole tensor, sharded, of which this process has `part`; memory is shared."""
+        return DTensor.from_local(
+            part, self.mesh, self.placements, run_check=False, shape=self.shape, stride=self.stride
+        )
+
+
 @dataclass(frozen=True)
 class Layout:
-    """Names and shapes of the parameters, in their order in a flat vector."""
+    """Names and shapes of the parameters, in their order in a flat vector.
+
+    Attributes:
+        names: Names of the parameters.
+        shapes: Shapes of the parameters, or of this process's parts where they are sharded.
+        shards: How these parts make up whole parameters; None where parameters are not sharded.
+    """
 
     names: tuple[str, ...]
     shapes: tuple[torch.Size, ...]
+    shards: tuple[Shards, ...] | None = None
 
     @classmethod
     def of(cls, params: Parameters) -> Self:
         """Return the layout of `params`, in their own order."""
-        return cls(tuple(params), tuple(param.shape for param in params.values()))
+        names, shapes = tuple(params), tuple(local(param).shape for param in params.values())
+        shards = tuple(
+            Shards(param.device_mesh, param.placements, param.shape, param.stride())
+            for param in params.values()
+            if isinstance(param, DTensor)
+        )
+        return cls(names, shapes, shards or None)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether every process has a part of each parameter."""
+        return self.shards is not None
+
+    def total(self, sums: Tensor) -> Tensor:
+        """Return sums over whole vectors, given those over this process's parts; every process calls it."""
+        return sum_over_processes(sums) if self.is_sharded else sums
 
     @cached_property
     def sizes(self) -> list[int]:
@@ -36,7 +80,7 @@ class Layout:
 
     @cached_property
     def size(self) -> int:
-        """Number of elements of all parameters together, P."""
+        """Number of elements of all parameters together, P; of this process's parts where they are sharded."""
         return sum(self.sizes)
 
     def starts(self) -> dict[str, int]:
@@ -50,7 +94,7 @@ class Direction:
 
     Args:
         layout: Names and shapes of the parameters.
-        vector: Flat vector, shape `(P,)`, fp32; it is used, not copied.
+        vector: Flat vector, shape `(P,)`, fp32; used, not copied. Where parameters are sharded, this process's part.
 
     Raises:
         ValueError: The vector does not fit the layout.
@@ -74,7 +118,7 @@ class Direction:
     def of(cls, params: Parameters) -> Self:
         """Return a copy of the values of `params`, in fp32."""
         direction = cls.zeros(params)
-        torch._foreach_copy_(list(direction._parts()), list(params.values()))
+        torch._foreach_copy_(list(direction._parts()), [local(param) for param in params.values()])
         return direction
 
     @classmethod
@@ -83,12 +127,15 @@ class Direction:
         direction = cls.zeros(params)
         for view, param in zip(direction._parts(), params.values(), strict=True):
             if param.grad is not None:
-                view.copy_(param.grad)
+                view.copy_(local(param.grad))
         return direction
 
     def views(self) -> dict[str, Tensor]:
-        """Return the vector's part for each parameter, in the parameter's shape, sharing memory."""
-        return dict(zip(self.layout.names, self._parts(), strict=True))
+        """Return the vector's part for each parameter, in the parameter's shape, sharing memory; sharded as it is."""
+        parts = self._parts()
+        if self.layout.shards is not None:
+            parts = (shards.joined(part) for shards, part in zip(self.layout.shards, parts, strict=True))
+        return dict(zip(self.layout.names, parts, strict=True))
 
     def _parts(self) -> Iterator[Tensor]:
         parts = self.vector.split(self.layout.sizes)
@@ -108,21 +155,21 @@ class Direction:
         self._copy_into(list(params.values()))
 
     def _copy_into(self, tensors: list[Tensor]) -> None:
-        torch._foreach_copy_(tensors, list(self._parts()))
+        torch._foreach_copy_([local(tensor) for tensor in tensors], list(self._parts()))
 
     @torch.no_grad()
     def add_to(self, params: Parameters) -> None:
         """Add the direction to the values of `params`; the sum is rounded to each parameter's dtype."""
-        torch._foreach_add_(list(params.values()), list(self._parts()))
+        torch._foreach_add_([local(param) for param in params.values()], list(self._parts()))
 
     def dot(self, other: "Direction") -> Tensor:
         """Return the inner product with `other`, shape `()`, fp32."""
-        return torch.dot(self.vector, other.vector)
+        return self.layout.total(torch.dot(self.vector, other.vector))
 
     def norm(self) -> Tensor:
         """Return the Euclidean norm, shape `()`, fp32."""
         norm: Tensor = torch.linalg.vector_norm(self.vector)
-        return norm
+        return self.layout.total(norm.square()).sqrt() if self.layout.is_sharded else norm
 
     def cosine(self, other: "Direction") -> Tensor:
         """Return the cosine with `other`, shape `()`; zero where either direction is zero."""
@@ -161,17 +208,20 @@ class Direction:
         return Direction(self.layout, self.vector.clone())
 
     def all_reduce(self) -> Self:
-        """Sum the vector over all processes in place (with one process, do nothing) and return self."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        """Sum the vector over all processes in place and return self.
+
+        Nothing happens with one process, nor where parameters are sharded: FSDP2 sums in the backward pass.
+        """
+        if not self.layout.is_sharded and torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(self.vector)
         return self
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the named views, as they are stored in a safetensors file."""
-        return self.views()
+        """Return the named views, as they are stored in a safetensors file; whole, and every process calls it."""
+        return {name: whole(view) for name, view in self.views().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Copy the values of `state` in.
+        """Copy the values of `state` in; they are whole, and every process has them.
 
         Raises:
             ValueError: Names or shapes differ from the layout's.
@@ -182,10 +232,48 @@ class Direction:
         for name, view in views.items():
             if state[name].shape != view.shape:
                 raise ValueError(f"shape of {name} differs: {tuple(state[name].shape)} and {tuple(view.shape)}")
-            view.copy_(state[name])
+            copy_whole(view, state[name])
 
 
 def safe_cosine(dot: Tensor, norm: Tensor, other_norm: Tensor) -> Tensor:
     """Return `dot / (norm * other_norm)`, zero where a norm is zero or is not a number."""
     scale = norm * other_norm
     return torch.where(scale > 0, dot / scale.clamp_min(torch.finfo(torch.float32).tiny), torch.zeros_like(scale))
+
+
+def gradient_of(
+    loss: Tensor, params: Parameters, *, total: Direction | None = None, retain_graph: bool = False
+) -> Direction:
+    """Return the gradient of a scalar by autograd; a parameter that it does not depend on has zero.
+
+    Where parameters are sharded, every process calls it with a loss of its own, and it is the gradient of their sum.
+    `.grad` stays what it was.
+
+    Args:
+        loss: Scalar, shape `()`.
+        params: Parameters to differentiate by.
+        total: Direction that the gradient is added to, in place, and that is returned; None for a new one.
+        retain_graph: Whether the graph is differentiated again.
+    """
+    total = Direction.zeros(params) if total is None else total
+    found: Sequence[Tensor | None]
+    if total.layout.is_sharded:
+        found = _by_backward(loss, params, retain_graph)
+    else:
+        found = torch.autograd.grad(loss, list(params.values()), retain_graph=retain_graph, allow_unused=True)
+    for view, part in zip(total._parts(), found, strict=True):
+        if part is not None:
+            view.add_(local(part))
+    return total
+
+
+def _by_backward(loss: Tensor, params: Parameters, retain_graph: bool) -> list[Tensor | None]:
+    """Return the gradients of sharded parameters, which FSDP2 leaves in `.grad` alone."""
+    before = [param.grad for param in params.values()]
+    for param in params.values():
+        param.grad = None
+    loss.backward(retain_graph=retain_graph)
+    found = [param.grad for param in params.values()]
+    for param, grad in zip(params.values(), before, strict=True):
+        param.grad = grad
+    return found

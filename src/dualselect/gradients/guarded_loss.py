@@ -37,8 +37,7 @@ def per_sample_guarded(
     Raises:
         UnsupportedModuleError: As for `per_sample_nll`.
     """
-    head = head_of(model)
-    where = Supervised.of(batch, by_sample=head.is_differentiated)
+    where = Supervised.of(batch, by_sample=head_of(model).is_differentiated)
     trust, where = where.weights, replace(where, weights=None)
     assert trust is not None
     nll = TokenNLL(where.labels, statistics)
@@ -57,7 +56,7 @@ def per_sample_guarded(
         weight = kl_weight * (1.0 - v)
         return loss + weight * other, by_logits.add_(by_logits_of_other.mul_(weight[:, None]))
 
-    losses = means_of(token_loss, model, batch, head, where)._replace(mass=where.sum(trust))
+    losses = means_of(token_loss, model, batch, where)._replace(mass=where.sum(trust))
     return nll.with_statistics(losses, where)
 
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dualselect.distributed import whole
-from dualselect.gradients.projection import Head, TokenLoss, forward, head_of, losses_of_tokens
+from dualselect.distributed import is_sharded, whole
+from dualselect.gradients.projection import TokenLoss, forward, head_of, losses_of_tokens
 from dualselect.gradients.supervised import Batch, Supervised
 
 StartingPoint = Callable[[], AbstractContextManager[None]]
@@ -83,22 +83,20 @@ def per_sample_nll(
     Raises:
         UnsupportedModuleError: The model's output projection or router loss cannot be followed.
     """
-    head = head_of(model)
-    where = Supervised.of(batch, by_sample=head.is_differentiated)
+    where = Supervised.of(batch, by_sample=head_of(model).is_differentiated)
     token_loss = TokenNLL(where.labels, statistics, reweigh)
     whole: TokenLoss = token_loss
     if kl_weight and starting_point is not None:
         whole = _sum_of(token_loss, kl_weight, _kl_from(starting_point, model, batch, where))
-    losses = means_of(whole, model, batch, head, where)
+    losses = means_of(whole, model, batch, where)
     if reweigh is not None:
         losses = losses._replace(mass=where.sum(token_loss.weights()))
     return token_loss.with_statistics(losses, where)
 
 
-def means_of(token_loss: TokenLoss, model: nn.Module, batch: Batch, head: Head, where: Supervised) -> Losses:
+def means_of(token_loss: TokenLoss, model: nn.Module, batch: Batch, where: Supervised) -> Losses:
     """Run the model and return the mean of every sample's token losses, without statistics."""
-    hidden, auxiliary = forward(model, batch)
-    per_token = losses_of_tokens(where.gather(hidden), head, where, token_loss)
+    per_token, auxiliary = losses_of_tokens(model, batch, where, token_loss)
     return Losses(where.mean(per_token), where.counts(), auxiliary)
 
 
@@ -116,10 +114,8 @@ def per_token_nll(model: nn.Module, batch: Batch) -> Tensor:
     Raises:
         UnsupportedModuleError: As for `per_sample_nll`.
     """
-    head = head_of(model)
     where = Supervised.of(batch, by_sample=False)
-    hidden, _ = forward(model, batch)
-    return losses_of_tokens(where.gather(hidden), head, where, TokenNLL(where.labels))
+    return losses_of_tokens(model, batch, where, TokenNLL(where.labels))[0]
 
 
 def last_hidden_states(model: nn.Module, batch: Batch) -> Tensor:
@@ -138,9 +134,8 @@ def per_sample_kl(model: nn.Module, batch: Batch, starting_point: StartingPoint)
     Raises:
         UnsupportedModuleError: As for `per_sample_nll`.
     """
-    head = head_of(model)
-    where = Supervised.of(batch, by_sample=head.is_differentiated)
-    return means_of(_kl_from(starting_point, model, batch, where), model, batch, head, where)
+    where = Supervised.of(batch, by_sample=head_of(model).is_differentiated)
+    return means_of(_kl_from(starting_point, model, batch, where), model, batch, where)
 
 
 def _kl_from(starting_point: StartingPoint, model: nn.Module, batch: Batch, where: Supervised) -> TokenLoss:
@@ -164,9 +159,15 @@ def start_log_probs(
         start_hidden, _ = forward(model, batch)
         # `.data` is read inside the starting context, so these tensors keep the starting values after it ends.
         start = head_of(model)
-        weight, bias = whole(start.weight.data), None if start.bias is None else whole(start.bias.data)
+        weight, bias = _kept(model, start.weight), None if start.bias is None else _kept(model, start.bias)
     start_features = where.gather(start_hidden)
     return lambda part: head.finish(nn.functional.linear(start_features[part], weight, bias)).log_softmax(-1)
+
+
+def _kept(model: nn.Module, values: Tensor) -> Tensor:
+    """Return the values of a parameter of the head, which stay what they are when the parameter gets others."""
+    # FSDP2 gathers a parameter into the same memory every time.
+    return whole(values.data).clone() if is_sharded(model) else values.data
 
 
 def _sum_of(first: TokenLoss, weight: float, second: TokenLoss) -> TokenLoss:

@@ -34,13 +34,13 @@ class Metric:
 
     def norm(self, direction: Direction) -> Tensor:
         """Return the norm of `direction`, shape `()`, fp32."""
-        return torch.dot(self.scaled(direction), direction.vector).sqrt()
+        return direction.layout.total(torch.dot(self.scaled(direction), direction.vector)).sqrt()
 
     def dot(self, a: Direction, b: Direction) -> Tensor:
         """Return the inner product of `a` and `b`, shape `()`, fp32."""
         if self.per_module:
             return self.between(a, b) * self.norm(a) * self.norm(b)
-        return torch.dot(self.scaled(a), b.vector)
+        return a.layout.total(torch.dot(self.scaled(a), b.vector))
 
     def between(self, a: Direction, b: Direction) -> Tensor:
         """Return the cosine of `a` and `b`, shape `()`; zero where either is zero."""
@@ -59,7 +59,7 @@ class Metric:
         return _by_module(direction.layout, dots, squares, self._parts(direction, direction))
 
     def _parts(self, a: Direction, b: Direction) -> Tensor:
-        return by_parameter(a.layout, self.scaled(a), b.vector)
+        return a.layout.total(by_parameter(a.layout, self.scaled(a), b.vector))
 
 
 @torch.no_grad()

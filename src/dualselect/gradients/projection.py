@@ -8,10 +8,10 @@ kept until the backward pass.
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import MethodType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +25,13 @@ _CHUNK = 512  # tokens projected at once: 512 x 128k logits in fp32 are 256 MiB
 # Families that look the positions up once for all samples, unless they are given for each: so a trained table of
 # positions sees its samples apart.
 _POSITION_TABLES = {"gpt2", "gpt_bigcode", "gpt_neo"}
-_BODY = "forward_without_head"  # a sharded model's further forward method
+_FURTHER = "forward_of"  # a sharded model's further forward method
 _NOT_FOR_THE_MODEL = {"labels", "token_weights", "supervised", "sequence_lengths"}
 
 #: (finished logits (n, V), slice of the tokens) -> (losses (n,), their gradient by these logits (n, V))
 TokenLoss = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,33 @@ def head_of(model: nn.Module) -> Head:
 
 def forward(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor | None]:
     """Return the last hidden states `(B, T, D)`, and the routers' loss where the model adds one."""
+    return _as_forward(model, lambda: _forward(model, batch))
+
+
+def losses_of_tokens(
+    model: nn.Module, batch: Batch, where: Supervised, token_loss: TokenLoss
+) -> tuple[Tensor, Tensor | None]:
+    """Return the losses of a batch's supervised tokens, `(N,)`, and the routers' loss where the model adds one."""
+
+    def found() -> tuple[Tensor, Tensor | None]:
+        hidden, auxiliary = _forward(model, batch)
+        return _projected(where.gather(hidden), head_of(model), where, token_loss), auxiliary
+
+    return _as_forward(model, found)
+
+
+def _as_forward(model: nn.Module, function: Callable[[], Result]) -> Result:
+    """Run a function as a forward pass: that of a sharded model within its own hooks, which gather what it owns."""
+    if not is_sharded(model):
+        return function()
+    if not hasattr(model, _FURTHER):
+        setattr(model, _FURTHER, MethodType(lambda self, function: function(), model))
+        register_fsdp_forward_method(model, _FURTHER)
+    result: Result = getattr(model, _FURTHER)(function)
+    return result
+
+
+def _forward(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor | None]:
     causal_lm = _causal_lm(model)
     config = causal_lm.config.get_text_config()
     inputs = {name: value for name, value in batch.items() if name not in _NOT_FOR_THE_MODEL}
@@ -124,7 +153,7 @@ def forward(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor | None]:
         batch_size, length = batch["labels"].shape
         inputs["position_ids"] = torch.arange(length, device=batch["labels"].device).expand(batch_size, length)
     body = causal_lm.base_model
-    outputs = None if body is causal_lm else _call_body(model, inputs)
+    outputs = None if body is causal_lm else body(**inputs, use_cache=False)
     hidden = getattr(outputs, "last_hidden_state", None)
     if not isinstance(hidden, Tensor):
         raise UnsupportedModuleError(
@@ -134,16 +163,6 @@ def forward(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor | None]:
     if not has_router_loss:
         return hidden, None
     return hidden, coefficient * _router_loss(causal_lm, getattr(outputs, "router_logits", None), batch)
-
-
-def _call_body(model: nn.Module, inputs: Mapping[str, Any]) -> Any:
-    """Run the model without its head; one that is sharded by its own hooks, which gather what no layer owns."""
-    if not is_sharded(model):
-        return _causal_lm(model).base_model(**inputs, use_cache=False)
-    if not hasattr(model, _BODY):
-        setattr(model, _BODY, MethodType(lambda self, **given: _causal_lm(self).base_model(**given), model))
-        register_fsdp_forward_method(model, _BODY)
-    return getattr(model, _BODY)(**inputs, use_cache=False)
 
 
 def _router_loss(causal_lm: Any, router_logits: Any, batch: Batch) -> Tensor:
@@ -169,7 +188,7 @@ def _router_loss(causal_lm: Any, router_logits: Any, batch: Batch) -> Tensor:
     return loss
 
 
-def losses_of_tokens(hidden: Tensor, head: Head, where: Supervised, token_loss: TokenLoss) -> Tensor:
+def _projected(hidden: Tensor, head: Head, where: Supervised, token_loss: TokenLoss) -> Tensor:
     """Return the losses of tokens with hidden states `(N, D)`, shape `(N,)`."""
     if head.weight.shape[-1] != hidden.shape[-1]:
         raise UnsupportedModuleError(

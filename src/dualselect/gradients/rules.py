@@ -7,9 +7,11 @@ test against a loop of separate backward passes.
 
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from dualselect.errors import UnsupportedModuleError
 from dualselect.gradients.factors import Dense, Outer, Rows, Term
@@ -59,11 +61,13 @@ def rule_for(name: str, module: nn.Module) -> Rule:
 
 def _candidates(module: nn.Module) -> Iterator[Rule]:
     """Yield the rules that fit: of the classes that define the module's `forward`, then by the class's name."""
-    for module_type in type(module).__mro__:
-        if module_type in _rules and module_type.forward is type(module).forward:
+    # FSDP2 makes a module that it shards an instance of a class of its own, above the module's.
+    kind: Any = next(kind for kind in type(module).__mro__ if not issubclass(kind, FSDPModule))
+    for module_type in kind.__mro__:
+        if module_type in _rules and module_type.forward is kind.forward:
             yield _rules[module_type]
     for pattern, rule in _rules_by_name.items():
-        if fnmatchcase(type(module).__name__, pattern):
+        if fnmatchcase(kind.__name__, pattern):
             yield rule
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dualselect.distributed import whole
 from dualselect.errors import UnsupportedModuleError
 from dualselect.gradients.direction import Direction, Layout
 from dualselect.gradients.factors import CHUNK, Dense, Term, measure, squared_norm
@@ -261,7 +262,8 @@ class Kept(Store):
 class Measured(Store):
     """Only norms, and inner products with directions known beforehand; no gradient is kept.
 
-    The terms of a parameter wait for one another where its modules are called several times in a batch.
+    The terms of a parameter wait for one another where its modules are called several times in a batch. Of sharded
+    directions the processes gather one parameter's part at a time, when its terms are complete.
 
     Args:
         layout: Names and shapes of the K watched parameters.
@@ -289,8 +291,9 @@ class Measured(Store):
             self._settle(parameter)
 
     def _settle(self, parameter: str) -> None:
-        scale = self._scales.get(parameter)
-        views = [views[parameter] if scale is None else views[parameter] * scale for views in self._views]
+        scale = whole(self._scales[parameter]) if self._scales else None
+        parts = [whole(views[parameter]) for views in self._views]
+        views = parts if scale is None else [part * scale for part in parts]
         self._dots[parameter], self._squares[parameter] = measure(self._waiting.pop(parameter), views, scale)
 
     def finish(self) -> None:

@@ -29,6 +29,7 @@ class AGEM(Method):
     stage: ClassVar[str] = "during"
     cost: ClassVar[str] = "2 with as many memory as task samples in a step"
     fidelity: ClassVar[str] = "faithful"
+    shards: ClassVar[bool] = True
 
     memory_batch_size: int = option(8, "Samples of the memory that each update is compared with.")
 

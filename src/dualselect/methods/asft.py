@@ -23,6 +23,7 @@ class ASFT(Method):
     stage: ClassVar[str] = "during"
     cost: ClassVar[str] = "1.3"
     fidelity: ClassVar[str] = "faithful; to LLaMA-Factory's code, with one average over the optimizer step"
+    shards: ClassVar[bool] = True
 
     kl_weight: float = option(0.1, "Weight of the pull to the starting model's predictions (alpha).")
 

@@ -173,6 +173,7 @@ class Method:
         stage: Stage at which it acts: "before", "during" or "after" training.
         cost: Cost, in plain SFT steps per step and in what it does once.
         fidelity: Relation to its source: "faithful", "simplified" or "variant", then after a semicolon what differs.
+        shards: Whether it works where FSDP2 shards what is trained, so that a process has a part of every direction.
     """
 
     name: ClassVar[str]
@@ -180,6 +181,7 @@ class Method:
     stage: ClassVar[str] = "during"
     cost: ClassVar[str] = "1"
     fidelity: ClassVar[str] = "unknown"
+    shards: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Check the options; subclasses call this first."""

@@ -24,6 +24,7 @@ class DFT(Method):
     stage: ClassVar[str] = "during"
     cost: ClassVar[str] = "1"
     fidelity: ClassVar[str] = "faithful; loss_average token is the authors'"
+    shards: ClassVar[bool] = True
 
     def losses(self, batch: Batch, run: Run) -> Losses:
         """Return every sample's reweighed loss; the mean is over all its supervised tokens."""

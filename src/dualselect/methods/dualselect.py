@@ -49,6 +49,7 @@ class DualSelect(Scorer, DualSelectOptions):
     stage: ClassVar[str] = "during"
     cost: ClassVar[str] = "1, and a pass over the references at every refresh; 2.3 with a fresh direction at every step"
     fidelity: ClassVar[str] = "faithful; where the paper and its released code differ, presets name both"
+    shards: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

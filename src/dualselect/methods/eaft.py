@@ -32,6 +32,7 @@ class EAFT(Method):
     fidelity: ClassVar[str] = (
         "faithful; to LLaMA-Factory's code, whose divisor is 3; loss_average token is the authors'"
     )
+    shards: ClassVar[bool] = True
 
     alpha: float = option(1.0, "Exponent of the weights; 0 is plain fine-tuning.")
     likeliest: int = option(20, "Likeliest tokens among which the entropy is taken (K).")

@@ -26,6 +26,7 @@ class Lisa(Method):
     stage: ClassVar[str] = "during"
     cost: ClassVar[str] = "1"
     fidelity: ClassVar[str] = "faithful; phases count optimizer steps, where the released code counts micro-batches"
+    shards: ClassVar[bool] = True
 
     alignment_steps: int = option(100, "Optimizer steps of a phase on the references (K1); a run begins with one.")
     finetune_steps: int = option(900, "Optimizer steps of a phase on the task (K2).")

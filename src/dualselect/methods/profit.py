@@ -33,6 +33,7 @@ class ProFit(Method):
     fidelity: ClassVar[str] = (
         "faithful; loss_average token is the authors', and mode random draws once, not at every step"
     )
+    shards: ClassVar[bool] = True
 
     mode: str = option(
         "higher",

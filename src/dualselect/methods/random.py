@@ -22,6 +22,7 @@ class Random(Method):
     stage: ClassVar[str] = "during"
     cost: ClassVar[str] = "1"
     fidelity: ClassVar[str] = "faithful; a control of our own"
+    shards: ClassVar[bool] = True
 
     task_token_fraction: float = option(0.9, "Share of a step's supervised tokens to keep, in (0, 1].")
 

@@ -26,6 +26,7 @@ class Replay(Method):
     stage: ClassVar[str] = "during"
     cost: ClassVar[str] = "2 with as many memory as task samples in a step"
     fidelity: ClassVar[str] = "variant; the memory has a mean and a weight of its own, and no off-policy correction"
+    shards: ClassVar[bool] = True
 
     rho: float = option(1.0, "Weight of the memory's gradient in the update.")
     memory_batch_size: int = option(8, "Samples of the memory in each optimizer step.")

@@ -28,6 +28,7 @@ class SafeGrad(Method):
     stage: ClassVar[str] = "during"
     cost: ClassVar[str] = "2.3 with as many references as task samples in a step"
     fidelity: ClassVar[str] = "faithful; references are differentiated without dropout"
+    shards: ClassVar[bool] = True
 
     rho: float = option(1.0, "Weight of the alignment gradient in the update.")
     safe_batch_size: int = option(8, "References drawn for each optimizer step.")

@@ -31,6 +31,7 @@ class SafeInstr(Method):
     stage: ClassVar[str] = "before"
     cost: ClassVar[str] = "1; an epoch is longer by the safety samples"
     fidelity: ClassVar[str] = "faithful; prompts are no targets, unless completion_only_loss is false"
+    shards: ClassVar[bool] = True
 
     safety_samples: int | None = option(None, "References to mix in, drawn at random. Unset: all of the pool.")
     replace: bool = option(

@@ -16,3 +16,4 @@ class SFT(Method):
     stage: ClassVar[str] = "during"
     cost: ClassVar[str] = "1"
     fidelity: ClassVar[str] = "faithful"
+    shards: ClassVar[bool] = True

@@ -1,9 +1,10 @@
 """Pools: named data sets besides the task, of any size, to measure, differentiate and draw from."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,8 +17,8 @@ from tqdm.auto import tqdm
 
 from dualselect.data.columns import list_lengths
 from dualselect.data.identity import INDEX_COLUMN
-from dualselect.distributed import is_sharded, rank, sum_over_processes, world_size
-from dualselect.errors import DataError, TrainingError
+from dualselect.distributed import is_sharded, rank, world_size
+from dualselect.errors import ConfigError, DataError, TrainingError
 from dualselect.gradients import (
     Batch,
     Direction,
@@ -26,10 +27,12 @@ from dualselect.gradients import (
     Parameters,
     PerSampleGradients,
     Watch,
+    gradient_of,
     per_sample_nll,
     sequence_lengths,
 )
 from dualselect.models.modes import eval_mode
+from dualselect.selection.measures import norm
 from dualselect.selection.scan import Loss, Measure, Scanned, batches_of, in_step, scan, shard
 
 Example = Mapping[str, Any]
@@ -221,6 +224,11 @@ class Pool:
         self, batch: Batch, measures: Sequence[Measure], loss: Loss
     ) -> tuple[Losses, PerSampleGradients]:
         keep, directions, metric = _needed(measures)
+        if keep and self.watch.layout.is_sharded:
+            raise ConfigError(
+                "what is measured needs whole gradients of single samples, which FSDP2 leaves on no process where all "
+                "parameters are trained: train a LoRA, or use DDP"
+            )
         lengths = sequence_lengths(batch)
         with self.watch.capture(lengths, keep=keep, directions=directions, metric=metric) as gradients:
             with self.autocast():
@@ -230,53 +238,33 @@ class Pool:
 
     # Gradients.
 
-    def _over_chosen(
-        self, weights: Tensor, evaluate: Callable[[list[int], Batch], Result]
-    ) -> Iterator[tuple[list[int], Result]]:
-        """Yield rows and result of every piece of this process's batches of samples that have a weight."""
+    def _sum_of_gradients(self, weights: Tensor, loss: Loss) -> Direction:
+        """Return the sum by plain backward passes, which are cheapest; not finite if a sample's gradient is not."""
+        total = Direction.zeros(self.params)
+
+        def differentiate(rows: list[int], batch: Batch, weights: Tensor) -> None:
+            with self.autocast():
+                losses = loss(self.model, batch).loss
+            gradient_of((losses * weights[rows].to(losses.device)).sum(), self.params, total=total)
+
         batches = batches_of(weights.nonzero().flatten(), self.lengths, self.tokens_per_batch)
         mine = shard(batches)
         steps = ceil(len(batches) / world_size()) if is_sharded(self.model) else len(mine)
         for count, batch in enumerate(self.announced(in_step(mine, batches, steps), "Gradient of the pool"), 1):
-            pieces = self._in_pieces(batch, evaluate)
-            if count <= len(mine):
-                yield from pieces
-
-    def _sum_of_gradients(self, weights: Tensor, loss: Loss) -> Direction:
-        """Return the sum by plain backward passes, which are cheapest; not finite if a sample's gradient is not."""
-        total = Direction.zeros(self.params)
-        parts = list(total.views().values())
-
-        def differentiate(rows: list[int], batch: Batch) -> Sequence[Tensor | None]:
-            with self.autocast():
-                losses = loss(self.model, batch).loss
-            weighted = (losses * weights[rows].to(losses.device)).sum()
-            return torch.autograd.grad(weighted, list(self.params.values()), allow_unused=True)
-
-        for _, gradient in self._over_chosen(weights, differentiate):
-            for part, own in zip(parts, gradient, strict=True):
-                if own is not None:
-                    part.add_(own)
+            # One that stands in has no weight, but its pass sums what the other processes differentiate in theirs.
+            own = weights if count <= len(mine) else torch.zeros_like(weights)
+            self._in_pieces(batch, partial(differentiate, weights=own))
         return total.all_reduce()
 
     def _finite_sum_of_gradients(self, weights: Tensor, loss: Loss) -> Direction:
         """Return the sum over the samples whose gradients are finite, with the same total of weights."""
-        total = Direction.zeros(self.params)
-        is_finite = torch.zeros(len(self))
-
-        def differentiate(rows: list[int], batch: Batch) -> tuple[Direction, Tensor]:
-            losses, gradients = self._differentiated(batch, (), loss)
-            valid = torch.isfinite(losses.loss) & torch.isfinite(gradients.norm())
-            own = torch.where(valid, weights[rows].to(valid.device), 0.0)
-            return gradients.weighted_sum(own), valid.float().cpu()
-
-        for rows, (gradient, valid) in self._over_chosen(weights, differentiate):
-            total.axpy(1.0, gradient)
-            is_finite[rows] = valid
-        is_finite = sum_over_processes(is_finite, self.device)
-        self._warn_of((weights != 0) & (is_finite == 0))
-        kept = (weights * is_finite).sum()
-        return total.all_reduce().scale(float(weights.sum() / kept) if kept != 0 else 1.0)
+        rows = weights.nonzero().flatten()
+        norms = self.scan([norm()], loss=loss, title="Looking for gradients that are not finite", rows=rows)["norm"]
+        self._warn_of((weights != 0) & ~torch.isfinite(norms))
+        kept = torch.where(torch.isfinite(norms), weights, 0.0)
+        if not kept.any():
+            return Direction.zeros(self.params)
+        return self._sum_of_gradients(kept * (weights.sum() / kept.sum()), loss)
 
     def _warn_of(self, left_out: Tensor) -> None:
         new = [self.ids[row] for row in left_out.nonzero().flatten().tolist() if self.ids[row] not in self._named]

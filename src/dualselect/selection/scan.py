@@ -22,8 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from dualselect.distributed import (
+    from_all_processes,
     from_main_process,
     is_sharded,
+    local,
     max_over_processes,
     rank,
     sum_over_processes,
@@ -316,8 +318,9 @@ def fingerprint(pool: Scannable, plan: Batches, measures: Sequence[Measure], los
         digest.update(_bytes_of(values))
     for name, param in pool.params.items():
         digest.update(name.encode())
-        digest.update(_bytes_of(param))
-    return digest.hexdigest()[:32]
+        digest.update(_bytes_of(local(param)))
+    # Of sharded parameters and directions every process has read its part.
+    return hashlib.sha256(b"".join(from_all_processes(digest.digest()))).hexdigest()[:32]
 
 
 def _name_of(loss: Loss) -> str:

@@ -60,6 +60,11 @@ def save_as_whole(trainer: Any) -> None:
     trainer.is_fsdp_enabled = False
 
 
+def count_as_prepared(trainer: Any) -> None:
+    """Let a trainer evaluate a sharded model before training, for which accelerate would want an optimizer."""
+    trainer.accelerator._models.append(trainer.model)
+
+
 def has_router_loss(trainer: Any) -> bool:
     """Return whether the model adds a load-balancing loss of its router to the task's."""
     return bool(trainer.aux_loss_enabled)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.utils import logging
 
-from dualselect.distributed import from_main_process, rank, world_size
+from dualselect.distributed import from_main_process, rank, whole, world_size
 from dualselect.errors import OutputError, ResumeError, one_line
 from dualselect.files import replacing, writing
 from dualselect.gradients import Direction, Parameters
@@ -31,7 +31,8 @@ MANIFEST = "dualselect_checkpoint.json"
 
 _TENSORS = "dualselect_state.safetensors"
 _VALUES = "dualselect_state.json"
-_ALWAYS = ("trainer_state.json", "optimizer.pt", "scheduler.pt", _TENSORS, _VALUES)
+_ALWAYS = ("trainer_state.json", "scheduler.pt", _TENSORS, _VALUES)
+_OPTIMIZER, _SHARDED_OPTIMIZER = "optimizer.pt", "optimizer.bin"  # one of both
 _WEIGHTS = (
     "adapter_model.safetensors",
     "model.safetensors",
@@ -40,6 +41,7 @@ _WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+_SHARDED_WEIGHTS = "pytorch_model_fsdp.bin"  # beside those
 _UNREADABLE = (OSError, ValueError, KeyError, BadZipFile, SafetensorError)
 _logger = logging.get_logger(__name__)
 
@@ -49,21 +51,27 @@ T = TypeVar("T")
 # The method's state.
 
 
-def save_state(folder: Path, method: Method, identity: dict[str, Any], counters: dict[str, int]) -> None:
-    """Write the method's state into a checkpoint folder; on the main process only.
+def save_state(
+    folder: Path, method: Method, identity: dict[str, Any], counters: dict[str, int], *, writes: bool = True
+) -> None:
+    """Write the method's state into a checkpoint folder; every process calls it.
 
     Args:
         folder: Checkpoint folder, created if missing.
         method: Method whose state is kept.
         identity: Identity that a run that continues from here must share, from `identity_of`.
         counters: Counters of the trainer over a whole run.
+        writes: Whether this process writes; the others only give their parts of sharded directions.
     """
     directions, values = method.state_dict()
-    tensors = {
-        f"{label}/{name}": view.detach().cpu().contiguous().clone()
-        for label, direction in directions.items()
-        for name, view in direction.state_dict().items()
-    }
+    tensors: dict[str, Tensor] = {}
+    for label, direction in directions.items():
+        for name, view in direction.views().items():
+            found = whole(view)
+            if writes:
+                tensors[f"{label}/{name}"] = found.cpu().contiguous().clone()
+    if not writes:
+        return
     with replacing(folder / _TENSORS) as draft:
         save_file(tensors, draft)
     with replacing(folder / _VALUES) as draft:
@@ -255,12 +263,14 @@ def _checkpoints(output_dir: Path) -> list[Path]:
 def _missing(folder: Path, processes: int) -> str | None:
     states = ["rng_state.pth"] if processes == 1 else [f"rng_state_{number}.pth" for number in range(processes)]
     needed = [*_ALWAYS, *states]
+    is_sharded = (folder / _SHARDED_OPTIMIZER).is_file() or (folder / _SHARDED_WEIGHTS).is_file()
+    needed += [_SHARDED_OPTIMIZER, _SHARDED_WEIGHTS] if is_sharded else [_OPTIMIZER]
     missing = [name for name in needed if not (folder / name).is_file()]
     if not any((folder / name).is_file() for name in _WEIGHTS):
         missing.append(_WEIGHTS[0] if (folder / "adapter_config.json").is_file() else "model.safetensors")
     if not missing:
         return None
-    if "trainer_state.json" not in missing and "optimizer.pt" in missing:
+    if "trainer_state.json" not in missing and _OPTIMIZER in missing:
         return (
             f"it has no {', '.join(missing)}, as with save_only_model=True; start in a new output_dir with "
             "save_only_model=False"
@@ -289,7 +299,7 @@ def _unreadable(folder: Path) -> str | None:
             elif path.suffix == ".safetensors":
                 with safe_open(path, "pt"):
                     pass
-            elif path.suffix in (".pt", ".pth"):
+            elif path.suffix in (".pt", ".pth", ".bin"):
                 with ZipFile(path) as archive:  # torch's format; nothing is unpickled
                     damaged = archive.testzip()
                 if damaged is not None:

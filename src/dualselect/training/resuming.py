@@ -49,6 +49,7 @@ def identity_of(
     data: Mapping[str, str],
     processes: int,
     chat_template: Any = None,
+    shards: bool = False,
 ) -> dict[str, Any]:
     """Return what a run is made from, as a flat mapping of JSON values.
 
@@ -63,6 +64,7 @@ def identity_of(
         data: Hash of the content of every set that is trained on, by role.
         processes: Number of processes.
         chat_template: Chat template of the tokenizer, text or a table of texts by name.
+        shards: Whether the processes share what is trained, so that checkpoints have other files.
     """
     left_out = MAY_CHANGE | _ELSEWHERE
     settings = {option.name: getattr(args, option.name) for option in fields(args) if option.name not in left_out}
@@ -75,6 +77,7 @@ def identity_of(
         **_adapter_options(adapter or {}),
         **settings,
         "processes": processes,
+        "sharding of what is trained": shards or None,
         "chat template": None if chat_template is None else sha256(json.dumps(chat_template).encode()).hexdigest(),
     }
     values: dict[str, Any] = json.loads(json.dumps(plain(identity)))

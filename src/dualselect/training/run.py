@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from dualselect.data import INDEX_COLUMN
 from dualselect.data.columns import Ids
-from dualselect.distributed import rank
+from dualselect.distributed import free_gathered, local, rank
 from dualselect.errors import ConfigError
 from dualselect.gradients import Direction, Layout, Parameters, StartingPoint
 from dualselect.methods import Method
@@ -127,7 +127,7 @@ class TrainingRun:
     def move(self, by: Direction) -> None:
         """Add `by` to the parameters."""
         by.add_to(self.params)
-        torch.clear_autocast_cache()  # it does not see that a parameter's data has changed
+        self._forget_copies()
 
     def optimize(self, g: Direction) -> None:
         """Take a further step of the run's optimizer, by the gradient `g`."""
@@ -154,7 +154,12 @@ class TrainingRun:
             with torch.no_grad():
                 for name, param in self.params.items():
                     param.copy_(before[name])
-            torch.clear_autocast_cache()
+            self._forget_copies()
+
+    def _forget_copies(self) -> None:
+        """Discard what was made of the parameters' values for a forward pass, since the values have changed."""
+        torch.clear_autocast_cache()
+        free_gathered(self.model)
 
     def second_moment(self) -> Direction | None:
         """Return Adam's bias-corrected second moment of every parameter; None before the first step."""
@@ -171,7 +176,7 @@ class TrainingRun:
                 f"which {type(optimizer).__name__} does not: set optim to adamw_torch, or choose another metric"
             )
         ((_, beta),) = betas
-        moments = torch.cat([state["exp_avg_sq"].flatten() for state in states]).float()
+        moments = torch.cat([local(state["exp_avg_sq"]).flatten() for state in states]).float()
         # All parameters step together; a tensor, so that nothing waits for the device.
         step = torch.as_tensor(states[0]["step"], dtype=torch.float32, device=moments.device)
         return Direction(Layout.of(self.params), moments / (1 - beta**step))

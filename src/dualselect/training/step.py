@@ -21,10 +21,10 @@ from dualselect.distributed import (
     sum_over_processes,
     world_size,
 )
-from dualselect.gradients import Batch, Direction, Losses, Metric, Watch, check_model, sequence_lengths
+from dualselect.gradients import Batch, Direction, Losses, Metric, Watch, check_model, gradient_of, sequence_lengths
 from dualselect.methods import Method, Run, Scores
 from dualselect.training.repeats import is_repeated
-from dualselect.training.window import Part, RandomState, Window, allowed_bytes, gradient_of
+from dualselect.training.window import Part, RandomState, Window, allowed_bytes
 
 Context = Callable[[], AbstractContextManager[Any]]
 
@@ -83,6 +83,21 @@ class Step:
                 batch = _of_main_process(batch)  # so that all processes make the same passes
             check_model(self.run.model, self.run.params, batch, watch=watch, autocast=self.accelerator.autocast)
         self._is_checked = True
+
+    def skip(self, loss: Tensor) -> Tensor:
+        """Leave the step without a gradient, since a sample that is not finite cannot be left out of it.
+
+        Args:
+            loss: Any loss of the step.
+
+        Returns:
+            NaN, shape `()`.
+        """
+        for param in self.run.params.values():
+            param.grad = None
+        self.run.say(f"step {self.run.step}: the gradient is not finite, so this update is skipped")
+        self.run.log(skipped_updates=1.0)
+        return torch.full((), torch.nan, device=loss.device)
 
 
 class SelectiveStep(Step):
@@ -153,7 +168,10 @@ class SelectiveStep(Step):
         self.record.candidates(scores, weights, chosen.columns)
         unit = self.unit(scores.tokens, scores.index)
         amounts, counted = weights * unit, unit * scores.valid
-        _look_for_spoilt(window.parts)
+        if not self.watch.layout.is_sharded:
+            _look_for_spoilt(window.parts)
+        elif not bool(scores.valid.all()):  # no process has the gradient of a sample that could be left out
+            return self.skip(scores.loss)
         mass = counted.sum() if chosen.absolute else amounts.sum()
         own = amounts[mine.clamp_min(0)].masked_fill(mine < 0, 0.0)
         g = window.mean(own, mass, self._second_pass)
@@ -171,7 +189,9 @@ class SelectiveStep(Step):
         lengths = sequence_lengths(inputs)
         size = self.watch.estimate(len(index), max(lengths) if lengths else inputs["input_ids"].shape[1])
         keep = self._window.fits(size)
-        if is_sharded(self.run.model):  # all processes make a second pass, or none
+        if self.watch.layout.is_sharded:
+            keep = False  # no process has whole gradients
+        elif is_sharded(self.run.model):  # all processes make a second pass, or none
             keep = not max_over_processes(not keep, index.device)
         if not keep:
             self._announce(size)
@@ -211,7 +231,7 @@ class SelectiveStep(Step):
             return gradients.weighted_sum(weights)
 
     def _announce(self, size: int) -> None:
-        if not self._has_said:
+        if not self._has_said and not self.watch.layout.is_sharded:
             self.run.say(
                 f"the per-sample gradients of a whole optimizer step do not fit into {self._window.room / 2**30:.2f} "
                 f"GiB ({size / 2**30:.2f} GiB per micro-batch): micro-batches beyond that are run a second time once "
@@ -246,7 +266,7 @@ class PlainStep(Step):
         super().__init__(method, run, accelerator, record, **options)
         self.watch = watch
         self._careful: SelectiveStep | None = None
-        if watch is not None:
+        if watch is not None and not watch.layout.is_sharded:
             self._careful = SelectiveStep(method, run, watch, accelerator, record, memory=memory, **options)
         self.reset()
 
@@ -299,12 +319,10 @@ class PlainStep(Step):
         return total / mass + _router_loss(losses)
 
     def _leave_out(self, batches: Sequence[Batch]) -> Tensor:
+        if self._careful is None:
+            return self.skip(batches[0][INDEX_COLUMN])
         for param in self.run.params.values():
             param.grad = None
-        if self._careful is None:
-            self.run.say(f"step {self.run.step}: the gradient is not finite, so this update is skipped")
-            self.run.log(skipped_updates=1.0)
-            return torch.full((), torch.nan, device=batches[0][INDEX_COLUMN].device)
         for batch in batches:
             self._careful.score(batch)
         return self._careful.complete()

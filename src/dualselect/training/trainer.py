@@ -57,7 +57,7 @@ from dualselect.training.record import RunRecord
 from dualselect.training.repeats import mark_repeats, without_their_labels
 from dualselect.training.resuming import identity_of
 from dualselect.training.run import TrainingRun
-from dualselect.training.sharding import check_parallelism, shard_frozen
+from dualselect.training.sharding import check_parallelism, shard
 from dualselect.training.step import PlainStep, SelectiveStep
 from dualselect.training.stopping import StopOnRequest
 from dualselect.training.templates import pin_date, template_errors
@@ -134,7 +134,7 @@ class DualSelectTrainer(SFTTrainer):
             params,
             make_pools(self, data, self.watch, params) if self.watch is not None else {},
             self.record,
-            start=remember_start(params) if self.method.needs_start else None,
+            start=remember_start(params, self.model) if self.method.needs_start else None,
             nested=partial(train_nested, self),
             task_ids=data.task_ids,
             as_pool=self._pool_of,
@@ -153,9 +153,17 @@ class DualSelectTrainer(SFTTrainer):
     def _shard(self, args: DualSelectConfig, compute_loss_func: Any) -> None:
         check_parallelism(self.accelerator)
         if self.accelerator.is_fsdp2:
-            shard_frozen(self.accelerator, self.model, args, _trl.has_router_loss(self))
+            shard(self.accelerator, self.model, args, type(self.method), _trl.has_router_loss(self))
             check_settings(args, "FSDP2", compute_loss_func)
-            _trl.save_as_whole(self)
+            if self._trains_shards:
+                _trl.count_as_prepared(self)
+            else:
+                _trl.save_as_whole(self)
+
+    @property
+    def _trains_shards(self) -> bool:
+        """Whether every process has a part of what is trained."""
+        return is_sharded(self.model) and not hasattr(self.model, "peft_config")
 
     def _params_to_train(self) -> dict[str, nn.Parameter]:
         """Return the trainable parameters, without those that the method freezes."""
@@ -272,6 +280,9 @@ class DualSelectTrainer(SFTTrainer):
         every = self.args.torch_empty_cache_steps
         if every is not None and self.state.global_step % every == 0:
             clear_device_cache()
+        if is_sharded(self.model):
+            # accelerate would keep whole gradients until the last micro-batch.
+            self.model.set_requires_gradient_sync(True)
         batch = self._prepare_inputs(inputs)
         self._uncounted_tokens = self._uncounted_tokens + _tokens_of(batch).to(self._uncounted_tokens.device)
         return self.step(batch)
@@ -382,6 +393,7 @@ class DualSelectTrainer(SFTTrainer):
             data={role: content_digest(self.data.raw[role]) for role in (TASK, *self.data.pool_names)},
             processes=self.accelerator.num_processes,
             chat_template=getattr(self.processing_class, "chat_template", None),
+            shards=self._trains_shards,
         )
 
     @cached_property
@@ -393,8 +405,8 @@ class DualSelectTrainer(SFTTrainer):
         self._check_weights()
         folder = Path(_trl.output_folder(self, trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         with whole_or_none(folder, self.accelerator.num_processes):
-            if self.args.should_save:
-                save_state(folder, self.method, self._identity, {"num_tokens": _trl.trained_tokens(self)})
+            counters = {"num_tokens": _trl.trained_tokens(self)}
+            save_state(folder, self.method, self._identity, counters, writes=self.args.should_save)
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:

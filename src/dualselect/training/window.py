@@ -90,16 +90,6 @@ class Window:
         return total.all_reduce()
 
 
-def gradient_of(loss: Tensor, params: Parameters, *, retain_graph: bool = False) -> Direction:
-    """Return the gradient of a scalar by autograd; a parameter that it does not depend on has zero."""
-    found = torch.autograd.grad(loss, list(params.values()), retain_graph=retain_graph, allow_unused=True)
-    total = Direction.zeros(params)
-    for view, part in zip(total.views().values(), found, strict=True):
-        if part is not None:
-            view.copy_(part)
-    return total
-
-
 def allowed_bytes(device: torch.device, gibibytes: float | None) -> float:
     """Return the bytes that a window's gradients may take: as set, or half of what is free on the device now."""
     if gibibytes is not None:
