@@ -165,7 +165,9 @@ def collate_of(trainer: Any) -> Any:
 
 def _largest_batch(trainer: Any) -> int:
     """Return the padded tokens of the largest batch that training can meet."""
-    return int(trainer.args.per_device_train_batch_size * list_lengths(trainer.train_dataset, "input_ids").max())
+    args = trainer.args
+    longest = args.max_length if args.packs_whole_samples else list_lengths(trainer.train_dataset, "input_ids").max()
+    return int(args.per_device_train_batch_size * longest)
 
 
 def _with_answers(trainer: Any, dataset: Dataset, ids: Ids) -> tuple[Dataset, Ids]:

@@ -15,6 +15,7 @@ from dualselect.data import INDEX_COLUMN
 from dualselect.distributed import (
     from_main_process,
     gathered,
+    gathered_unevenly,
     is_sharded,
     max_over_processes,
     rank,
@@ -89,6 +90,7 @@ class SelectiveStep(Step):
     Args:
         watch: Watch of the model's per-sample gradients.
         memory: GiB that the gradients of a step may take; None is half of what is free.
+        is_packed: Whether the candidates of a step may differ in number between processes, as in packed rows.
         **options: Further arguments of `Step`.
     """
 
@@ -101,10 +103,12 @@ class SelectiveStep(Step):
         record: Record,
         *,
         memory: float | None = None,
+        is_packed: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(method, run, accelerator, record, **options)
         self.watch = watch
+        self.is_packed = is_packed
         self._memory = memory
         self._room: float | None = None
         self._has_said = False
@@ -143,7 +147,7 @@ class SelectiveStep(Step):
         """Select, set the update's gradient and return the mean loss, shape `()`."""
         window = self._window
         self.reset()
-        scores, mine = _scores_of(window.parts)
+        scores, mine = _scores_of(window.parts, self.is_packed)
         chosen = self.method.weights(scores, self.run)
         weights = torch.where(scores.valid, chosen.weights.float(), 0.0)
         self.record.candidates(scores, weights, chosen.columns)
@@ -224,6 +228,7 @@ class PlainStep(Step):
     Args:
         watch: Watch of the model's per-sample gradients; None where there are none, and then such a step is skipped.
         memory: GiB that these gradients may take; None is half of what is free.
+        is_packed: As for `SelectiveStep`.
         **options: Further arguments of `Step`.
     """
 
@@ -236,13 +241,15 @@ class PlainStep(Step):
         record: Record,
         *,
         memory: float | None = None,
+        is_packed: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(method, run, accelerator, record, **options)
         self.watch = watch
         self._careful: SelectiveStep | None = None
         if watch is not None:
-            self._careful = SelectiveStep(method, run, watch, accelerator, record, memory=memory, **options)
+            options |= {"memory": memory, "is_packed": is_packed}
+            self._careful = SelectiveStep(method, run, watch, accelerator, record, **options)
         self.reset()
 
     def reset(self) -> None:
@@ -335,7 +342,7 @@ def _router_loss(losses: Sequence[Losses]) -> Tensor | float:
     return sum_over_processes(mean) / world_size()
 
 
-def _scores_of(parts: Sequence[Part]) -> tuple[Scores, Tensor]:
+def _scores_of(parts: Sequence[Part], is_packed: bool) -> tuple[Scores, Tensor]:
     """Return the scores of all processes' candidates in the order of their indices, and where this process's are."""
     names, further = list(parts[0].cosine), list(parts[0].losses.measured)
     columns = [
@@ -351,17 +358,17 @@ def _scores_of(parts: Sequence[Part]) -> tuple[Scores, Tensor]:
             )
         ),
     ]
-    table = gathered(torch.stack(columns, dim=1))
+    own = torch.stack(columns, dim=1)
+    table, start = gathered_unevenly(own) if is_packed else (gathered(own), len(own) * rank())
     order = table[:, 0].argsort(stable=True)
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order), device=order.device)
-    own = len(columns[0])
     index, tokens, *floats = table[order].unbind(1)
     loss, norm, *others = (_floats(values) for values in floats)
     cosine = dict(zip(names, others, strict=False))
     measured = dict(zip(further, others[len(names) :], strict=True))
     scores = Scores(index, loss, tokens, norm, cosine, measured)
-    return scores, place[own * rank() : own * (rank() + 1)]
+    return scores, place[start : start + len(own)]
 
 
 def _bits(values: Tensor) -> Tensor:
