@@ -105,7 +105,7 @@ def test_trl_s_settings_are_taken(make_tiny_model, tiny_tokenizer, settings, sam
 @pytest.mark.parametrize(
     "setting",
     [
-        {"packing": True},
+        {"packing": True, "packing_strategy": "wrapped"},
         {"loss_type": "dft"},
         {"label_smoothing_factor": 0.1},
         {"neftune_noise_alpha": 5.0},

@@ -17,6 +17,7 @@ from dualselect.data.columns import Integers, list_lengths
 from dualselect.errors import DataError
 from dualselect.training.config import DualSelectConfig
 
+_PACKED = "seq_lengths"  # TRL's column of the lengths of the samples in a row
 _COLUMNS = ("input_ids", "labels", INDEX_COLUMN, TOKEN_WEIGHTS)
 
 
@@ -26,10 +27,27 @@ def rows_of(samples: Dataset, args: DualSelectConfig) -> "Dataset | PackedRows":
     Raises:
         DataError: A sample is longer than a packed row.
     """
-    if not args.packs_whole_samples or INDEX_COLUMN not in samples.column_names:
+    if not args.packs_whole_samples or _PACKED in samples.column_names:
         return samples
     assert args.max_length is not None  # checked by the settings
     return PackedRows(samples, args.max_length)
+
+
+def refuse_packed(task: Dataset, what: str) -> None:
+    """Refuse a task that was packed before, whose samples are not known one by one.
+
+    Args:
+        task: Tokenised task.
+        what: Part of the run that measures single samples, as the message calls it.
+
+    Raises:
+        DataError: Its rows contain several samples each.
+    """
+    if _PACKED in task.column_names:
+        raise DataError(
+            f"the task is packed already (column '{_PACKED}'), which does not go with {what}: give its samples one by "
+            "one, and set packing=True"
+        )
 
 
 class PackedRows(Rows[list[dict[str, Any]]]):
@@ -74,9 +92,9 @@ def members_of_rows(lengths: Integers, room: int) -> list[Integers]:
     tokens = Dataset(pa.table({"place": pa.LargeListArray.from_arrays(edges, places)}))
     packed = pack_dataset(tokens, room, "bfd", {"desc": "Packing the task"})
     columns = packed.with_format("arrow")[:]
-    sizes = _flat(columns["seq_lengths"])
+    sizes = _flat(columns[_PACKED])
     members = _flat(columns["place"])[sizes.cumsum() - sizes]
-    counts = list_lengths(packed, "seq_lengths")
+    counts = list_lengths(packed, _PACKED)
     return np.split(members, counts.cumsum()[:-1])
 
 
