@@ -123,6 +123,22 @@ class DualSelectConfig(SFTConfig):
         """Whether the task is packed into rows of whole samples, not by TRL into rows that may cut them."""
         return bool(self.packing) and self.packing_strategy == "bfd"
 
+    def samples_of_steps(self) -> int:
+        """Return how many samples all optimizer steps train on, over all processes: what is read of a streamed task.
+
+        Raises:
+            ConfigError: The number of steps is not set, or that of samples in a step is not known.
+        """
+        if self.max_steps < 1:
+            raise ConfigError("a streamed task needs max_steps, which says how far it is read: set it")
+        if self.packing:
+            raise ConfigError(
+                "a streamed task does not go with packing=True, since how many samples the rows of max_steps contain "
+                "is not known: set packing=False, or give the task as a whole data set"
+            )
+        per_step = self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
+        return self.max_steps * per_step
+
     def _check_packing(self) -> None:
         if self.max_length is None:
             raise ConfigError("packing=True needs max_length, the most tokens of a row: set it")

@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 from accelerate.utils.memory import clear_device_cache
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
 from transformers.trainer_callback import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import SFTTrainer
 
 from dualselect import methods
-from dualselect.data import INDEX_COLUMN, REFERENCES, TASK, IndexCollator, content_digest
+from dualselect.data import INDEX_COLUMN, REFERENCES, TASK, IndexCollator, content_digest, first_samples
 from dualselect.distributed import is_sharded
 from dualselect.errors import ConfigError, ResumeError, TrainingError, UnsupportedModuleError, library_errors
 from dualselect.files import remove_drafts
@@ -52,7 +52,7 @@ from dualselect.training.config import (
 from dualselect.training.data import Evaluation, TrainingData, make_pools, pool_of_prepared, report_dropped
 from dualselect.training.guard import Guard
 from dualselect.training.nested import train_nested
-from dualselect.training.packing import rows_of
+from dualselect.training.packing import refuse_packed, rows_of
 from dualselect.training.prepared import PreparedTask
 from dualselect.training.record import RunRecord
 from dualselect.training.resuming import identity_of
@@ -71,7 +71,8 @@ class DualSelectTrainer(SFTTrainer):
             `models.resolve_model` does; an adapter of it names it by its hub id.
         args: The settings, ours or a `trl.SFTConfig`; they are copied, never changed. Method and options in them hold
             unless `method` is given.
-        train_dataset: Task, in any of TRL's forms. An optional column `id` names the samples.
+        train_dataset: Task, in any of TRL's forms. An optional column `id` names the samples. One that is streamed is
+            read as far as `max_steps` train on it.
         eval_dataset: One data set, or several by name (such as `task` and `probe`), each evaluated by itself.
         reference_dataset: Pool of safe responses, in TRL's forms, prepared by the same code as the task.
         pools: Further data sets that a method needs, by name (`harmful`, `utility`, ...).
@@ -89,7 +90,7 @@ class DualSelectTrainer(SFTTrainer):
         self,
         model: Any,
         args: Any = None,
-        train_dataset: Dataset | None = None,
+        train_dataset: Dataset | IterableDataset | None = None,
         eval_dataset: Evaluation = None,
         reference_dataset: Dataset | None = None,
         method: str | Method | None = None,
@@ -104,6 +105,8 @@ class DualSelectTrainer(SFTTrainer):
         _check_pools(self.method, given)
         if not self.takes_trl_step(args):
             check_settings(args, _what(self.method, args), kwargs.get("compute_loss_func"))
+        if isinstance(train_dataset, IterableDataset):
+            train_dataset = first_samples(train_dataset, args.samples_of_steps())
         is_formatted = kwargs.get("formatting_func") is not None
         data = TrainingData(train_dataset, given, eval_dataset, args.prompt_overlap, is_formatted=is_formatted)
         place = resolve_model(model) if isinstance(model, str) else model
@@ -120,6 +123,8 @@ class DualSelectTrainer(SFTTrainer):
             for adapter in getattr(self.model, "peft_config", {}).values():
                 adapter.base_model_name_or_path = model  # what it was resolved to is true on this machine only
         self.samples = self.train_dataset  # of which train_dataset makes rows where packing is on
+        if not self.takes_trl_step():
+            refuse_packed(self.samples, _what(self.method, args))
         if INDEX_COLUMN in self.samples.column_names:  # rows that TRL packs have none
             report_dropped(TASK, data.task_ids, self.samples, args)
         self.data = data
