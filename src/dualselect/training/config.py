@@ -115,6 +115,11 @@ class DualSelectConfig(SFTConfig):
                 ) from error
         if self.window_memory is not None and self.window_memory < 0:
             raise ConfigError(f"window_memory is {self.window_memory}; give at least 0 GiB")
+        if self.activation_offloading and self.use_cpu:
+            raise ConfigError(
+                "activation_offloading=True moves activations from an accelerator to the CPU, and this run is on a CPU: "
+                "set it to False"
+            )
         if self.packs_whole_samples:
             self._check_packing()
 
