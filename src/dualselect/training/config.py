@@ -184,7 +184,10 @@ def check_settings(args: DualSelectConfig, what: str, compute_loss_func: Any = N
         "label_smoothing_factor": (args.label_smoothing_factor > 0, "set it to 0"),
         "neftune_noise_alpha": (args.neftune_noise_alpha is not None, "leave it unset"),
         "use_liger_kernel": (args.use_liger_kernel, "its fused loss has no per-sample values: set it to False"),
-        "torch_compile": (args.torch_compile, "the compiled forward would not be used: set it to False"),
+        "torch_compile": (
+            args.torch_compile,
+            "a compiled forward would lose the gradients of single samples, and is not used: set it to False",
+        ),
         "pad_to_multiple_of": (
             bool((args.padding_free or args.packing) and args.pad_to_multiple_of),
             "with padding_free or packing the padding would count as samples: leave one of the two out",
