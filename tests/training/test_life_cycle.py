@@ -198,7 +198,7 @@ def test_offloading_is_refused_where_a_graph_is_used_twice(settings):
 
 
 def test_offloading_from_a_cpu_is_refused(settings):
-    with pytest.raises(ConfigError, match=r"activation_offloading=True.*on a CPU: set it to False"):
+    with pytest.raises(ConfigError, match=r"activation_offloading=True.*the CPU, where this run is: set it to False"):
         settings(activation_offloading=True)
 
 

@@ -117,7 +117,7 @@ class DualSelectConfig(SFTConfig):
             raise ConfigError(f"window_memory is {self.window_memory}; give at least 0 GiB")
         if self.activation_offloading and self.use_cpu:
             raise ConfigError(
-                "activation_offloading=True moves activations from an accelerator to the CPU, and this run is on a CPU: "
+                "activation_offloading=True moves activations from an accelerator to the CPU, where this run is: "
                 "set it to False"
             )
         if self.packs_whole_samples:
