@@ -42,6 +42,22 @@ def gathered(values: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def gathered_unevenly(values: Tensor) -> tuple[Tensor, int]:
+    """Return the rows of all processes, however many each has, and where this one's begin; this waits for the device.
+
+    Args:
+        values: Rows of this process, `(N, ...)`.
+    """
+    if not is_distributed():
+        return values, 0
+    counts = gathered(torch.tensor([len(values)], device=values.device)).tolist()
+    padded = values.new_zeros((max(counts), *values.shape[1:]))
+    padded[: len(values)] = values
+    parts = gathered(padded).split(max(counts))
+    rows = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+    return rows, sum(counts[: rank()])
+
+
 def max_over_processes(value: int, device: torch.device) -> int:
     """Return the largest of the processes' values, which they exchange on `device`; this waits for the device."""
     if not is_distributed():

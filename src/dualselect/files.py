@@ -1,11 +1,14 @@
-"""The cache folder, and writing files so that a reader never sees half of one."""
+"""The cache folder, temporary ones, and writing files so that a reader never sees half of one."""
 
+import atexit
 import errno
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 
 from dualselect.errors import DualSelectError, OutputError, one_line
 
@@ -21,6 +24,13 @@ _DRAFTS = ".*.tmp"
 def cache_folder() -> Path:
     """Return the cache folder: `$DUALSELECT_CACHE`, or `~/.cache/dualselect`."""
     return Path(os.environ.get("DUALSELECT_CACHE") or Path.home() / ".cache" / "dualselect").expanduser()
+
+
+def temporary_folder() -> Path:
+    """Return a new folder, which is deleted when the process ends."""
+    folder = Path(mkdtemp(prefix="dualselect-"))
+    atexit.register(rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @contextmanager

@@ -156,6 +156,16 @@ def test_pools_are_named_by_flags_or_by_a_mapping(config, data):
     assert len(loaded.pools["harmful"]) == 4
 
 
+def test_a_streamed_task_is_read_as_far_as_the_steps_train_on_it(config):
+    steps = ["--max_steps", "1", "--per_device_train_batch_size", "1", "--gradient_accumulation_steps", "3"]
+    settings = parse(config, "--task_streaming", "true", *steps)
+    assert len(load_run_data(settings).task) == 3
+    with pytest.raises(ConfigError, match="needs max_steps"):
+        set_sources(parse(config, "--task_streaming", "true", "--max_steps=-1"))
+    with pytest.raises(ConfigError, match="leave one out"):
+        parse(config, "--task_streaming", "true", "--task_limit", "3")
+
+
 def test_a_pool_that_the_method_lacks_is_named_with_flag_and_key(config, monkeypatch):
     monkeypatch.setattr(DualSelect, "pools", ("harmful", "utility"))
     with pytest.raises(

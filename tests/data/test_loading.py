@@ -342,7 +342,8 @@ def test_errors_name_the_role(tmp_path):
 def test_the_hub_is_asked_for_what_is_no_file(monkeypatch):
     asked = []
 
-    def load_dataset(name, configuration, data_dir, split):
+    def load_dataset(name, configuration, data_dir, split, streaming):
+        assert not streaming
         asked.append((name, configuration, data_dir, split))
         return Dataset.from_list([{"question": "q", "answer": "a"}])
 
@@ -355,6 +356,24 @@ def test_the_hub_is_asked_for_what_is_no_file(monkeypatch):
         ("owner/name", None, "folder/deep", "test"),
         ("squad", None, None, "test"),
     ]
+
+
+def test_only_the_first_records_are_read_where_no_more_are_asked_for(monkeypatch, tmp_path):
+    read = []
+
+    def load_dataset(*_, streaming, **__):
+        assert streaming
+        for number in range(100):
+            read.append(number)
+            yield {"question": f"q{number}", "answer": "a"}
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    found = load_with_form("owner/name", first=3)
+    assert found.dataset["row"] == [1, 2, 3]
+    assert found.rows == len(read) == 3
+    path = tmp_path / "task.jsonl"
+    path.write_text('{"question": "q", "answer": "a"}\nnot JSON\n')
+    assert len(load_with_form(str(path), first=1).dataset) == 1
 
 
 def test_a_hub_that_cannot_be_reached_is_reported_in_a_line(monkeypatch):

@@ -25,7 +25,7 @@ def chat(prompt, completion, name="x"):
         ({"reference_dataset": None}, "dualselect.*reference_dataset"),
         ({"method": "dualselct"}, "did you mean 'dualselect'"),
         ({"method_options": {"roh": 1}}, "no option 'roh'; did you mean 'rho'"),
-        ({"packing": True}, "packing.*packing=False"),
+        ({"packing": True, "packing_strategy": "wrapped"}, "packing_strategy='wrapped'.*'bfd'"),
         ({"loss_type": "dft"}, "loss_type"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor"),
         ({"neftune_noise_alpha": 5.0}, "neftune_noise_alpha"),

@@ -33,11 +33,14 @@ _UNEVEN = {
     "per_device_train_batch_size": 2,
     "gradient_accumulation_steps": 2,
 }
+# Whole steps only: accelerate would fill up the last one, with other rows on two processes.
+_PACKED = {"packing": True, "max_length": 120, "dataloader_drop_last": True}
 _ALL = {"rho": 0.0, "task_token_fraction": 1.0, "task_warmup_steps": 2}
 
 EQUAL = {
     "dualselect": _DUALSELECT,
     "dualselect-token": _DUALSELECT | {"loss_average": "token"},
+    "dualselect-packed": _DUALSELECT | _PACKED,
     "random": {"method": "random", "method_options": {"task_token_fraction": 0.6}},
     "safegrad": _SAFEGRAD,
     "sft": {"method": "sft"},
@@ -49,6 +52,7 @@ EQUAL = {
 }
 SHARDED = {
     "fsdp-dualselect": _DUALSELECT | {"gradient_checkpointing": True, "max_steps": 4},
+    "fsdp-packed": _DUALSELECT | _PACKED | {"max_steps": 3},
     "fsdp-safegrad": _SAFEGRAD | {"max_steps": 3},
     "fsdp-sft": {"method": "sft", "max_steps": 2},
 }

@@ -105,7 +105,7 @@ def test_trl_s_settings_are_taken(make_tiny_model, tiny_tokenizer, settings, sam
 @pytest.mark.parametrize(
     "setting",
     [
-        {"packing": True},
+        {"packing": True, "packing_strategy": "wrapped"},
         {"loss_type": "dft"},
         {"label_smoothing_factor": 0.1},
         {"neftune_noise_alpha": 5.0},
@@ -189,10 +189,17 @@ def test_parameters_on_several_devices_are_refused(tiny_model):
 
 
 def test_offloading_is_refused_where_a_graph_is_used_twice(settings):
-    check_offloading(settings(), True, "selection")
-    check_offloading(settings(activation_offloading=True), False, "selection")
+    args = settings()
+    check_offloading(args, True, "selection")
+    args.activation_offloading = True
+    check_offloading(args, False, "selection")
     with pytest.raises(ConfigError, match=r"activation_offloading.*router_aux_loss_coef"):
-        check_offloading(settings(activation_offloading=True), True, "selection")
+        check_offloading(args, True, "selection")
+
+
+def test_offloading_from_a_cpu_is_refused(settings):
+    with pytest.raises(ConfigError, match=r"activation_offloading=True.*the CPU, where this run is: set it to False"):
+        settings(activation_offloading=True)
 
 
 def test_trl_s_settings_keep_their_defaults():

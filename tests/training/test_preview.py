@@ -42,6 +42,13 @@ def test_samples_whose_answers_do_not_end_are_counted_without_those_that_are_cut
     assert (found.endless, found.cut) == (2, 1)
 
 
+def test_samples_are_counted_one_by_one_where_they_will_be_packed(settings, tokenizer):
+    data = chats("the fox", "apples", "many apples")
+    assert inspect(data, settings(packing=True, max_length=160), tokenizer) == inspect(
+        data, settings(max_length=160), tokenizer
+    )
+
+
 def test_the_caller_says_what_ends_an_answer(settings, tokenizer):
     newline = tokenizer("\n")["input_ids"][-1]
     tokenizer.chat_template = tokenizer.chat_template.replace("<end>", "")

@@ -25,6 +25,7 @@ _GRID_KEYS = ("methods", "seeds", "baseline", "evaluate", "output_dir")
 # What a single run has and a stream gives to each of its stages itself.
 _OF_A_STAGE = {
     "task": "the tasks of a stream are in `stream:`; leave 'task' out",
+    "task_streaming": "the tasks of a stream are read whole; leave 'task_streaming' out",
     "references": "the references of a stage are its memory; give safe answers as `safety:`",
     "seed": "'seed' is of a single run; give seeds",
     "method": "'method' is of a single run; give methods",

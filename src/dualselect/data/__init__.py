@@ -23,6 +23,7 @@ from dualselect.data.identity import (
 )
 from dualselect.data.loading import LoadedSamples, load_samples, load_with_form
 from dualselect.data.overlaps import Overlap, check_disjoint, drop_overlaps, find_duplicates, prompt_key, sample_keys
+from dualselect.data.streams import first_samples
 
 __all__ = [
     "FORMS",
@@ -42,6 +43,7 @@ __all__ = [
     "dropped_ids",
     "evaluation_role",
     "find_duplicates",
+    "first_samples",
     "identify",
     "is_evaluation",
     "keep_apart",

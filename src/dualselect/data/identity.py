@@ -130,13 +130,17 @@ class IndexCollator:
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
     add: Callable[[dict[str, Any], int], Mapping[str, Any]] = lambda batch, size: {}
 
-    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+    def __call__(self, rows: Sequence[dict[str, Any] | list[dict[str, Any]]]) -> dict[str, Any]:
         """Return the batch with the index column, `(B,)` int64, and `token_weights`, `(B, T)` fp32, where given.
 
         Padding has weight 0. Where the samples are joined into one row, so are the weights.
+
+        Args:
+            rows: Samples, or lists of those that share a packed row; B counts samples.
         """
         import torch  # here, so that commands that only read data need not wait for it
 
+        examples = [sample for row in rows for sample in (row if isinstance(row, list) else [row])]
         own = (INDEX_COLUMN, TOKEN_WEIGHTS)
         batch = self.collate([{key: value for key, value in row.items() if key not in own} for row in examples])
         if INDEX_COLUMN in examples[0]:

@@ -1,14 +1,10 @@
 """Loading a source into a data set of prompts and completions, with stable ids."""
 
-import atexit
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha1
 from itertools import islice
-from pathlib import Path
-from shutil import rmtree
-from tempfile import mkdtemp
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +16,7 @@ from dualselect.data.identity import ContentIds
 from dualselect.data.messages import id_of, whole
 from dualselect.data.records import Record, read_records
 from dualselect.errors import DataError
+from dualselect.files import temporary_folder
 
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})
 FEATURES = Features(
@@ -44,7 +41,7 @@ class LoadedSamples:
     Attributes:
         dataset: The samples, with the columns of `load_samples`.
         form: The form of the records.
-        rows: Number of records in the source, before any limit.
+        rows: Number of records that were read of the source, before any limit.
         ignored: Fields of the records that have content and were not read.
     """
 
@@ -82,12 +79,22 @@ def load_samples(
 
 
 def load_with_form(
-    source: str, *, split: str = "train", limit: int | None = None, seed: int = 0, role: str = "task"
+    source: str,
+    *,
+    split: str = "train",
+    limit: int | None = None,
+    first: int | None = None,
+    seed: int = 0,
+    role: str = "task",
 ) -> LoadedSamples:
-    """Do as `load_samples`, and also return the form that was detected and how many records there are."""
+    """Do as `load_samples`, and also return the form that was detected and how many records there are.
+
+    With `first`, only as many records are read from the start of the source, and a hub data set is streamed.
+    """
     try:
         reading = _Reading(answer_needed=role != "references")
-        dataset = _stored(map(reading.sample, read_records(source, split)))
+        records = islice(read_records(source, split, streaming=first is not None), first)
+        dataset = _stored(map(reading.sample, records))
     except DataError as error:
         raise DataError(f"{role}: {error}") from error
     if reading.form is None:
@@ -110,9 +117,7 @@ def _stored(rows: Iterator[dict[str, Any]]) -> Dataset:
     table = _next(rows)
     if len(table) < _CHUNK:
         return Dataset(table)
-    folder = Path(mkdtemp(prefix="dualselect-samples-"))
-    atexit.register(rmtree, folder, ignore_errors=True)
-    path = folder / "samples.arrow"
+    path = temporary_folder() / "samples.arrow"
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, FEATURES.arrow_schema) as writer:
         while len(table):
             writer.write_table(table)

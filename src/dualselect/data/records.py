@@ -43,11 +43,12 @@ class Record(NamedTuple):
     place: str
 
 
-def read_records(source: str, split: str = "train") -> Iterator[Record]:
+def read_records(source: str, split: str = "train", *, streaming: bool = False) -> Iterator[Record]:
     """Yield the records of a file, of all files of a folder in the order of their names, or of a hub data set.
 
     In a folder whose files are named after splits (train.jsonl, gsm_test-00.parquet), those of `split` are read; a
-    warning names the others.
+    warning names the others. With `streaming` a hub data set is read over the network as far as it is asked for, not
+    downloaded first.
 
     Raises:
         DataError: The source is missing or empty, of an unknown kind, or contains something that is not a record.
@@ -60,7 +61,7 @@ def read_records(source: str, split: str = "train") -> Iterator[Record]:
     elif _is_path(source):
         raise DataError(f"{source}: no such file or folder{_neighbours(path)}")
     else:
-        for row, fields in enumerate(hub_records(source, split), start=1):
+        for row, fields in enumerate(hub_records(source, split, streaming=streaming), start=1):
             yield Record(fields, source, row, f"{source} ({split}):{row}")
         return
     for file in files:
@@ -84,12 +85,13 @@ def _path_of(source: str) -> Path:
     return path
 
 
-def hub_records(source: str, split: str) -> Iterator[dict[str, Any]]:
+def hub_records(source: str, split: str, *, streaming: bool = False) -> Iterator[dict[str, Any]]:
     """Yield the rows of the split of a hub data set.
 
     Args:
         source: `owner/name`, `owner/name:configuration`, or `owner/name/folder` for the files of a folder of it.
         split: Split of the data set.
+        streaming: Whether rows are read over the network as they are asked for, not downloaded first.
 
     Raises:
         DataError: The hub could not be reached, or has no such data set, configuration or split.
@@ -100,7 +102,9 @@ def hub_records(source: str, split: str) -> Iterator[dict[str, Any]]:
     owner, *rest = path.split("/", 2)
     name, folder = "/".join([owner, *rest[:1]]), "/".join(rest[1:])
     try:
-        yield from datasets.load_dataset(name, configuration or None, data_dir=folder or None, split=split)
+        yield from datasets.load_dataset(
+            name, configuration or None, data_dir=folder or None, split=split, streaming=streaming
+        )
     except ConnectionError as error:
         raise DataError(
             f"{source}: not a local file or folder, and the hub cannot be reached (offline); download the data first "

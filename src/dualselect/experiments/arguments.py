@@ -28,6 +28,13 @@ class DataArguments:
     task: str | None = field(default=None, metadata={"help": "Source of the task data."})
     task_split: str = field(default="train", metadata={"help": "Split of the task data, for hub ids."})
     task_limit: int | None = field(default=None, metadata={"help": "Task samples to use, drawn by the seed."})
+    task_streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read only the start of the task data, as many records as max_steps train on; the rest is not "
+            "downloaded from the hub."
+        },
+    )
     keep: str | None = field(
         default=None,
         metadata={
@@ -75,6 +82,8 @@ class DataArguments:
             limit = getattr(self, option)
             if limit is not None and limit < 1:
                 raise ConfigError(f"{option} is {limit}; give at least 1")
+        if self.task_streaming and self.task_limit is not None:
+            raise ConfigError("task_limit draws from the whole task, which task_streaming does not read: leave one out")
 
     @property
     def pool_sources(self) -> dict[str, str]:

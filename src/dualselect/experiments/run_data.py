@@ -30,10 +30,13 @@ class SetSource:
     seed: int
     role: str
     keeping: Keeping | None = None
+    first: int | None = None
 
     def load(self) -> LoadedSamples:
         """Load the set, of the task only what is to be kept; a DataError if it cannot be used."""
-        found = load_with_form(self.source, split=self.split, limit=self.limit, seed=self.seed, role=self.role)
+        found = load_with_form(
+            self.source, split=self.split, limit=self.limit, first=self.first, seed=self.seed, role=self.role
+        )
         return found if self.keeping is None else replace(found, dataset=self.keeping(found.dataset))
 
 
@@ -49,7 +52,8 @@ def set_sources(settings: Settings) -> dict[str, SetSource]:
         raise ConfigError("there is no task data: give --task, or `task:` in the configuration")
     _check_pools(settings)
     keeping = None if data.keep is None else Keeping.of(data.keep, data.fraction)
-    sources = {TASK: SetSource(data.task, data.task_split, data.task_limit, seed, TASK, keeping)}
+    first = settings.training.samples_of_steps() if data.task_streaming else None
+    sources = {TASK: SetSource(data.task, data.task_split, data.task_limit, seed, TASK, keeping, first)}
     if data.references is not None:
         split, limit = data.references_split, data.references_limit
         sources[REFERENCES] = SetSource(data.references, split, limit, seed, REFERENCES)

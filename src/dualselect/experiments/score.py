@@ -80,7 +80,7 @@ def score(settings: Settings, scoring: ScoreSettings) -> tuple[ScoreTable, Path]
     _check_pools(settings, method)
     warmup = Warmup(scoring.warmup_fraction, scoring.warmup_epochs)
     trainer = make_trainer(settings, load_run_data(settings), method)
-    task = trainer.train_dataset
+    task = trainer.samples
     found = score_task(scorers, task, trainer.run, warmup)
     ids = [trainer.data.task_ids[index] for index in task[INDEX_COLUMN]]
     about = {

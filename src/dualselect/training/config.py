@@ -25,6 +25,7 @@ _AT_LEAST_ONE = (
     "scan_tokens",
     "reference_answer_tokens",
 )
+_BY_LENGTH = ("group_by_length", "batch_rebalance")
 _STEPS_IN_BACKWARD = [name for name in OptimizerNames if name.value.endswith(("layerwise", "lomo"))]
 
 
@@ -114,6 +115,43 @@ class DualSelectConfig(SFTConfig):
                 ) from error
         if self.window_memory is not None and self.window_memory < 0:
             raise ConfigError(f"window_memory is {self.window_memory}; give at least 0 GiB")
+        if self.activation_offloading and self.use_cpu:
+            raise ConfigError(
+                "activation_offloading=True moves activations from an accelerator to the CPU, where this run is: "
+                "set it to False"
+            )
+        if self.packs_whole_samples:
+            self._check_packing()
+
+    @property
+    def packs_whole_samples(self) -> bool:
+        """Whether the task is packed into rows of whole samples, not by TRL into rows that may cut them."""
+        return bool(self.packing) and self.packing_strategy == "bfd"
+
+    def samples_of_steps(self) -> int:
+        """Return how many samples all optimizer steps train on, over all processes: what is read of a streamed task.
+
+        Raises:
+            ConfigError: The number of steps is not set, or that of samples in a step is not known.
+        """
+        if self.max_steps < 1:
+            raise ConfigError("a streamed task needs max_steps, which says how far it is read: set it")
+        if self.packing:
+            raise ConfigError(
+                "a streamed task does not go with packing=True, since how many samples the rows of max_steps contain "
+                "is not known: set packing=False, or give the task as a whole data set"
+            )
+        per_step = self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
+        return self.max_steps * per_step
+
+    def _check_packing(self) -> None:
+        if self.max_length is None:
+            raise ConfigError("packing=True needs max_length, the most tokens of a row: set it")
+        if self.train_sampling_strategy in _BY_LENGTH:
+            raise ConfigError(
+                f"train_sampling_strategy='{self.train_sampling_strategy}' does not go with packing=True, whose rows "
+                "are of similar length as it is: set it to 'random'"
+            )
 
 
 def own_copy(args: SFTConfig | None) -> DualSelectConfig:
@@ -138,15 +176,21 @@ def check_settings(args: DualSelectConfig, what: str, compute_loss_func: Any = N
         ConfigError: A setting would be ignored, or would mix the samples of a batch.
     """
     refused = {
-        "packing": (args.packing, "samples would share a row: set packing=False"),
+        "packing_strategy": (
+            args.packing and not args.packs_whole_samples,
+            "it cuts samples apart: set it to 'bfd', whose rows are of whole samples",
+        ),
         "loss_type": (args.loss_type not in ("nll", "chunked_nll"), "only 'nll' has per-sample losses here"),
         "label_smoothing_factor": (args.label_smoothing_factor > 0, "set it to 0"),
         "neftune_noise_alpha": (args.neftune_noise_alpha is not None, "leave it unset"),
         "use_liger_kernel": (args.use_liger_kernel, "its fused loss has no per-sample values: set it to False"),
-        "torch_compile": (args.torch_compile, "the compiled forward would not be used: set it to False"),
+        "torch_compile": (
+            args.torch_compile,
+            "a compiled forward would lose the gradients of single samples, and is not used: set it to False",
+        ),
         "pad_to_multiple_of": (
-            bool(args.padding_free and args.pad_to_multiple_of),
-            "with padding_free the padding would count as samples: leave one of the two out",
+            bool((args.padding_free or args.packing) and args.pad_to_multiple_of),
+            "with padding_free or packing the padding would count as samples: leave one of the two out",
         ),
         "average_tokens_across_devices": (
             args.loss_average == "token" and not args.average_tokens_across_devices,

@@ -63,7 +63,7 @@ def _subject(trainer: "DualSelectTrainer", limit: int) -> tuple[list[str], list[
 
 def _gradients(trainer: "DualSelectTrainer", samples: list[str]) -> list[Direction]:
     """Return the gradient of each sample's loss, without dropout."""
-    index = {trainer.run.sample_ids[number]: row for row, number in enumerate(trainer.train_dataset[INDEX_COLUMN])}
-    rows = trainer.train_dataset.select([index[name] for name in samples]).select_columns(["input_ids", "labels"])
+    index = {trainer.run.sample_ids[number]: row for row, number in enumerate(trainer.samples[INDEX_COLUMN])}
+    rows = trainer.samples.select([index[name] for name in samples]).select_columns(["input_ids", "labels"])
     pool = replace(trainer.run.pool(), examples=rows, ids=samples, folder=None, progress=False)
     return [pool.gradient(weights.float()) for weights in one_hot(torch.arange(len(samples)))]

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers.utils import logging
 
@@ -49,7 +49,7 @@ class TrainingData:
         is_formatted: Whether a formatting function reads the columns, so that only it knows their meaning.
 
     Raises:
-        ConfigError: The task is missing or streamed.
+        ConfigError: The task is missing, or a data set is streamed.
         DataError: A set is empty, has two samples with one id, or sets share prompts.
     """
 
@@ -63,7 +63,12 @@ class TrainingData:
         is_formatted: bool = False,
     ) -> None:
         if not isinstance(task, Dataset):
-            raise ConfigError("train_dataset must be a datasets.Dataset: streamed data has no stable samples")
+            raise ConfigError("train_dataset must be a datasets.Dataset, or an IterableDataset with max_steps set")
+        for name, dataset in {**pools, **_evaluation_sets(evaluation)}.items():
+            if isinstance(dataset, IterableDataset):
+                raise ConfigError(
+                    f"the data set '{name}' is streamed, as only the task can be: give a datasets.Dataset"
+                )
         for name, dataset in {TASK: task, **pools}.items():
             if len(dataset) == 0:
                 raise DataError(f"the data set '{name}' is empty: give at least one sample")
@@ -165,7 +170,9 @@ def collate_of(trainer: Any) -> Any:
 
 def _largest_batch(trainer: Any) -> int:
     """Return the padded tokens of the largest batch that training can meet."""
-    return int(trainer.args.per_device_train_batch_size * list_lengths(trainer.train_dataset, "input_ids").max())
+    args = trainer.args
+    longest = args.max_length if args.packs_whole_samples else list_lengths(trainer.train_dataset, "input_ids").max()
+    return int(args.per_device_train_batch_size * longest)
 
 
 def _with_answers(trainer: Any, dataset: Dataset, ids: Ids) -> tuple[Dataset, Ids]:

@@ -108,6 +108,7 @@ def prepared_as_in_training(
     indexed, ids = identify(dataset, name)
     args = copy.copy(args)
     args.eval_strategy, args.eval_on_start, args.report_to = "no", False, []
+    args.packing = False  # samples are counted and shown one by one
     shape = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=2,

@@ -20,7 +20,7 @@ def mark_repeats(batch: dict[str, Any], accelerator: Accelerator, samples: int) 
     """Return a micro-batch whose index is -1 for each sample that is repeated; None where no process repeats any.
 
     Args:
-        batch: Last micro-batch of an optimizer step on this process; packed rows, which have no index, are left alone.
+        batch: Last micro-batch of an optimizer step on this process, of samples that are not packed.
         accelerator: Accelerator, which knows whether it is the last one of the epoch.
         samples: Samples of an epoch, over all processes.
     """

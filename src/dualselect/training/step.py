@@ -15,6 +15,7 @@ from dualselect.data import INDEX_COLUMN
 from dualselect.distributed import (
     from_main_process,
     gathered,
+    gathered_unevenly,
     is_sharded,
     max_over_processes,
     rank,
@@ -106,6 +107,7 @@ class SelectiveStep(Step):
     Args:
         watch: Watch of the model's per-sample gradients.
         memory: GiB that the gradients of a step may take; None is half of what is free.
+        is_packed: Whether the candidates of a step may differ in number between processes, as in packed rows.
         **options: Further arguments of `Step`.
     """
 
@@ -118,10 +120,12 @@ class SelectiveStep(Step):
         record: Record,
         *,
         memory: float | None = None,
+        is_packed: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(method, run, accelerator, record, **options)
         self.watch = watch
+        self.is_packed = is_packed
         self._memory = memory
         self._room: float | None = None
         self._has_said = False
@@ -162,7 +166,7 @@ class SelectiveStep(Step):
         self.reset()
         # Only the last step of an epoch waits for the device here.
         may_repeat = world_size() > 1 and self.accelerator.gradient_state.end_of_dataloader
-        scores, mine = _scores_of(window.parts, may_repeat=may_repeat)
+        scores, mine = _scores_of(window.parts, is_packed=self.is_packed, may_repeat=may_repeat)
         chosen = self.method.weights(scores, self.run)
         weights = torch.where(scores.valid, chosen.weights.float(), 0.0)
         self.record.candidates(scores, weights, chosen.columns)
@@ -249,6 +253,7 @@ class PlainStep(Step):
     Args:
         watch: Watch of the model's per-sample gradients; None where there are none, and then such a step is skipped.
         memory: GiB that these gradients may take; None is half of what is free.
+        is_packed: As for `SelectiveStep`.
         **options: Further arguments of `Step`.
     """
 
@@ -261,13 +266,15 @@ class PlainStep(Step):
         record: Record,
         *,
         memory: float | None = None,
+        is_packed: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(method, run, accelerator, record, **options)
         self.watch = watch
         self._careful: SelectiveStep | None = None
         if watch is not None and not watch.layout.is_sharded:
-            self._careful = SelectiveStep(method, run, watch, accelerator, record, memory=memory, **options)
+            options |= {"memory": memory, "is_packed": is_packed}
+            self._careful = SelectiveStep(method, run, watch, accelerator, record, **options)
         self.reset()
 
     def reset(self) -> None:
@@ -360,7 +367,7 @@ def _router_loss(losses: Sequence[Losses]) -> Tensor | float:
     return sum_over_processes(mean) / world_size()
 
 
-def _scores_of(parts: Sequence[Part], *, may_repeat: bool = False) -> tuple[Scores, Tensor]:
+def _scores_of(parts: Sequence[Part], *, is_packed: bool, may_repeat: bool) -> tuple[Scores, Tensor]:
     """Return the scores of all processes' candidates in the order of their indices, and where this process's are.
 
     A sample that is repeated is no candidate; its place is below 0. Leaving it out waits for the device.
@@ -379,19 +386,19 @@ def _scores_of(parts: Sequence[Part], *, may_repeat: bool = False) -> tuple[Scor
             )
         ),
     ]
-    table = gathered(torch.stack(columns, dim=1))
+    own = torch.stack(columns, dim=1)
+    table, start = gathered_unevenly(own) if is_packed else (gathered(own), len(own) * rank())
     order = table[:, 0].argsort(stable=True)
     place = torch.full_like(order, -1)
     if may_repeat:
         order = order[is_repeated(table[:, 0]).sum() :]  # their index is below all others
     place[order] = torch.arange(len(order), device=order.device)
-    own = len(columns[0])
     index, tokens, *floats = table[order].unbind(1)
     loss, norm, *others = (_floats(values) for values in floats)
     cosine = dict(zip(names, others, strict=False))
     measured = dict(zip(further, others[len(names) :], strict=True))
     scores = Scores(index, loss, tokens, norm, cosine, measured)
-    return scores, place[own * rank() : own * (rank() + 1)]
+    return scores, place[start : start + len(own)]
 
 
 def _bits(values: Tensor) -> Tensor:

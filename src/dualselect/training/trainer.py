@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 from accelerate.utils.memory import clear_device_cache
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
 from transformers.trainer_callback import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import SFTTrainer
 
 from dualselect import methods
-from dualselect.data import INDEX_COLUMN, REFERENCES, TASK, IndexCollator, content_digest
+from dualselect.data import INDEX_COLUMN, REFERENCES, TASK, IndexCollator, content_digest, first_samples
 from dualselect.distributed import is_sharded
 from dualselect.errors import ConfigError, ResumeError, TrainingError, UnsupportedModuleError, library_errors
 from dualselect.files import remove_drafts
@@ -52,6 +52,7 @@ from dualselect.training.config import (
 from dualselect.training.data import Evaluation, TrainingData, make_pools, pool_of_prepared, report_dropped
 from dualselect.training.guard import Guard
 from dualselect.training.nested import train_nested
+from dualselect.training.packing import refuse_packed, rows_of
 from dualselect.training.prepared import PreparedTask
 from dualselect.training.record import RunRecord
 from dualselect.training.repeats import mark_repeats, without_their_labels
@@ -71,7 +72,8 @@ class DualSelectTrainer(SFTTrainer):
             `models.resolve_model` does; an adapter of it names it by its hub id.
         args: The settings, ours or a `trl.SFTConfig`; they are copied, never changed. Method and options in them hold
             unless `method` is given.
-        train_dataset: Task, in any of TRL's forms. An optional column `id` names the samples.
+        train_dataset: Task, in any of TRL's forms. An optional column `id` names the samples. One that is streamed is
+            read as far as `max_steps` train on it.
         eval_dataset: One data set, or several by name (such as `task` and `probe`), each evaluated by itself.
         reference_dataset: Pool of safe responses, in TRL's forms, prepared by the same code as the task.
         pools: Further data sets that a method needs, by name (`harmful`, `utility`, ...).
@@ -89,7 +91,7 @@ class DualSelectTrainer(SFTTrainer):
         self,
         model: Any,
         args: Any = None,
-        train_dataset: Dataset | None = None,
+        train_dataset: Dataset | IterableDataset | None = None,
         eval_dataset: Evaluation = None,
         reference_dataset: Dataset | None = None,
         method: str | Method | None = None,
@@ -104,6 +106,8 @@ class DualSelectTrainer(SFTTrainer):
         _check_pools(self.method, given)
         if not self.takes_trl_step(args):
             check_settings(args, _what(self.method, args), kwargs.get("compute_loss_func"))
+        if isinstance(train_dataset, IterableDataset):
+            train_dataset = first_samples(train_dataset, args.samples_of_steps())
         is_formatted = kwargs.get("formatting_func") is not None
         data = TrainingData(train_dataset, given, eval_dataset, args.prompt_overlap, is_formatted=is_formatted)
         place = resolve_model(model) if isinstance(model, str) else model
@@ -119,8 +123,11 @@ class DualSelectTrainer(SFTTrainer):
         if place is not model:
             for adapter in getattr(self.model, "peft_config", {}).values():
                 adapter.base_model_name_or_path = model  # what it was resolved to is true on this machine only
-        if INDEX_COLUMN in self.train_dataset.column_names:  # packed rows have none
-            report_dropped(TASK, data.task_ids, self.train_dataset, args)
+        self.samples = self.train_dataset  # of which train_dataset makes rows where packing is on
+        if not self.takes_trl_step():
+            refuse_packed(self.samples, _what(self.method, args))
+        if INDEX_COLUMN in self.samples.column_names:  # rows that TRL packs have none
+            report_dropped(TASK, data.task_ids, self.samples, args)
         self.data = data
         self.data_collator = IndexCollator(self.data_collator, supervised_positions)
         self.run_folder = Path(args.output_dir)
@@ -139,7 +146,7 @@ class DualSelectTrainer(SFTTrainer):
             task_ids=data.task_ids,
             as_pool=self._pool_of,
         )
-        self._prepared = PreparedTask(self.run_folder, self.train_dataset)
+        self._prepared = PreparedTask(self.run_folder, self.samples)
         self._uncounted_tokens = torch.zeros((), dtype=torch.long)
         self._has_loss: Tensor | None = None  # whether a step since the last logged loss had a loss
         self._evaluates_on_start = self.args.eval_on_start
@@ -193,7 +200,10 @@ class DualSelectTrainer(SFTTrainer):
 
     def _pool_of(self, samples: Dataset) -> Pool:
         if INDEX_COLUMN not in samples.column_names:
-            raise ConfigError(f"packing does not go with method '{self.method.name}', which measures single samples")
+            raise ConfigError(
+                f"packing_strategy='{self.args.packing_strategy}' does not go with method '{self.method.name}', which "
+                "measures single samples: set it to 'bfd', whose rows are of whole samples"
+            )
         params = self.run.params
         watch = self.watch or Watch(self.model, params)
         return pool_of_prepared(self, TASK, samples, self.data.task_ids, watch, params)
@@ -204,6 +214,7 @@ class DualSelectTrainer(SFTTrainer):
             return
         options: dict[str, Any] = {
             "memory": self.args.window_memory,
+            "is_packed": self.args.packs_whole_samples,
             "loss_average": self.args.loss_average,
             "offloading": lambda: _trl.offloading(self),
         }
@@ -215,10 +226,14 @@ class DualSelectTrainer(SFTTrainer):
 
     # TRL's moments.
 
-    def _prepare_dataset(self, dataset: Dataset, processing_class: Any, args: Any, *rest: Any) -> Dataset:
+    def _prepare_dataset(
+        self, dataset: Dataset, processing_class: Any, args: Any, packing: bool, *rest: Any
+    ) -> Dataset:
         pin_date(self, processing_class, args)
-        with template_errors(dataset, processing_class, TASK if rest[-1] == "train" else rest[-1]):
-            prepared: Dataset = super()._prepare_dataset(dataset, processing_class, args, *rest)
+        is_task = rest[-1] == "train"
+        packing = packing and not (is_task and args.packs_whole_samples)  # these rows are made when training begins
+        with template_errors(dataset, processing_class, TASK if is_task else rest[-1]):
+            prepared: Dataset = super()._prepare_dataset(dataset, processing_class, args, packing, *rest)
         return prepared
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
@@ -243,7 +258,7 @@ class DualSelectTrainer(SFTTrainer):
             self.record.begin_step(step, epoch, self.run.pool(source).ids)
             batches = self._pool_batches(source, len(batches))
             items = _trl.count_items(self, batches)
-        elif batches and not self.args.dataloader_drop_last:
+        elif batches and not (self.args.dataloader_drop_last or self.args.packing):
             marked = mark_repeats(batches[-1], self.accelerator, len(self.train_dataset))
             if marked is not None:
                 batches[-1] = without_their_labels(marked) if self.step is None else marked
@@ -252,7 +267,8 @@ class DualSelectTrainer(SFTTrainer):
 
     def _pool_batches(self, name: str, count: int) -> list[Any]:
         pool = self.run.pool(name)
-        return pool.batches(_trl.batch_size(self), count, self.run.generator(f"batches of {name}"))
+        per_row = max(1, round(len(self.samples) / len(self.train_dataset)))  # more than 1 where packing is on
+        return pool.batches(_trl.batch_size(self) * per_row, count, self.run.generator(f"batches of {name}"))
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -294,9 +310,11 @@ class DualSelectTrainer(SFTTrainer):
             watch = Watch(self.model, self.run.params)
         except (ConfigError, UnsupportedModuleError):
             return None
-        return SelectiveStep(
-            self.method, self.run, watch, self.accelerator, self.record, loss_average=self.args.loss_average
-        )
+        options: dict[str, Any] = {
+            "is_packed": self.args.packs_whole_samples,
+            "loss_average": self.args.loss_average,
+        }
+        return SelectiveStep(self.method, self.run, watch, self.accelerator, self.record, **options)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Return TRL's loss, for evaluation and for steps that are TRL's own."""
@@ -350,10 +368,11 @@ class DualSelectTrainer(SFTTrainer):
             self.method = replace(self.method)  # without the state of an earlier `train`
             self._set_up_step()
             self.args.eval_on_start = self._evaluates_on_start
-            self.train_dataset = self._prepared.fresh(self.method, self.run)
+            self.samples = self._prepared.fresh(self.method, self.run)
         else:
             self.args.eval_on_start = False  # done when the run began
-            self.train_dataset = self._prepared.again()
+            self.samples = self._prepared.again()
+        self.train_dataset = rows_of(self.samples, self.args)
         self._state_at_start = _copied(self.method.state_dict())
         self._identity = self.identity  # before a checkpoint's weights replace the first ones
         if checkpoint is not None:
@@ -459,7 +478,7 @@ class DualSelectTrainer(SFTTrainer):
     def _check_steps(self) -> None:
         if self.state.global_step == 0:
             raise TrainingError(
-                f"no optimizer step was made: {len(self.train_dataset)} samples, per_device_train_batch_size="
+                f"no optimizer step was made: {len(self.samples)} samples, per_device_train_batch_size="
                 f"{self.args.per_device_train_batch_size}, dataloader_drop_last={self.args.dataloader_drop_last}, "
                 f"num_train_epochs={self.args.num_train_epochs:g}: give more samples, smaller batches or more epochs"
             )
