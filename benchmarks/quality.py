@@ -30,7 +30,15 @@ from dualselect.errors import DualSelectError
 RESULTS = Path(__file__).parent / "results" / "quality"
 CONFIG = Path(__file__).parent / "quality.yaml"
 SUITES = Path(__file__).parent / "quality-suites.yaml"
-KEPT = ("table.md", "table.tex", "estimates.parquet", "compare.json", "frontier.json", "frontier.csv")
+KEPT = (
+    "table.md",
+    "table.tex",
+    "estimates.parquet",
+    "results.parquet",
+    "compare.json",
+    "frontier.json",
+    "frontier.csv",
+)
 #: Sets that models are only tested on.
 TESTS = ("look-alikes", "contrasts", "embedded-test", "unsafe-test", "task-test")
 

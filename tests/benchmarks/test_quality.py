@@ -11,7 +11,7 @@ from dualselect.models.default_model import default_model_folder
 
 pytestmark = pytest.mark.slow
 
-SMALL = partial(quality.Sizes, pool=8, probe=8, task=8, poison=4, embedded=3, harmful=2, test=12, contrasts=9)
+SMALL = partial(quality.Sizes, pool=8, probe=8, task=8, poison=4, embedded=3, harmful=2, test=12, contrasts=20)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def data(tmp_path):
 def test_no_prompt_is_in_two_sets(data):
     sets = quality.split(data, SMALL())
     prompts = [" ".join(row["prompt"].lower().split()) for rows in sets.values() for row in rows]
-    assert len(prompts) == len(set(prompts)) == 8 + 8 + 8 + 8 + 4 + 3 + 3 + 2 + 3 * 12 + 24 + 9
+    assert len(prompts) == len(set(prompts)) == 8 + 8 + 8 + 8 + 4 + 3 + 3 + 2 + 3 * 12 + 24 + 20
     assert all(row["id"].startswith("poison-") for row in sets["poison-prompts"])
 
 
