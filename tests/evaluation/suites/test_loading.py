@@ -186,7 +186,7 @@ def test_a_suite_without_data_says_how_to_get_them():
 
 
 def test_a_hub_that_cannot_be_reached_is_an_error_with_the_way_round(monkeypatch):
-    def unreachable(*args):
+    def unreachable(*args, **options):
         raise DataError(f"{args[0]}: the hub cannot be reached")
         yield
 
