@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from shutil import rmtree
 from tempfile import mkdtemp
 
@@ -40,7 +41,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: It could not be written.
     """
-    draft = path.with_name(f".{path.name}.tmp")
+    # A name of its own, since several processes may write the same file, such as the cells of a grid what they share.
+    draft = path.with_name(f".{path.name}.{token_hex(4)}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -85,6 +85,15 @@ def test_other_errors_pass(tmp_path):
         assert raised.value is error
 
 
+def test_two_processes_may_write_the_same_file_at_the_same_time(tmp_path):
+    with replacing(tmp_path / "shared") as slower, replacing(tmp_path / "shared") as faster:
+        assert slower.parent == faster.parent == tmp_path
+        slower.write_text("one")
+        faster.write_text("other")
+    assert [path.name for path in tmp_path.iterdir()] == ["shared"]
+    assert (tmp_path / "shared").read_text() == "one"  # whose writer was the last to end
+
+
 def test_drafts_of_a_killed_process_are_removed_and_nothing_else(tmp_path):
     (tmp_path / "below" / "d").mkdir(parents=True)
     for name in (".a.json.tmp", "below/.b.parquet.tmp", "a.json", "below/c.tmp", ".hidden", "below/d/.e.tmp"):
