@@ -1,5 +1,6 @@
 """When and how the references are chosen again."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -19,7 +20,7 @@ from dualselect.selection.weights import hard_top_k, score, soft
 
 @documented
 @dataclass(frozen=True)
-class RefreshTrigger:
+class RefreshTrigger(ABC):
     """Base of all triggers: says whether a refresh is due.
 
     Raises:
@@ -42,6 +43,7 @@ class RefreshTrigger:
         """Updates after which a refresh can be due again; None if that depends on the epoch."""
         return self.every
 
+    @abstractmethod
     def due(self, *, steps_since: int, epochs_since: int, cosine: Callable[[], float]) -> bool:
         """Return whether to refresh now.
 
@@ -51,7 +53,6 @@ class RefreshTrigger:
             cosine: Function that returns that of the running task direction and the last refresh's. It waits for the
                 device, so triggers should call it rarely.
         """
-        raise NotImplementedError
 
 
 TRIGGERS: Registry[type[RefreshTrigger]] = Registry(
