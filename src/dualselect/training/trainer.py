@@ -208,16 +208,19 @@ class DualSelectTrainer(SFTTrainer):
         watch = self.watch or Watch(self.model, params)
         return pool_of_prepared(self, TASK, samples, self.data.task_ids, watch, params)
 
+    @property
+    def _step_options(self) -> dict[str, Any]:
+        return {
+            "memory": self.args.window_memory,
+            "is_packed": self.args.packs_whole_samples,
+            "loss_average": self.args.loss_average,
+        }
+
     def _set_up_step(self) -> None:
         self.step: SelectiveStep | PlainStep | None = None
         if self.takes_trl_step():
             return
-        options: dict[str, Any] = {
-            "memory": self.args.window_memory,
-            "is_packed": self.args.packs_whole_samples,
-            "loss_average": self.args.loss_average,
-            "offloading": lambda: _trl.offloading(self),
-        }
+        options = self._step_options | {"offloading": lambda: _trl.offloading(self)}
         if self.method.reads_gradients():
             assert self.watch is not None  # made for every method that reads gradients
             self.step = SelectiveStep(self.method, self.run, self.watch, self.accelerator, self.record, **options)
@@ -310,11 +313,7 @@ class DualSelectTrainer(SFTTrainer):
             watch = Watch(self.model, self.run.params)
         except (ConfigError, UnsupportedModuleError):
             return None
-        options: dict[str, Any] = {
-            "is_packed": self.args.packs_whole_samples,
-            "loss_average": self.args.loss_average,
-        }
-        return SelectiveStep(self.method, self.run, watch, self.accelerator, self.record, **options)
+        return SelectiveStep(self.method, self.run, watch, self.accelerator, self.record, **self._step_options)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Return TRL's loss, for evaluation and for steps that are TRL's own."""
