@@ -218,7 +218,12 @@ class Direction:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the named views, as they are stored in a safetensors file; whole, and every process calls it."""
-        return {name: whole(view) for name, view in self.views().items()}
+        return dict(self.whole_views())
+
+    def whole_views(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield each parameter's name and view, whole; every process takes all, and one is gathered at a time."""
+        for name, view in self.views().items():
+            yield name, whole(view)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Copy the values of `state` in; they are whole, and every process has them.

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.utils import logging
 
-from dualselect.distributed import from_main_process, rank, whole, world_size
+from dualselect.distributed import from_main_process, rank, world_size
 from dualselect.errors import OutputError, ResumeError, one_line
 from dualselect.files import replacing, writing
 from dualselect.gradients import Direction, Parameters
@@ -66,10 +66,9 @@ def save_state(
     directions, values = method.state_dict()
     tensors: dict[str, Tensor] = {}
     for label, direction in directions.items():
-        for name, view in direction.views().items():
-            found = whole(view)
+        for name, view in direction.whole_views():
             if writes:
-                tensors[f"{label}/{name}"] = found.cpu().contiguous().clone()
+                tensors[f"{label}/{name}"] = view.cpu().contiguous().clone()
     if not writes:
         return
     with replacing(folder / _TENSORS) as draft:
