@@ -235,10 +235,10 @@ def _excess(gradients: PerSampleGradients, own: list[Direction], tolerance: floa
 
 def _excess_of_parts(gradients: PerSampleGradients, own: list[Direction], tolerance: float) -> Tensor:
     """Compare each sample by |g - own|^2 = |g|^2 - 2 <g, own> + |own|^2, since no process has all of a gradient g."""
-    ratios = []
+    found, ratios = gradients.parts(None), []
     for row, true in enumerate(own):
         squares = true.layout.total(by_parameter(true.layout, true.vector, true.vector))
-        errors = gradients.parts(None)[row] - 2 * gradients.parts(true)[row] + squares
+        errors = found[row] - 2 * gradients.parts(true)[row] + squares
         # What is left of the squares' rounding, some 1e-6, is their root.
         ratios.append(_ratios(errors.clamp_min(0.0).sqrt(), squares.sqrt(), true.norm(), max(1e-2, tolerance)))
     return torch.stack(ratios).amax(0)
