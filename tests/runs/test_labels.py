@@ -53,4 +53,4 @@ def test_stored_estimates_have_the_titles_and_better_sides_of_the_table():
             metric = MEASURES[measure].metric(line["kind"], judge)
             assert (metric.title, metric.better, metric.unit) == (line["title"], line["better"], line["unit"])
             found.add(measure)
-    assert {"refusal", "exact_match"} <= found
+    assert {"refusal", "safe_kl"} <= found
