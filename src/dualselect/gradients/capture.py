@@ -1,34 +1,26 @@
 """Per-sample gradients of a whole batch from one forward and one backward pass.
 
-A `Watch` puts itself between the modules that own trainable parameters and autograd. A plain linear layer becomes one
-autograd function, which saves its input once, in the dtype that the product is made in. The output of any other
-module passes through an identity function that saves the module's input. Either way gradient checkpointing and
-activation offloading treat that input like any other saved tensor, and in backward it meets the output's gradient.
-Backward then runs only as far as these functions: autograd's own weight gradients, which nothing would read, are not
-computed.
+A `Watch` puts itself between the modules that own trainable parameters and autograd (`observed`). In backward every
+module's input meets its output's gradient. Backward runs only as far as these modules: autograd's own weight gradients,
+which nothing would read, are not computed.
 """
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
-from types import MethodType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from dualselect.errors import UnsupportedModuleError
 from dualselect.gradients.direction import Direction, Layout, Parameters, safe_cosine, trainable_parameters
 from dualselect.gradients.metrics import RAW, Metric
-from dualselect.gradients.rules import Rule, check_adapters, check_bare_parameters, rule_for
+from dualselect.gradients.observed import Receive, Site, Switch, patch, unpatch
+from dualselect.gradients.rules import check_adapters, check_bare_parameters, rule_for
 from dualselect.gradients.sketches import Sketch
 from dualselect.gradients.stores import Kept, Measured, Slot, Store
-
-Receive = Callable[[Tensor, Tensor], None]
 
 
 class PerSampleGradients:
@@ -155,7 +147,7 @@ class PerSampleGradients:
 
     # Called by the watched modules.
 
-    def observe(self, site: "_Site", module: nn.Module, x: Tensor, tokens: int, itemsize: int) -> Receive:
+    def observe(self, site: Site, module: nn.Module, x: Tensor, tokens: int, itemsize: int) -> Receive:
         """Prepare for a call of `module` on `x` and return what receives input and output gradient in backward."""
         self._check_batch(site.name, x)
         site.itemsize = itemsize
@@ -165,7 +157,7 @@ class PerSampleGradients:
                 self._store.plan(parameter, self._slots[parameter], tokens, itemsize)
         return partial(self._receive, site, module)
 
-    def _receive(self, site: "_Site", module: nn.Module, x: Tensor, delta: Tensor) -> None:
+    def _receive(self, site: Site, module: nn.Module, x: Tensor, delta: Tensor) -> None:
         terms = site.rule(module, self._by_sample(x), self._by_sample(delta))
         for local, parameter in site.own.items():
             if local in terms:
@@ -216,7 +208,7 @@ class Watch:
             )
         self.layout = Layout.of(self.params)
         self._device = next(iter(self.params.values())).device
-        self._switch = _Switch()
+        self._switch = Switch()
         self._sites = self._find_sites()
         owners = Counter(parameter for site in self._sites.values() for parameter in site.own.values())
         tables = {
@@ -231,7 +223,7 @@ class Watch:
         }
         self._installed = False
 
-    def _find_sites(self) -> dict[nn.Module, "_Site"]:
+    def _find_sites(self) -> dict[nn.Module, Site]:
         names = {id(param): name for name, param in self.params.items()}
         sites = {}
         for name, module in self.model.named_modules():
@@ -241,14 +233,14 @@ class Watch:
                 if id(param) in names
             }
             if own:
-                sites[module] = _Site(name, rule_for(name, module), own, self._switch)
+                sites[module] = Site(name, rule_for(name, module), own, self._switch)
         return sites
 
     def install(self) -> None:
         """Put the watch between modules and autograd; nothing happens if it is there already."""
         if not self._installed:
             for module, site in self._sites.items():
-                _patch(module, site)
+                patch(module, site)
             _installed.add(self)
             self._installed = True
 
@@ -256,7 +248,7 @@ class Watch:
         """Restore every module; nothing happens if the watch is not installed."""
         if self._installed:
             for module, site in self._sites.items():
-                _unpatch(module, site)
+                unpatch(module, site)
             _installed.discard(self)
             self._installed = False
 
@@ -332,192 +324,8 @@ def capture(
         yield gradients
 
 
+_installed: "weakref.WeakSet[Watch]" = weakref.WeakSet()
+
+
 def _same(a: Parameters, b: Parameters) -> bool:
     return a.keys() == b.keys() and all(a[name] is b[name] for name in a)
-
-
-# How modules are patched. The state is kept beside the modules, so that a copy of a watched model is not watched.
-
-
-class _Switch:
-    """Which capture of a watch is active, if any."""
-
-    def __init__(self) -> None:
-        self.capture: PerSampleGradients | None = None
-        self.last_input: Callable[[], Tensor | None] = lambda: None
-
-    @contextmanager
-    def on(self, capture: PerSampleGradients) -> Iterator[None]:
-        before, self.capture = self.capture, capture
-        try:
-            yield
-        finally:
-            self.capture = before
-
-
-@dataclass(eq=False)
-class _Site:
-    """A watched module.
-
-    Attributes:
-        name: Name of the module in the model.
-        rule: Rule of its gradients.
-        own: Names of its watched parameters by their names inside the module.
-        switch: Switch that says which capture is active.
-        shares_input: Whether its last input was also that of the module called before it.
-        itemsize: Bytes of an element of its last output gradient; 0 before the first batch.
-    """
-
-    name: str
-    rule: Rule
-    own: Mapping[str, str]
-    switch: _Switch
-    shares_input: bool = False
-    itemsize: int = 0
-
-
-@dataclass
-class _Patch:
-    """The patch of a module, for all watches on it; a plain linear layer has no hook but a new forward."""
-
-    hook: RemovableHandle | None
-    sites: list[_Site] = field(default_factory=list)
-
-    def active(self) -> tuple[_Site, PerSampleGradients] | None:
-        if torch.is_grad_enabled():
-            for site in reversed(self.sites):
-                if site.switch.capture is not None:
-                    return site, site.switch.capture
-        return None
-
-
-_installed: "weakref.WeakSet[Watch]" = weakref.WeakSet()
-_patches: "weakref.WeakKeyDictionary[nn.Module, _Patch]" = weakref.WeakKeyDictionary()
-
-
-def _patch(module: nn.Module, site: _Site) -> None:
-    if module not in _patches:
-        _patches[module] = _Patch(_take_over(module))
-    _patches[module].sites.append(site)
-
-
-def _take_over(module: nn.Module) -> RemovableHandle | None:
-    # A copy of a watched module comes with our forward or hook, which does nothing there until it is watched itself.
-    own = _forward_of(module)
-    if type(module) is nn.Linear and (own is None or own is forward):
-        # A bound method, so that a copy of the module gets one that is bound to the copy.
-        module.forward = MethodType(forward, module)  # type: ignore[method-assign]
-        return None
-    if any(hook is _observe_output for hook in module._forward_hooks.values()):
-        return None
-    return module.register_forward_hook(_observe_output, with_kwargs=True)
-
-
-def _unpatch(module: nn.Module, site: _Site) -> None:
-    patch = _patches[module]
-    patch.sites.remove(site)
-    if patch.sites:
-        return
-    del _patches[module]
-    if patch.hook is not None:
-        patch.hook.remove()
-    elif _forward_of(module) is forward:
-        del module.forward
-
-
-def _forward_of(module: nn.Module) -> Any:
-    """Return the function behind a forward of the module's own, None if it has its class's."""
-    own = vars(module).get("forward")
-    return getattr(own, "__func__", own)
-
-
-def forward(module: nn.Linear, input: Tensor) -> Tensor:
-    """Compute what `nn.Linear` does, observed where a capture is active."""
-    patch = _patches.get(module)
-    active = None if patch is None else patch.active()
-    if active is None:
-        return nn.functional.linear(input, module.weight, module.bias)
-    site, capture = active
-    kind = input.device.type
-    x = input
-    if torch.is_autocast_enabled(kind) and input.dtype != torch.float64:
-        x = input.to(torch.get_autocast_dtype(kind))
-    site.shares_input = x is site.switch.last_input()
-    site.switch.last_input = weakref.ref(x)
-    receive = capture.observe(site, module, x, x.shape[1:-1].numel(), x.element_size())
-    output: Tensor = _ObservedLinear.apply(x, module.weight, module.bias, capture.anchor, capture, receive)
-    return output
-
-
-def _observe_output(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-    """Pass a module's output on, observed where a capture is active."""
-    patch = _patches.get(module)
-    active = None if patch is None else patch.active()
-    if active is None:
-        return None
-    site, capture = active
-    x = args[0] if args else next(iter(kwargs.values()))
-    if not isinstance(output, Tensor):
-        raise UnsupportedModuleError(
-            f"module '{site.name}' ({type(module).__name__}) has trainable parameters but returns no single tensor, so "
-            "it cannot be observed: freeze it or leave it out of the adapter's targets"
-        )
-    receive = capture.observe(site, module, x, output.shape[1:-1].numel(), output.element_size())
-    return _Observed.apply(output, capture.anchor, capture, receive, x)
-
-
-class _ObservedLinear(torch.autograd.Function):
-    """A linear layer whose weight gradient is computed by autograd only where a plain backward asks for it."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        anchor: Tensor,
-        capture: PerSampleGradients,
-        receive: Receive,
-    ) -> Tensor:
-        ctx.capture, ctx.receive = capture, receive
-        # The gradient of a bias needs no input: where the weight is frozen the rule gets a stand-in of one feature.
-        ctx.save_for_backward(x if ctx.needs_input_grad[1] else x.new_zeros(*x.shape[:-1], 1), weight)
-        output = nn.functional.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
-        return output.detach()  # not a view, so that the model may change it in place
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (delta,) = grad_outputs
-        x, weight = ctx.saved_tensors
-        by_x = by_weight = by_bias = None
-        if ctx.needs_input_grad[0]:
-            by_x = delta @ weight.to(delta.dtype)
-        # `needs_input_grad` says what the graph contains, not what this backward pass runs towards.
-        if ctx.capture.running:
-            ctx.receive(x.detach(), delta)
-        else:
-            if ctx.needs_input_grad[1]:
-                by_weight = delta.flatten(0, -2).T @ x.flatten(0, -2)
-            if ctx.needs_input_grad[2]:
-                by_bias = delta.flatten(0, -2).sum(0)
-        return by_x, by_weight, by_bias, None, None, None
-
-
-class _Observed(torch.autograd.Function):
-    """The identity on a module's output, which also saves the module's input."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, output: Tensor, anchor: Tensor, capture: PerSampleGradients, receive: Receive, x: Tensor
-    ) -> Tensor:
-        ctx.capture, ctx.receive = capture, receive
-        ctx.save_for_backward(x)
-        return output.detach()  # not a view, so that the model may change it in place
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (delta,) = grad_outputs
-        if ctx.capture.running:
-            (x,) = ctx.saved_tensors
-            ctx.receive(x.detach(), delta)
-        return delta, None, None, None, None

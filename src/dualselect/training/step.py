@@ -14,17 +14,15 @@ from torch import Tensor
 from dualselect.data import INDEX_COLUMN
 from dualselect.distributed import (
     from_main_process,
-    gathered,
-    gathered_unevenly,
     is_sharded,
     max_over_processes,
-    rank,
     sum_over_processes,
     world_size,
 )
 from dualselect.gradients import Batch, Direction, Losses, Metric, Watch, check_model, gradient_of, sequence_lengths
 from dualselect.methods import Method, Run, Scores
 from dualselect.training.repeats import is_repeated
+from dualselect.training.scores import scores_of
 from dualselect.training.window import Part, RandomState, Window, allowed_bytes
 
 Context = Callable[[], AbstractContextManager[Any]]
@@ -166,7 +164,7 @@ class SelectiveStep(Step):
         self.reset()
         # Only the last step of an epoch waits for the device here.
         may_repeat = world_size() > 1 and self.accelerator.gradient_state.end_of_dataloader
-        scores, mine = _scores_of(window.parts, is_packed=self.is_packed, may_repeat=may_repeat)
+        scores, mine = scores_of(window.parts, is_packed=self.is_packed, may_repeat=may_repeat)
         chosen = self.method.weights(scores, self.run)
         weights = torch.where(scores.valid, chosen.weights.float(), 0.0)
         self.record.candidates(scores, weights, chosen.columns)
@@ -365,46 +363,3 @@ def _router_loss(losses: Sequence[Losses]) -> Tensor | float:
         return 0.0
     mean = torch.nan_to_num(torch.stack(found), posinf=0.0, neginf=0.0).mean()
     return sum_over_processes(mean) / world_size()
-
-
-def _scores_of(parts: Sequence[Part], *, is_packed: bool, may_repeat: bool) -> tuple[Scores, Tensor]:
-    """Return the scores of all processes' candidates in the order of their indices, and where this process's are.
-
-    A sample that is repeated is no candidate; its place is below 0. Leaving it out waits for the device.
-    """
-    names, further = list(parts[0].cosine), list(parts[0].losses.measured)
-    columns = [
-        torch.cat([part.index for part in parts]),
-        torch.cat([part.losses.tokens for part in parts]),
-        *(
-            _bits(torch.cat(values))
-            for values in (
-                [part.losses.loss for part in parts],
-                [part.norm for part in parts],
-                *([part.cosine[name] for part in parts] for name in names),
-                *([part.losses.measured[name] for part in parts] for name in further),
-            )
-        ),
-    ]
-    own = torch.stack(columns, dim=1)
-    table, start = gathered_unevenly(own) if is_packed else (gathered(own), len(own) * rank())
-    order = table[:, 0].argsort(stable=True)
-    place = torch.full_like(order, -1)
-    if may_repeat:
-        order = order[is_repeated(table[:, 0]).sum() :]  # their index is below all others
-    place[order] = torch.arange(len(order), device=order.device)
-    index, tokens, *floats = table[order].unbind(1)
-    loss, norm, *others = (_floats(values) for values in floats)
-    cosine = dict(zip(names, others, strict=False))
-    measured = dict(zip(further, others[len(names) :], strict=True))
-    scores = Scores(index, loss, tokens, norm, cosine, measured)
-    return scores, place[start : start + len(own)]
-
-
-def _bits(values: Tensor) -> Tensor:
-    """Return fp32 values as int64, so that one table contains them exactly beside whole numbers."""
-    return values.float().contiguous().view(torch.int32).long()
-
-
-def _floats(bits: Tensor) -> Tensor:
-    return bits.int().view(torch.float32)
