@@ -79,6 +79,23 @@ def test_a_changed_setting_stops_before_anything_runs_and_is_named(make_grid, pl
     assert len(played.trained) == 4
 
 
+def with_defaults(grid, **defaults):
+    return dataclasses.replace(grid, cells=[dataclasses.replace(cell, defaults=defaults) for cell in grid.cells])
+
+
+def test_a_setting_that_is_new_is_as_its_default(make_grid, played):
+    """As after an update to a version that knows more settings."""
+    run_grid(make_grid(), played.train, played)
+    grid = with_defaults(make_grid(packing=False), packing=False)
+    assert run_grid(grid, played.train, played)
+    assert len(played.trained) == 4
+    assert cell_state(grid.cell("sft:0")).hash == grid.cell("sft:0").hash  # from now on as if made with it
+    for other in (with_defaults(make_grid(packing=True), packing=False), make_grid()):
+        with pytest.raises(ConfigError, match=r"made from other settings: packing \(there: "):
+            run_grid(other, played.train, played)
+    assert len(played.trained) == 4
+
+
 @pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit], ids=["Ctrl-C", "SIGTERM"])
 def test_what_ends_the_process_stops_at_once_and_the_next_run_begins_with_that_cell(make_grid, played, end):
     grid = make_grid()

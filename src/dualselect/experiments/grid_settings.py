@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import MISSING, asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,12 @@ def effective(settings: Settings) -> dict[str, Any]:
     }
 
 
+def _defaults(settings: Settings) -> dict[str, Any]:
+    parts: tuple[Any, ...] = (settings.training, settings.model, settings.data, settings.method)
+    found = {option.name: option.default for part in parts for option in fields(part)}
+    return plain({name: value for name, value in found.items() if value is not MISSING})
+
+
 def _cell(
     label: str,
     choice: MethodChoice,
@@ -137,7 +143,8 @@ def _cell(
     varied = replace(choice, settings={**choice.settings, **strength})
     # Made again when it runs, since making settings sets up the process for them.
     build = partial(read, varied, of_cell={"seed": seed, "output_dir": str(own_folder)})
-    return Cell(label, choice.name, seed, own_folder, effective(build()), build, name)
+    settings = build()
+    return Cell(label, choice.name, seed, own_folder, effective(settings), build, name, _defaults(settings))
 
 
 def _text(entry: Entry | None, name: str) -> str | None:

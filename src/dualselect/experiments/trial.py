@@ -37,6 +37,7 @@ class Cell:
         settings: Every setting that can change its result, as plain values.
         run: Data for whoever trains the cell; not used here.
         strength: Name of its strength, such as `rho=0.3`; empty where none of its options is varied.
+        defaults: What settings are unless they are given.
     """
 
     label: str
@@ -46,6 +47,7 @@ class Cell:
     settings: Mapping[str, Any]
     run: Any = None
     strength: str = ""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -109,6 +111,8 @@ def cell_state(cell: Cell) -> CellState:
 def check_unchanged(cell: Cell) -> None:
     """Refuse a cell that was made, or partly made, from other settings.
 
+    What an earlier version made counts as made with the defaults of the settings that it did not know.
+
     Raises:
         ConfigError: The settings differ; the message says how, and the cure.
     """
@@ -118,11 +122,19 @@ def check_unchanged(cell: Cell) -> None:
     if not cell_state(cell).trained and not any(cell.folder.glob("checkpoint-*")):
         return  # nothing of it would be used
     here = json.loads(_canonical(cell.settings))
+    defaults = json.loads(_canonical(cell.defaults))
+    known = {name: defaults[name] for name in here if name not in there and name in defaults} | there
     differing = [
         f"{name} (there: {there.get(name, _ABSENT)!r}, here: {here.get(name, _ABSENT)!r})"
         for name in sorted({*there, *here})
-        if there.get(name, _ABSENT) != here.get(name, _ABSENT)
+        if known.get(name, _ABSENT) != here.get(name, _ABSENT)
     ]
+    if not differing:
+        _write_json(cell.folder / SETTINGS_FILE, here)
+        state = cell_state(cell)
+        if state.hash == settings_hash(there):
+            record(cell, replace(state, hash=cell.hash))
+        return
     raise ConfigError(
         f"{cell.folder}: was made from other settings: {', '.join(differing)}; use those again, remove the folder "
         "to make it again, or name another output_dir"
