@@ -1,12 +1,17 @@
 """The processes of a run, over torch.distributed; a run of one process needs none of it."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+from dualselect.errors import DualSelectError
+
+T = TypeVar("T")
 
 
 def is_distributed() -> bool:
@@ -109,6 +114,21 @@ def from_main_process(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def on_main_process(call: Callable[[], T]) -> T:
+    """Return on every process what `call` returns on the main one, and raise on every process its DualSelectError."""
+    result: Any = None
+    if rank() == 0:
+        try:
+            result = call()
+        except DualSelectError as error:
+            result = error
+    result = from_main_process(result)
+    if isinstance(result, DualSelectError):
+        raise result
+    value: T = result
+    return value
 
 
 def from_all_processes(value: Any) -> list[Any]:

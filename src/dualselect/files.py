@@ -92,4 +92,7 @@ def remove_drafts(folder: Path) -> None:
         folder: Folder that nobody else is writing to.
     """
     for draft in (*folder.glob(_DRAFTS), *folder.glob(f"*/{_DRAFTS}")):
-        draft.unlink(missing_ok=True)
+        if draft.is_dir():  # a checkpoint that was being received
+            rmtree(draft, ignore_errors=True)
+        else:
+            draft.unlink(missing_ok=True)

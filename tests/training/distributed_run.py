@@ -155,6 +155,10 @@ def main(model: str, folder: str) -> None:
     gc.freeze()  # every run begins with a collection, which would walk through all that the imports made
     for name, run in json.loads((Path(folder) / "runs.json").read_text()).items():
         place = Path(folder) / name
+        if "machine" in run:  # every process has a folder of its own to work in, as on machines that share none
+            machine = Path(folder) / run["machine"] / os.environ["RANK"]
+            machine.mkdir(parents=True, exist_ok=True)
+            os.chdir(machine)
         try:
             if "command" in run:
                 assert dualselect(run["command"]) == 0

@@ -5,10 +5,11 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dualselect.distributed import world_size
+from dualselect.distributed import on_main_process, world_size
 from dualselect.errors import ConfigError, library_errors
 from dualselect.experiments.run_data import RunData, load_run_data
 from dualselect.experiments.run_model import adapter_config, find_model, quantization_config
@@ -92,14 +93,16 @@ def _checkpoint(settings: Settings) -> str | None:
     _check_writable(folder)
     if training.resume_from_checkpoint:
         return str(training.resume_from_checkpoint)
-    if not folder.is_dir():
-        return None
     if settings.resume:
         last = last_whole_checkpoint(folder, world_size())
         return None if last is None else str(last)
-    if any(folder.iterdir()):
-        raise ConfigError(f"output_dir: {folder} is not empty; continue with --resume, or name another folder")
+    on_main_process(partial(_check_empty, folder))
     return None
+
+
+def _check_empty(folder: Path) -> None:
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ConfigError(f"output_dir: {folder} is not empty; continue with --resume, or name another folder")
 
 
 def _check_writable(folder: Path) -> None:

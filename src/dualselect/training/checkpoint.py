@@ -8,10 +8,10 @@ import hashlib
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import torch
@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.utils import logging
 
-from dualselect.distributed import from_main_process, rank, world_size
+from dualselect.distributed import on_main_process, world_size
 from dualselect.errors import OutputError, ResumeError, one_line
 from dualselect.files import replacing, writing
 from dualselect.gradients import Direction, Parameters
@@ -44,9 +44,6 @@ _WEIGHTS = (
 _SHARDED_WEIGHTS = "pytorch_model_fsdp.bin"  # beside those
 _UNREADABLE = (OSError, ValueError, KeyError, BadZipFile, SafetensorError)
 _logger = logging.get_logger(__name__)
-
-T = TypeVar("T")
-
 
 # The method's state.
 
@@ -92,7 +89,7 @@ def load_state(folder: Path, method: Method, identity: dict[str, Any], params: P
     Raises:
         ResumeError: The state is missing or damaged, or belongs to another run.
     """
-    saved, grouped = _on_main_process(lambda: _read_state(folder))
+    saved, grouped = on_main_process(lambda: _read_state(folder))
     compare(saved["identity"], identity, str(folder))
     directions: dict[str, Direction] = {}
     for label, state in grouped.items():
@@ -209,7 +206,7 @@ def check_resumable(folder: Path, identity: dict[str, Any], processes: int = 1) 
         if not (folder / MANIFEST).is_file():
             _logger.warning(f"{folder} has no {MANIFEST}: its files can be read, but not checked against a list")
 
-    _on_main_process(check)
+    on_main_process(check)
 
 
 def last_whole_checkpoint(output_dir: Path, processes: int = 1) -> Path | None:
@@ -221,7 +218,7 @@ def last_whole_checkpoint(output_dir: Path, processes: int = 1) -> Path | None:
     Raises:
         ResumeError: There are checkpoints, but none is whole.
     """
-    return _on_main_process(lambda: _last_whole(output_dir, processes))
+    return on_main_process(lambda: _last_whole(output_dir, processes))
 
 
 def _last_whole(output_dir: Path, processes: int) -> Path | None:
@@ -259,9 +256,13 @@ def _checkpoints(output_dir: Path) -> list[Path]:
     return [path for path in output_dir.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
 
 
+def random_state_name(process: int, processes: int) -> str:
+    """Return the name of the file that transformers keeps a process's random state in."""
+    return "rng_state.pth" if processes == 1 else f"rng_state_{process}.pth"
+
+
 def _missing(folder: Path, processes: int) -> str | None:
-    states = ["rng_state.pth"] if processes == 1 else [f"rng_state_{number}.pth" for number in range(processes)]
-    needed = [*_ALWAYS, *states]
+    needed = [*_ALWAYS, *(random_state_name(number, processes) for number in range(processes))]
     is_sharded = (folder / _SHARDED_OPTIMIZER).is_file() or (folder / _SHARDED_WEIGHTS).is_file()
     needed += [_SHARDED_OPTIMIZER, _SHARDED_WEIGHTS] if is_sharded else [_OPTIMIZER]
     missing = [name for name in needed if not (folder / name).is_file()]
@@ -326,18 +327,3 @@ def _step(folder: Path) -> int:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _on_main_process(read: Callable[[], T]) -> T:
-    """Return on every process what `read` returns on the main one, and raise on every process its ResumeError."""
-    result: Any = None
-    if rank() == 0:
-        try:
-            result = read()
-        except ResumeError as error:
-            result = error
-    result = from_main_process(result)
-    if isinstance(result, ResumeError):
-        raise result
-    value: T = result
-    return value

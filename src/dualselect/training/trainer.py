@@ -41,6 +41,7 @@ from dualselect.training.checkpoint import (
     seal,
     whole_or_none,
 )
+from dualselect.training.checkpoint_transfer import collect_random_states, send_checkpoint
 from dualselect.training.config import (
     DualSelectConfig,
     check_accelerator,
@@ -376,6 +377,7 @@ class DualSelectTrainer(SFTTrainer):
         self._identity = self.identity  # before a checkpoint's weights replace the first ones
         if checkpoint is not None:
             check_resumable(Path(checkpoint), self._identity, self.accelerator.num_processes)
+            send_checkpoint(Path(checkpoint))
         try:
             with self._stop.listening():
                 result = super().train(checkpoint, trial, ignore_keys_for_eval)
@@ -427,6 +429,7 @@ class DualSelectTrainer(SFTTrainer):
             save_state(folder, self.method, self._identity, counters, writes=self.args.should_save)
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
+            collect_random_states(folder)
             if self.args.should_save:
                 seal(folder)
 
