@@ -1,5 +1,6 @@
 """Each private name of TRL and transformers that we touch still does what we take it to do."""
 
+import warnings
 from collections import defaultdict
 from contextlib import nullcontext
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from trl import SFTConfig, SFTTrainer
 
+from dualselect import DualSelectConfig
 from dualselect.training import _trl
 
 
@@ -82,3 +84,9 @@ def test_count_items_counts_supervised_tokens(trainer):
 def test_output_folder_and_batch_size_are_the_arguments(trainer):
     assert _trl.output_folder(trainer, None) == trainer.args.output_dir
     assert _trl.batch_size(trainer) == trainer.args.per_device_train_batch_size
+
+
+def test_what_nobody_set_is_not_warned_of(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        assert DualSelectConfig(output_dir=str(tmp_path)).gradient_checkpointing

@@ -1,6 +1,7 @@
 """The settings of a run: TRL's, plus the method and how losses are averaged."""
 
 import copy
+import warnings
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import Enum
@@ -93,7 +94,10 @@ class DualSelectConfig(SFTConfig):
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.bf16 is None and self.use_cpu and not computes_bfloat16("cpu"):
             self.bf16 = False  # TRL's default would take ten times as long
-        super().__post_init__()
+        with warnings.catch_warnings():
+            # transformers renames it, and warns of TRL's own default; both names work.
+            warnings.filterwarnings("ignore", "`gradient_checkpointing", FutureWarning)
+            super().__post_init__()
         for option, choices in (("loss_average", LOSS_AVERAGES), ("prompt_overlap", POLICIES)):
             value = getattr(self, option)
             if value not in choices:
