@@ -20,7 +20,13 @@ FLOORS = (
     {"distributed", "devices", "registry", "options", "errors", "files", "lazy"},
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-SIDEWAYS = {("cli", "quickstart"), ("models", "data"), ("registry", "errors"), ("files", "errors")}
+SIDEWAYS = {
+    ("cli", "quickstart"),
+    ("models", "data"),
+    ("registry", "errors"),
+    ("files", "errors"),
+    ("distributed", "errors"),
+}
 FACE = {"dualselect", "dualselect.__main__"}  # what users import and run; it may name everything
 
 
