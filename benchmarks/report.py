@@ -15,6 +15,7 @@ from rich.table import Table
 from transformers.utils import logging
 
 from benchmarks.ratios import Target
+from dualselect.files import replacing
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "dualselect")
 
@@ -77,7 +78,5 @@ def be_quiet() -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write `content`; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

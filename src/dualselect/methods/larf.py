@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from tqdm.auto import tqdm
 
-from dualselect.distributed import from_main_process, rank
+from dualselect.distributed import on_main_process
 from dualselect.errors import ConfigError
 from dualselect.methods.base import Moments, Run, check_positive, check_range
 from dualselect.methods.registry import method
@@ -78,7 +78,7 @@ class LARF(Selector):
         """
         count, layer = len(decoder_layers(run.model)), self.layer
         if layer is None:
-            layer = from_main_process(_found_layer(run) if rank() == 0 else None)
+            layer = on_main_process(partial(_found_layer, run))
         if layer >= count:
             raise ConfigError(f"layer is {layer}, but the model has {count} decoder layers: give 0 to {count - 1}")
         # A mean of cosines is the inner product with a mean of unit vectors.

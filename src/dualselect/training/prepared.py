@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 
-from dualselect.distributed import from_main_process, rank
+from dualselect.distributed import on_main_process, rank
 from dualselect.errors import DataError, ResumeError
 from dualselect.files import replacing
 from dualselect.methods import Method, Run
@@ -45,11 +46,13 @@ class PreparedTask:
         """Return the task as it was kept; the tokenised task where the method did not change it.
 
         Raises:
-            ResumeError: The file cannot be read.
+            ResumeError: The file cannot be read; on all processes.
         """
+        table = on_main_process(self._kept)
+        return self._task if table is None else Dataset(table)
+
+    def _kept(self) -> pa.Table | None:
         try:
-            table = pq.read_table(self._path) if rank() == 0 and self._path.is_file() else None
+            return pq.read_table(self._path) if self._path.is_file() else None
         except (OSError, ValueError) as error:
             raise ResumeError(f"{self._path} cannot be read ({error}): start in a new output_dir") from error
-        table = from_main_process(table)
-        return self._task if table is None else Dataset(table)

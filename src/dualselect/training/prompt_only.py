@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 from transformers.utils import logging
 
-from dualselect.distributed import from_main_process, rank
+from dualselect.distributed import from_main_process, on_main_process, rank
 from dualselect.errors import DataError
 from dualselect.files import replacing
 from dualselect.models.thoughts import Answer
@@ -85,7 +86,7 @@ def _unanswered(dataset: Dataset) -> list[int]:
 def _answers(prompts: list[Any], path: Path, recipe: str, generate: Generate, together: bool) -> list[str | None]:
     """Return the answers kept in a file, which only the main process may reach, or new ones."""
     key = sha256(json.dumps([recipe, prompts], sort_keys=True).encode()).hexdigest().encode()
-    kept: list[str | None] | None = from_main_process(_kept(path, key) if rank() == 0 else None)
+    kept = on_main_process(partial(_kept, path, key))
     if kept is not None:
         return kept
     answers = _without_thoughts(generate(prompts)) if together or rank() == 0 else None
