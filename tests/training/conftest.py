@@ -1,5 +1,6 @@
 """Small runs of the trainer on the tiny Llama: data, settings and a function that trains."""
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -101,3 +102,29 @@ def make_trainer(make_tiny_model, tiny_tokenizer, settings) -> Callable[..., Dua
 def trained_weights() -> Callable[[Any], torch.Tensor]:
     """Return a function from a trainer to its trainable weights as one vector."""
     return lambda trainer: torch.cat([p.detach().flatten() for p in trainer.model.parameters() if p.requires_grad])
+
+
+def _command(folder: Path, model: Path, output_dir: Path | str, *flags: str, **changes: Any) -> list[str]:
+    for word, count in (("count", 12), ("no", 4), ("who", 4)):
+        rows = [{"prompt": f"{word} {number}?", "completion": f"{word} {number}"} for number in range(count)]
+        (folder / f"{word}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    given = {
+        "task": folder / "count.jsonl",
+        "references": folder / "no.jsonl",
+        "model": model,
+        "output_dir": output_dir,
+        "per_device_train_batch_size": 2,
+        "task_warmup_steps": 1,
+        "lora_target_modules": "q_proj",
+        "save_strategy": "no",
+    } | changes
+    return ["train", *(part for key, value in given.items() for part in (f"--{key}", str(value))), "--use_cpu", *flags]
+
+
+@pytest.fixture(scope="session")
+def command() -> Callable[..., list[str]]:
+    """Return a function that writes data into a folder and returns the arguments of a short `dualselect train`.
+
+    Beside task and references the folder gets `who.jsonl`, to evaluate on.
+    """
+    return _command

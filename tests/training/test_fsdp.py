@@ -67,9 +67,14 @@ _SHORT = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
 
 
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory, tiny_model_dir):
+def launched(tmp_path_factory, tiny_model_dir, command):
     """Return the folder of all runs of three processes, and how the launch ended."""
     folder = tmp_path_factory.mktemp("three")
+
+    def by_command(name, *flags):
+        evaluated = {"evaluation": f"probe={folder / 'who.jsonl'}", "eval_on_start": True}
+        return {"command": command(folder, tiny_model_dir, folder / name / "run", *flags, max_steps=3, **evaluated)}
+
     runs: dict[str, Any] = {name: run | _SHORT for name, run in (RUNS | FULL).items()}
     saving = {"save_strategy": "steps", "save_steps": 2, "output_dir": str(folder / "saving")}
     runs["saving"] = RUNS["selecting"] | _SHORT | saving
@@ -77,10 +82,9 @@ def launched(tmp_path_factory, tiny_model_dir):
     unbroken = {"output_dir": str(folder / "full-selecting"), "resume": str(folder / "full-selecting/checkpoint-2")}
     runs["full-resumed"] = runs["full-selecting"] | unbroken
     runs["full-spoilt"] = _FULL | _SHORT | {"spoilt": 5}
-    runs["command"] = {"command": command(folder, tiny_model_dir)}
-    runs["full-command"] = {"command": [*command(folder, tiny_model_dir, "full-command"), "--no_use_peft"]}
-    refused = [*command(folder, tiny_model_dir, "refused"), "--no_use_peft", "--optim", "adafactor"]
-    runs["refused"] = {"command": refused}
+    runs["command"] = by_command("command")
+    runs["full-command"] = by_command("full-command", "--no_use_peft")
+    runs["refused"] = by_command("refused", "--no_use_peft", "--optim", "adafactor")
     runs["dies"] = RUNS["selecting"] | _SHORT | {"dies": 1}
     (folder / "runs.json").write_text(json.dumps(runs))
     settings = yaml.safe_load(_CONFIG.read_text()) | {"mixed_precision": "no"}
@@ -96,27 +100,6 @@ def launched(tmp_path_factory, tiny_model_dir):
         timeout=1500,
     )
     return folder, done
-
-
-def command(folder: Path, model: Path, name: str = "command") -> list[str]:
-    """Write the data of a run and return the arguments of `dualselect train`."""
-    for word, count in (("count", 12), ("no", 3), ("who", 4)):
-        rows = [{"prompt": f"{word} {number}?", "completion": f"{word} {number}"} for number in range(count)]
-        (folder / f"{word}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    given = {
-        "task": folder / "count.jsonl",
-        "references": folder / "no.jsonl",
-        "evaluation": f"probe={folder / 'who.jsonl'}",
-        "eval_on_start": True,
-        "model": model,
-        "output_dir": folder / name / "run",
-        "max_steps": 3,
-        "per_device_train_batch_size": 2,
-        "task_warmup_steps": 1,
-        "lora_target_modules": "q_proj",
-        "save_strategy": "no",
-    }
-    return ["train", *(part for key, value in given.items() for part in (f"--{key}", str(value))), "--use_cpu"]
 
 
 @pytest.fixture(scope="module")

@@ -14,40 +14,25 @@ from dualselect.training import checkpoint_transfer
 from dualselect.training.checkpoint import MANIFEST
 
 _SCRIPT = Path(__file__).with_name("distributed_run.py")
-
-
-def command(folder, model, output_dir, *more):
-    """Write the data of a run and return the arguments of `dualselect train`."""
-    for word, count in (("count", 12), ("no", 4)):
-        rows = [{"prompt": f"{word} {number}?", "completion": f"{word} {number}"} for number in range(count)]
-        (folder / f"{word}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    given = {
-        "task": folder / "count.jsonl",
-        "references": folder / "no.jsonl",
-        "model": model,
-        "output_dir": output_dir,
-        "max_steps": 4,
-        "per_device_train_batch_size": 2,
-        "task_warmup_steps": 1,
-        "lora_target_modules": "q_proj",
-        "lora_dropout": 0.1,  # so that random states count, and each process has its own
-        "save_strategy": "steps",
-        "save_steps": 2,
-    }
-    return ["train", *(part for key, value in given.items() for part in (f"--{key}", str(value))), "--use_cpu", *more]
+# Dropout, so that random states count, and each process has its own.
+_SETTINGS = {"max_steps": 4, "lora_dropout": 0.1, "save_strategy": "steps", "save_steps": 2}
 
 
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory, tiny_model_dir):
+def launched(tmp_path_factory, tiny_model_dir, command):
     """Return the folder of all runs, which one launch makes."""
     folder = tmp_path_factory.mktemp("machines")
+
+    def run(output_dir, *flags, **more):
+        return {"command": command(folder, tiny_model_dir, output_dir, *flags, **_SETTINGS)} | more
+
     named = ["--resume_from_checkpoint", "out/checkpoint-2"]
     runs = {
-        "together": {"command": command(folder, tiny_model_dir, folder / "together" / "out")},
-        "apart": {"command": command(folder, tiny_model_dir, "out"), "machine": "apart"},
+        "together": run(folder / "together" / "out"),
+        "apart": run("out", machine="apart"),
         # Named, where the other process has nothing of that name; then the last one.
-        "named": {"command": command(folder, tiny_model_dir, "again", *named), "machine": "apart"},
-        "last": {"command": command(folder, tiny_model_dir, "again", "--resume"), "machine": "apart"},
+        "named": run("again", *named, machine="apart"),
+        "last": run("again", "--resume", machine="apart"),
     }
     (folder / "runs.json").write_text(json.dumps(runs))
     launch = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
