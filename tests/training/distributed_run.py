@@ -75,14 +75,16 @@ def make(model: str, folder: Path, run: dict[str, Any]) -> SFTTrainer:
         run: Settings that differ from those here, and `model` (another folder), `tasks` and `references` (how many
             samples), `answered` (whether references have answers), `spoilt` (which task sample loses its finite loss),
             `full` (whether all parameters are trained), `evaluates` (whether the model is evaluated before training),
-            `fsdp` (whether weights are sharded, if the launcher does not say), `dies` (which process ends after two
-            steps), `trl` (whether TRL's own trainer is to run).
+            `evaluated` (on how many samples it is evaluated while it trains), `fsdp` (whether weights are sharded, if
+            the launcher does not say), `dies` (which process ends after two steps), `trl` (whether TRL's own trainer
+            is to run).
     """
     torch.manual_seed(0)
     run = dict(run)
     model = run.pop("model", model)
     tasks, spoilt, is_trl = run.pop("tasks", 32), run.pop("spoilt", None), run.pop("trl", False)
     references = samples(run.pop("references", 7), "no")
+    evaluated = samples(run.pop("evaluated"), "who") if "evaluated" in run else None
     if not run.pop("answered", True):
         references = references.remove_columns("completion")
     dies, is_full = run.pop("dies", None), run.pop("full", False)
@@ -121,6 +123,7 @@ def make(model: str, folder: Path, run: dict[str, Any]) -> SFTTrainer:
         args=DualSelectConfig(**settings),
         train_dataset=data,
         reference_dataset=references,
+        eval_dataset=evaluated,
         callbacks=[Death()] if dies is not None and str(dies) == os.environ["RANK"] else None,
         **given,
     )

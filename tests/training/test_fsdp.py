@@ -35,6 +35,14 @@ RUNS = {
 }
 _FULL = _BASE | {"full": True, "learning_rate": 1e-3}
 _PRUDENT = {"preservation_loss": "kl", "selection": "soft", "correction": "project", "score_metric": "adam"}
+_BEST = {
+    "eval_strategy": "steps",
+    "eval_steps": 1,
+    "save_strategy": "steps",
+    "save_steps": 1,
+    "load_best_model_at_end": True,
+    "greater_is_better": True,  # of losses that fall: the first step is the one to load
+}
 _LISA = {"alignment_steps": 1, "finetune_steps": 1, "rho": 0.5, "proximal_start": 0.0}
 FULL = {
     "full-selecting": _FULL | {"gradient_checkpointing": True, "save_strategy": "steps", "save_steps": 2},
@@ -45,19 +53,23 @@ FULL = {
     | {"optim": "sgd", "loss_average": "token", "method_options": _OPTIONS | {"direction": "fresh"}},
     "full-sft": _FULL | {"method": "sft", "method_options": {}, "evaluates": True},
     "full-lisa": _FULL | {"method": "lisa", "method_options": _LISA},
+    "full-best": _FULL | {"evaluated": 6} | _BEST,
 }
 _OTHERS: dict[str, dict[str, Any]] = {
     "agem": {},
+    "all-references": {},
     "asft": {},
     "dft": {},
     "eaft": {},
     "lowest-loss": {},
     "profit": {"threshold": 0.001},
     "random": {},
+    "random-length": {},
     "random-references": {},
     "replay": {},
     "safegrad": {},
     "safeinstr": {},
+    "static-references": {},
 }
 FULL |= {
     f"full-{name}": _FULL | {"method": name, "method_options": options, "references": 12, "max_steps": 2}
@@ -178,6 +190,16 @@ def test_the_final_model_of_full_fine_tuning_is_whole(launched):
     weights = load_file(final.parent / "weights-0.safetensors")
     for name, param in AutoModelForCausalLM.from_pretrained(final).named_parameters():
         assert torch.equal(param, weights[name]), name
+
+
+def test_the_best_model_is_loaded_at_the_end(launched):
+    found = found_in(launched, "full-best")
+    weights, best = load_file(found / "weights-0.safetensors"), load_file(found / "checkpoint-1/model.safetensors")
+    assert all(torch.equal(values, weights[name]) for name, values in best.items())
+    assert not any(
+        torch.equal(values, weights[name])
+        for name, values in load_file(found / "checkpoint-3/model.safetensors").items()
+    )
 
 
 def test_an_update_with_a_sample_that_is_not_finite_is_skipped(launched):

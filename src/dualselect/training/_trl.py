@@ -3,12 +3,21 @@
 Checked against trl 1.16 and transformers 5.24.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from datasets import Dataset
+
+
+@contextmanager
+def old_names() -> Iterator[None]:
+    """Return a context without warnings that gradient checkpointing is renamed: TRL and PEFT use its old name too."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing", FutureWarning)
+        yield
 
 
 def prepare_dataset(trainer: Any, dataset: Dataset, name: str) -> Dataset:

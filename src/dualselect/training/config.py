@@ -1,7 +1,6 @@
 """The settings of a run: TRL's, plus the method and how losses are averaged."""
 
 import copy
-import warnings
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import Enum
@@ -17,6 +16,7 @@ from dualselect.devices import computes_bfloat16
 from dualselect.errors import ConfigError, nearest
 from dualselect.gradients import Parameters
 from dualselect.options import documented
+from dualselect.training import _trl
 
 LOSS_AVERAGES = ("sample", "token")
 _AT_LEAST_ONE = (
@@ -94,9 +94,7 @@ class DualSelectConfig(SFTConfig):
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.bf16 is None and self.use_cpu and not computes_bfloat16("cpu"):
             self.bf16 = False  # TRL's default would take ten times as long
-        with warnings.catch_warnings():
-            # transformers renames it, and warns of TRL's own default; both names work.
-            warnings.filterwarnings("ignore", "`gradient_checkpointing", FutureWarning)
+        with _trl.old_names():
             super().__post_init__()
         for option, choices in (("loss_average", LOSS_AVERAGES), ("prompt_overlap", POLICIES)):
             value = getattr(self, option)

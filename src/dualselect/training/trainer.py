@@ -112,7 +112,8 @@ class DualSelectTrainer(SFTTrainer):
         is_formatted = kwargs.get("formatting_func") is not None
         data = TrainingData(train_dataset, given, eval_dataset, args.prompt_overlap, is_formatted=is_formatted)
         place = resolve_model(model) if isinstance(model, str) else model
-        super().__init__(model=place, args=args, train_dataset=data.task, eval_dataset=data.evaluation, **kwargs)
+        with _trl.old_names():
+            super().__init__(model=place, args=args, train_dataset=data.task, eval_dataset=data.evaluation, **kwargs)
         self._shard(args, kwargs.get("compute_loss_func"))
         if not self.takes_trl_step(args):
             check_accelerator(self.accelerator, self.args.n_gpu, _what(self.method, args))
