@@ -83,7 +83,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(dualselect, arguments, message, t
 def test_methods_lists_options_with_defaults(dualselect):
     shown = " ".join(dualselect("methods").out.split())
     assert "--rho" in shown
-    assert "One of: additive, project, remove, none. (default: additive)" in shown
+    assert "One of: hard, soft. (default: hard)" in shown
+    unset = "additive (paper), additive (released-code), project (measured)"
+    assert f"Unset: {unset}. One of: additive, project, remove, none. (default: unset)" in shown
     assert "Needs references." in shown
 
 

@@ -202,8 +202,10 @@ def test_candidates_that_are_not_finite_get_no_weight(run, candidates, refreshed
         ("paper", {"task_token_fraction": 0.9, "task_top_k": None, "reference_fraction": 0.1, "reference_top_k": None}),
         (
             "released-code",
-            {"task_top_k": 4, "task_token_fraction": None, "reference_top_k": 32, "score_scaling": "raw"},
+            {"task_top_k": 4, "task_token_fraction": None, "reference_top_k": 32, "score_scaling": "raw", "rho": 0.2},
         ),
+        ("paper", {"rho": 0.2, "direction": "frozen", "correction": "additive", "preservation_loss": "sft"}),
+        ("measured", {"rho": 1.0, "direction": "fresh", "correction": "project", "preservation_loss": "kl"}),
     ],
 )
 def test_presets(preset, expected):
@@ -214,6 +216,8 @@ def test_presets(preset, expected):
 def test_an_option_wins_over_the_preset():
     method = DualSelect(preset="released-code", task_token_fraction=0.5, score_scaling="rank")
     assert (method.task_token_fraction, method.task_top_k, method.score_scaling) == (0.5, None, "rank")
+    method = DualSelect(preset="measured", rho=0.0, correction="additive")
+    assert (method.rho, method.correction, method.direction) == (0.0, "additive", "fresh")
 
 
 @pytest.mark.parametrize(("size", "keep"), [(10, 1), (11, 2), (100, 10), (1, 1), (30, 3)])

@@ -86,7 +86,6 @@ class DualSelect(Scorer, DualSelectOptions):
 
     def score(self, scanned: Mapping[str, Tensor]) -> Tensor:
         """Return nu * cosine - mu_task * loss, scaled over the whole task: the turned score of its task selection."""
-        assert self.score_scaling is not None
         cosine = scanned["dualselect.cosine"]
         return -score(scanned["loss"], cosine, mu=self.mu_task, nu=self.nu, scaling=self.score_scaling)
 
@@ -158,7 +157,6 @@ class DualSelect(Scorer, DualSelectOptions):
             return Chosen(torch.full((len(pool),), 1.0 / len(pool)))
         if self.reference_choice == "random":
             return Chosen(pool.draw(keep, run.generator("choice of references")))
-        assert self.score_scaling is not None
         return choose_references(
             pool,
             self._task_sum,
@@ -215,7 +213,6 @@ class DualSelect(Scorer, DualSelectOptions):
         """Return the weights of a step's candidates: uniform until there is a reference direction, then by score."""
         if self.g_ref is None:
             return super().weights(scores, run)
-        assert self.score_scaling is not None
         cosine = torch.where(scores.valid, scores.cosine["reference"], torch.nan)
         values = score(scores.loss, cosine, mu=self.mu_task, nu=self.nu, scaling=self.score_scaling)
         if self.selection == "soft":

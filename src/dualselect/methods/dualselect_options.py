@@ -10,10 +10,27 @@ from dualselect.methods.corrections import CORRECTIONS
 from dualselect.options import option
 from dualselect.selection import PRESERVATION_LOSSES, SCALINGS, TRIGGERS
 
-# What the authors' paper and their released code set differently; an option that is given wins over its preset.
+# What the authors' paper and their released code set, and what did best where it was measured (docs/comparison.md). An
+# option that is given wins over its preset.
+_PAPER = {
+    "rho": 0.2,
+    "direction": "frozen",
+    "score_scaling": "zscore",
+    "correction": "additive",
+    "preservation_loss": "sft",
+}
 PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {"task_token_fraction": 0.9, "reference_fraction": 0.1, "score_scaling": "zscore"},
-    "released-code": {"task_top_k": 4, "reference_top_k": 32, "score_scaling": "raw"},
+    "paper": _PAPER | {"task_token_fraction": 0.9, "reference_fraction": 0.1},
+    "released-code": _PAPER | {"task_top_k": 4, "reference_top_k": 32, "score_scaling": "raw"},
+    "measured": {
+        "rho": 1.0,
+        "task_token_fraction": 0.75,
+        "reference_fraction": 0.25,
+        "direction": "fresh",
+        "score_scaling": "zscore",
+        "correction": "project",
+        "preservation_loss": "kl",
+    },
 }
 SELECTIONS = ("hard", "soft")
 REFERENCE_CHOICES = ("conflict", "random", "all")
@@ -32,11 +49,14 @@ class DualSelectOptions(Method):
 
     preset: str = option(
         "paper",
-        "Defaults for what the authors' paper and code set differently: 'paper' keeps 90% of the tokens and 10% of "
-        "the pool, 'released-code' 4 samples per step and 32 references with raw scores.",
+        "Values of all options that are 'unset': what the authors' paper says ('paper'), what their code does "
+        "('released-code': 4 samples per step, 32 references, raw scores), or what did best in docs/comparison.md "
+        "('measured': KL, a fresh direction and projection).",
         tuple(PRESETS),
     )
-    rho: float = option(0.2, "Weight of the reference direction in the update, g_task + rho * g_ref.")
+    rho: float = option(
+        None, f"Weight of the reference direction in the update, g_task + rho * g_ref. Unset: {_of_presets('rho')}."
+    )
     selection: str = option("hard", "Hard: the best, equally weighted. Soft: softmax weights.", SELECTIONS)
     task_token_fraction: float | None = option(
         None, f"Share of a step's supervised tokens to keep, in (0, 1]. Unset: {_of_presets('task_token_fraction')}."
@@ -64,9 +84,9 @@ class DualSelectOptions(Method):
         "every category in proportion. Unset: all.",
     )
     direction: str = option(
-        "frozen",
+        None,
         "Frozen: the reference direction stays as it was at the refresh. Fresh: it is the gradient, at the current "
-        "weights, of a draw from the chosen references.",
+        f"weights, of a draw from the chosen references. Unset: {_of_presets('direction')}.",
         DIRECTIONS,
     )
     direction_every: int = option(1, "Updates between two draws of a fresh direction.")
@@ -76,7 +96,7 @@ class DualSelectOptions(Method):
     nu: float = option(1.0, "Weight of the cosine in both scores.")
     tau_task: float = option(0.1, "Temperature of soft task weights.")
     tau_ref: float = option(0.1, "Temperature of soft reference weights.")
-    score_scaling: str | None = option(
+    score_scaling: str = option(
         None,
         "Use loss and cosine as they are, z-scored or ranked over the candidates. Unset: "
         f"{_of_presets('score_scaling')}.",
@@ -89,9 +109,10 @@ class DualSelectOptions(Method):
         METRICS,
     )
     correction: str = option(
-        "additive",
+        None,
         "How the reference direction changes the task gradient: 'additive' adds rho times it, 'project' first removes "
-        "from g_task what opposes it, 'remove' only does that, 'none' leaves g_task as it is.",
+        "from g_task what opposes it, 'remove' only does that, 'none' leaves g_task as it is. Unset: "
+        f"{_of_presets('correction')}.",
         CORRECTIONS,
     )
     refresh: str = option("epoch", "When references are selected anew.", TRIGGERS)
@@ -101,7 +122,10 @@ class DualSelectOptions(Method):
     )
     task_warmup_steps: int = option(10, "Plain updates at the start, whose mean is the first task direction.")
     preservation_loss: str = option(
-        "sft", "Loss of a reference: NLL of its answer, or KL from the starting model on it.", PRESERVATION_LOSSES
+        None,
+        "Loss of a reference: NLL of its answer (sft), or KL from the starting model on it. Unset: "
+        f"{_of_presets('preservation_loss')}.",
+        PRESERVATION_LOSSES,
     )
 
     def __post_init__(self) -> None:
@@ -140,8 +164,9 @@ class DualSelectOptions(Method):
             if not given:
                 setattr(self, share, preset.get(share))
                 setattr(self, count, preset.get(count))
-        if self.score_scaling is None:
-            self.score_scaling = preset["score_scaling"]
+        for name in _PAPER:
+            if getattr(self, name) is None:
+                setattr(self, name, preset[name])
 
     @property
     def needs_start(self) -> bool:
