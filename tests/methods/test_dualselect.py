@@ -205,7 +205,7 @@ def test_candidates_that_are_not_finite_get_no_weight(run, candidates, refreshed
             {"task_top_k": 4, "task_token_fraction": None, "reference_top_k": 32, "score_scaling": "raw", "rho": 0.2},
         ),
         ("paper", {"rho": 0.2, "direction": "frozen", "correction": "additive", "preservation_loss": "sft"}),
-        ("measured", {"rho": 1.0, "direction": "fresh", "correction": "project", "preservation_loss": "kl"}),
+        ("measured", {"rho": 0.3, "direction": "fresh", "correction": "project", "preservation_loss": "kl"}),
     ],
 )
 def test_presets(preset, expected):
