@@ -10,8 +10,8 @@ from dualselect.methods.corrections import CORRECTIONS
 from dualselect.options import option
 from dualselect.selection import PRESERVATION_LOSSES, SCALINGS, TRIGGERS
 
-# What the authors' paper and their released code set, and what our benchmark chose (docs/decisions/0009-defaults.md). An
-# option that is given wins over its preset.
+# What the authors' paper and their released code set, and what our benchmark chose (docs/decisions/0009-defaults.md).
+# An option that is given wins over its preset.
 _PAPER = {
     "rho": 0.2,
     "direction": "frozen",
@@ -50,8 +50,8 @@ class DualSelectOptions(Method):
     preset: str = option(
         "paper",
         "Values of all options that are 'unset': what the authors' paper says ('paper'), what their code does "
-        "('released-code': 4 samples per step, 32 references, raw scores), or what our benchmark chose ('measured': KL, "
-        "a fresh direction and projection).",
+        "('released-code': 4 samples per step, 32 references, raw scores), or what our benchmark chose ('measured': "
+        "KL, a fresh direction and projection).",
         tuple(PRESETS),
     )
     rho: float = option(
