@@ -32,6 +32,8 @@ def write_figure(frontier: Frontier, folder: Path) -> None:
 def draw_frontier(figure: Any, frontier: Frontier, ink: Ink) -> None:
     """Draw the frontier: thin crosses are 95% intervals, rings chosen strengths, lines the fronts of methods.
 
+    The start has not learned the task, so its place would press all others together: a level shows its safety.
+
     Args:
         figure: Empty figure of matplotlib.
         frontier: The frontier.
@@ -39,7 +41,7 @@ def draw_frontier(figure: Any, frontier: Frontier, ink: Ink) -> None:
     """
     axes = figure.subplots()
     series = series_of([START, *frontier.methods])
-    looks = {START: (ink.series[0], MARKERS[0])}
+    looks = {}
     for place, method in enumerate(frontier.methods):
         looks[method] = ink.series[series[method]], MARKERS[place // (len(ink.series) - 1) % len(MARKERS)]
     for method in looks:
@@ -49,6 +51,9 @@ def draw_frontier(figure: Any, frontier: Frontier, ink: Ink) -> None:
         axes.plot(*_places(front), color=colour, linewidth=1.2, alpha=0.7, zorder=2)
         for point in own:
             _draw_point(axes, point, colour, marker, ink)
+    for point in frontier.points:
+        if point.method == START:
+            _draw_level(axes, point, ink)
     _set_axes(axes, frontier)
     if frontier.bound is not None:
         axes.axvline(frontier.bound, color=ink.muted, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
@@ -63,9 +68,8 @@ def draw_frontier(figure: Any, frontier: Frontier, ink: Ink) -> None:
             fontsize=9,
             color=ink.muted,
         )
-    _label(
-        axes, _labelled(frontier), {name: colour for name, (colour, _) in looks.items()}, figure_size(frontier)[1], ink
-    )
+    colours = {START: ink.series[0]} | {name: colour for name, (colour, _) in looks.items()}
+    _label(axes, _labelled(frontier), colours, figure_size(frontier)[1], ink)
 
 
 def _labelled(frontier: Frontier) -> list[Point]:
@@ -77,7 +81,6 @@ def _places(points: Sequence[Point]) -> tuple[list[float], list[float]]:
 
 
 def _draw_point(axes: Any, point: Point, colour: str, marker: str, ink: Ink) -> None:
-    is_bold = point.is_chosen or point.method == START
     axes.errorbar(
         point.utility.value,
         point.safety.value,
@@ -85,13 +88,20 @@ def _draw_point(axes: Any, point: Point, colour: str, marker: str, ink: Ink) -> 
         yerr=_reach(point.safety),
         color=colour,
         marker=marker,
-        markersize=8 if is_bold else 4.5,
+        markersize=8 if point.is_chosen else 4.5,
         markeredgecolor=ink.text if point.is_chosen else ink.surface,
         markeredgewidth=1.2 if point.is_chosen else 0.8,
-        elinewidth=0.8 if is_bold else 0.6,
-        alpha=1.0 if is_bold else 0.5,
-        zorder=4 if is_bold else 3,
+        elinewidth=0.8 if point.is_chosen else 0.6,
+        alpha=1.0 if point.is_chosen else 0.5,
+        zorder=4 if point.is_chosen else 3,
     )
+
+
+def _draw_level(axes: Any, point: Point, ink: Ink) -> None:
+    axes.axhline(point.safety.value, color=ink.series[0], linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    below, above = _reach(point.safety)
+    low, high = point.safety.value - below[0], point.safety.value + above[0]
+    axes.axhspan(low, high, color=ink.series[0], alpha=0.08, linewidth=0, zorder=0)
 
 
 def _reach(estimate: Estimate) -> list[list[float]]:
@@ -126,7 +136,8 @@ def _label(axes: Any, points: Sequence[Point], colours: dict[str, str], height: 
     for point, place in zip(ordered, spread(wanted, _LINE, inside), strict=True):
         axes.annotate(
             point_label(point),
-            (point.utility.value, point.safety.value),
+            (1.0 if point.method == START else point.utility.value, point.safety.value),
+            xycoords=axes.get_yaxis_transform() if point.method == START else "data",
             xytext=(1.04, place / inside),
             textcoords="axes fraction",
             va="center",
