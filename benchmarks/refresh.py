@@ -190,6 +190,11 @@ def table(means: dict[str, dict[str, float]]) -> Table:
     return shown
 
 
+def _file_name(source: str | None) -> str | None:
+    """Return the name of a file without its folder, which is true on this machine only."""
+    return None if source is None else Path(source).name
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     made = argparse.ArgumentParser(
@@ -235,7 +240,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DualSelectError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    about = {"settings": asdict(settings), "hardware": hardware(), "versions": versions()}
+    shown = replace(settings, task=_file_name(settings.task), references=_file_name(settings.references))
+    about = {"settings": asdict(shown), "hardware": hardware(), "versions": versions()}
     write_json(args.output, result | about | {"seconds": time.perf_counter() - began})
     Console().print(table(result["means"]))
     console.print(f"{time.perf_counter() - began:.0f} s; every figure is in {args.output}")

@@ -1,6 +1,7 @@
 """The processes of a run, over torch.distributed; a run of one process needs none of it."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -12,6 +13,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from dualselect.errors import DualSelectError
 
 T = TypeVar("T")
+
+_PATIENCE = timedelta(days=7)  # with one process that answers references or reads checkpoints for the others
+_exchange: tuple[Any, Any] | None = None  # the group of all processes, and that in which they exchange objects
 
 
 def is_distributed() -> bool:
@@ -108,11 +112,11 @@ def free_gathered(model: nn.Module) -> None:
 
 
 def from_main_process(value: Any) -> Any:
-    """Return the main process's `value` on every process."""
+    """Return the main process's `value` on every process, however long that process needs before it calls this."""
     if not is_distributed():
         return value
     box = [value]
-    dist.broadcast_object_list(box, src=0)
+    dist.broadcast_object_list(box, src=0, group=_patient_group())
     return box[0]
 
 
@@ -136,5 +140,14 @@ def from_all_processes(value: Any) -> list[Any]:
     if not is_distributed():
         return [value]
     values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group=_patient_group())
     return values
+
+
+def _patient_group() -> Any:
+    """Return the group in which processes exchange objects, over the CPU and without the run's time limit."""
+    global _exchange
+    world = dist.group.WORLD
+    if _exchange is None or _exchange[0] is not world:  # another run may have begun in this process
+        _exchange = world, dist.new_group(backend="gloo", timeout=_PATIENCE)
+    return _exchange[1]
