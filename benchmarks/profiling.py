@@ -23,6 +23,7 @@ same batches. Shown are seconds a step inside each operation, without those it c
 
 Models: {", ".join(MODEL_NAMES)}. Written to {RESULTS.parent.name}/{RESULTS.name} beside this module."""
 
+_WIDTH = 44  # letters of an operation's name, so that the table fits beside its figures
 Seconds = dict[str, float]  # by operation
 
 
@@ -67,7 +68,7 @@ def table_of(found: dict[str, Seconds], rows: int) -> Table:
     most = {key: max(times.get(key, 0.0) for times in found.values()) for times in found.values() for key in times}
     shown = sorted(most, key=lambda key: -most[key])[:rows]
     for key in shown:
-        table.add_row(key, *(f"{times.get(key, 0.0):.3f}" for times in found.values()))
+        table.add_row(key[:_WIDTH], *(f"{times.get(key, 0.0):.3f}" for times in found.values()))
     rest = [sum(seconds for key, seconds in times.items() if key not in shown) for times in found.values()]
     table.add_row("others", *(f"{seconds:.3f}" for seconds in rest), end_section=True)
     table.add_row("all", *(f"{sum(times.values()):.3f}" for times in found.values()))
