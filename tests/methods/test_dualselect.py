@@ -3,12 +3,14 @@
 import copy
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from dualselect.errors import ConfigError
 from dualselect.methods import DualSelect, SafeGrad, Selection
+from dualselect.methods.dualselect_options import PRESETS
 
 
 def test_hard_references_are_those_with_high_loss_and_conflict(run, pool, refreshed):
@@ -211,6 +213,19 @@ def test_candidates_that_are_not_finite_get_no_weight(run, candidates, refreshed
 def test_presets(preset, expected):
     method = DualSelect(preset=preset)
     assert {name: getattr(method, name) for name in expected} == expected
+
+
+def test_the_page_says_what_a_preset_sets():
+    page = Path(__file__).parents[2].joinpath("docs/methods/dualselect.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines()]
+    (header,) = (row for row in rows if row[0] == "preset")
+    for name, values in PRESETS.items():
+        (row,) = (row for row in rows if row[0] == name)
+        tokens = values.get("task_token_fraction", values.get("task_top_k"))
+        references = values.get("reference_fraction", values.get("reference_top_k"))
+        assert [text.split()[0] for text in row[1:3]] == [str(tokens), str(references)]
+        shown = dict(zip(header[3:], row[3:], strict=True))
+        assert shown == {f"`{option}`": str(values[option]) for option in values if f"`{option}`" in shown}
 
 
 def test_an_option_wins_over_the_preset():
