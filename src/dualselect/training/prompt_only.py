@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 from transformers.utils import logging
 
-from dualselect.distributed import from_main_process, on_main_process, rank
+from dualselect.distributed import on_main_process
 from dualselect.errors import DataError
 from dualselect.files import replacing
 from dualselect.models.thoughts import Answer
@@ -89,11 +89,14 @@ def _answers(prompts: list[Any], path: Path, recipe: str, generate: Generate, to
     kept = on_main_process(partial(_kept, path, key))
     if kept is not None:
         return kept
-    answers = _without_thoughts(generate(prompts)) if together or rank() == 0 else None
-    if answers is not None and rank() == 0:
-        _keep(path, key, prompts, answers)
-    given: list[str | None] = from_main_process(answers)
-    return given
+    answers = generate(prompts) if together else None
+
+    def make() -> list[str | None]:
+        texts = _without_thoughts(generate(prompts) if answers is None else answers)
+        _keep(path, key, prompts, texts)
+        return texts
+
+    return on_main_process(make)
 
 
 def _kept(path: Path, key: bytes) -> list[str | None] | None:
