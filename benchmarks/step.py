@@ -39,7 +39,7 @@ The ratios:
 Models: {", ".join(MODEL_NAMES)}. Random ones have the shapes of known models and need no download.
 
 Written to {RESULTS.parent.name}/{RESULTS.name} beside this module: `ratios` (each for the model where it is worst),
-every repeat, settings, hardware and versions. The default takes about half an hour on two free cores.
+every repeat, settings, hardware and versions. The default takes about an hour on two free cores.
 
 examples:
   python -m benchmarks.step --quick                      does everything work? (its figures mean little)
