@@ -8,8 +8,11 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from accelerate.state import AcceleratorState, DistributedType, PartialState
@@ -23,6 +26,7 @@ from trl import SFTConfig, SFTTrainer
 from dualselect import DualSelectConfig, DualSelectTrainer
 from dualselect.cli.main import main as dualselect
 from dualselect.distributed import whole
+from dualselect.selection import scan
 from dualselect.training import record_conflicts
 
 _FSDP2 = {"FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}  # as accelerate's launcher sets it
@@ -51,6 +55,34 @@ class Death(TrainerCallback):
             os._exit(3)
 
 
+@contextmanager
+def kept_passes(breaks: int | None) -> Iterator[list[int]]:
+    """Keep what refreshes measure after every batch, and yield how many samples each of them found kept.
+
+    Args:
+        breaks: Which refresh is to break off after its first batch, counted from 1; None for none.
+    """
+    found: list[int] = []
+    read, write = scan.Parts.read, scan.Parts.write
+
+    def counting(parts: scan.Parts) -> scan.Columns:
+        columns = read(parts)
+        found.append(len(columns.get("row", ())))
+        return columns
+
+    def breaking(parts: scan.Parts, columns: scan.Columns) -> None:
+        write(parts, columns)
+        if len(found) == breaks:
+            raise RuntimeError("broken off")
+
+    with (
+        patch.object(scan, "_BATCHES_PER_PART", 1),
+        patch.object(scan.Parts, "read", counting),
+        patch.object(scan.Parts, "write", breaking),
+    ):
+        yield found
+
+
 def allow_fsdp_on_cpu() -> None:
     """Let accelerate shard on a CPU too, which PyTorch can: by itself it leaves FSDP out there."""
     begin = AcceleratorState.__init__
@@ -74,10 +106,9 @@ def make(model: str, folder: Path, run: dict[str, Any]) -> SFTTrainer:
         folder: Output folder.
         run: Settings that differ from those here, and `model` (another folder), `tasks` and `references` (how many
             samples), `answered` (whether references have answers), `spoilt` (which task sample loses its finite loss),
-            `full` (whether all parameters are trained), `evaluates` (whether the model is evaluated before training),
-            `evaluated` (on how many samples it is evaluated while it trains), `fsdp` (whether weights are sharded, if
-            the launcher does not say), `dies` (which process ends after two steps), `trl` (whether TRL's own trainer
-            is to run).
+            `full` (whether all parameters are trained), `evaluated` (on how many samples it is evaluated while it
+            trains), `fsdp` (whether weights are sharded, if the launcher does not say), `dies` (which process ends
+            after two steps), `trl` (whether TRL's own trainer is to run).
     """
     torch.manual_seed(0)
     run = dict(run)
@@ -130,13 +161,18 @@ def make(model: str, folder: Path, run: dict[str, Any]) -> SFTTrainer:
 
 
 def carry_out(model: str, folder: Path, run: dict[str, Any]) -> None:
-    """Make a run and save the trainable weights of this process, with the directions, and the log."""
+    """Make a run and save the trainable weights of this process, with the directions, and the log.
+
+    A run may also have `resume` (a checkpoint), `evaluates` (whether the model is evaluated before training) and
+    `breaks` (which refresh ends the run).
+    """
     run = dict(run)
-    resume, evaluates = run.pop("resume", False), run.pop("evaluates", False)
+    resume, evaluates, breaks = run.pop("resume", False), run.pop("evaluates", False), run.pop("breaks", None)
     trainer = make(model, folder, run)
     if evaluates:
         trainer.evaluate(trainer.train_dataset.select(range(4)))
-    trainer.train(resume_from_checkpoint=resume)
+    with kept_passes(breaks) as found:
+        trainer.train(resume_from_checkpoint=resume)
     trainer.save_model(str(folder / "final"))
     parameters = dict(trainer.model.named_parameters())
     weights = {name: whole(param.detach()).clone() for name, param in parameters.items() if param.requires_grad}
@@ -148,6 +184,7 @@ def carry_out(model: str, folder: Path, run: dict[str, Any]) -> None:
     shares = {name: param.to_local().numel() for name, param in parameters.items() if isinstance(param, DTensor)}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"shares-{number}.json").write_text(json.dumps(shares))
+    (folder / f"kept-{number}.json").write_text(json.dumps(found))
     save_file(weights, folder / f"weights-{number}.safetensors")
     (folder / f"history-{number}.json").write_text(json.dumps(trainer.state.log_history))
 

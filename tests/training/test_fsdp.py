@@ -93,6 +93,10 @@ def launched(tmp_path_factory, tiny_model_dir, command):
     runs["resumed"] = runs["saving"] | {"resume": str(folder / "saving/checkpoint-2"), "window_memory": 0.0}
     unbroken = {"output_dir": str(folder / "full-selecting"), "resume": str(folder / "full-selecting/checkpoint-2")}
     runs["full-resumed"] = runs["full-selecting"] | unbroken
+    # The second refresh follows checkpoint-2. Every reference is a batch of its own: three, two and two of them.
+    runs["full-broken"] = runs["full-selecting"] | {"scan_tokens": 1, "breaks": 2}
+    continued = {"output_dir": str(folder / "full-broken"), "resume": str(folder / "full-broken/checkpoint-2")}
+    runs["full-continued"] = runs["full-broken"] | continued | {"breaks": None}
     runs["full-spoilt"] = _FULL | _SHORT | {"spoilt": 5}
     runs["command"] = by_command("command")
     runs["full-command"] = by_command("full-command", "--no_use_peft")
@@ -173,6 +177,15 @@ def test_each_process_has_its_share_of_the_weights(launched, tiny_model_dir, nam
 def test_a_resumed_run_equals_an_unbroken_one(launched, name, unbroken):
     """With an adapter the second half also makes every micro-batch twice, since no gradients are kept."""
     assert_same_weights(found_in(launched, name), found_in(launched, unbroken))
+
+
+def test_a_refresh_that_was_broken_off_continues_with_sharded_parameters(launched):
+    folder, _ = launched
+    errors = [(folder / f"full-broken/error-{number}.txt").read_text() for number in range(3)]
+    assert all("RuntimeError: broken off" in error for error in errors)
+    found = found_in(launched, "full-continued")
+    assert_same_weights(found, found_in(launched, "full-selecting"))
+    assert [json.loads((found / f"kept-{number}.json").read_text()) for number in range(3)] == [[1], [1], [1]]
 
 
 def test_the_final_model_is_whole(launched, tiny_model_dir):
