@@ -1,5 +1,6 @@
 """STAR-DSS: how a guard's scores become the weights of tokens; its loss is tested with the other token losses."""
 
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -43,6 +44,18 @@ def test_tokens_weigh_what_their_chunk_is_safe_and_nothing_without_a_verdict(run
         "star-dss: answer tokens are safe with a mean probability of 0.583; 25.0% of them have no verdict and count as "
         "unsafe"
     ]
+
+
+def test_a_continued_run_shares_the_scores_and_not_their_path(scores, tmp_path):
+    first = StarDSS(guard_scores=scores).identity()
+    moved = shutil.copyfile(scores, tmp_path / "moved.parquet")
+    assert StarDSS(guard_scores=str(moved)).identity() == first
+    assert StarDSS(guard_scores=scores, kl_weight=0.1).identity() != first
+    GuardScores(["b", "a"], np.array([1, 3]), np.zeros(3, dtype=np.float32), 2, {}).write(moved)
+    assert StarDSS(guard_scores=str(moved)).identity() != first
+    moved.unlink()
+    with pytest.raises(ConfigError, match=r"guard_scores: .*moved.parquet could not be read"):
+        StarDSS(guard_scores=str(moved)).identity()
 
 
 def test_scores_must_be_given_and_fit(run, scores):

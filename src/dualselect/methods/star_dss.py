@@ -5,16 +5,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from datasets import Dataset
 
-from dualselect.errors import ConfigError
+from dualselect.errors import ConfigError, one_line
 from dualselect.gradients import DIVERGENCES, Batch, Losses, per_sample_guarded
 from dualselect.methods.base import Method, Run, check_choice, check_range
 from dualselect.methods.dft import log_weight
 from dualselect.methods.registry import method
+from dualselect.models.files import file_hash
 from dualselect.models.modes import eval_mode
 from dualselect.options import option
 from dualselect.runs.guard_scores import GuardScores
@@ -58,12 +59,8 @@ class StarDSS(Method):
 
     def prepare(self, task: Dataset, run: Run) -> Dataset:
         """Return the task with V as the weight of each token; 0 where no guard came to a verdict."""
-        if not self.guard_scores:
-            raise ConfigError(
-                "star-dss needs guard_scores: score the task with `dualselect guard`, and name the file it writes"
-            )
+        scores = GuardScores.read(self._file)
         places = TokenPlaces.of(task)
-        scores = GuardScores.read(Path(self.guard_scores).expanduser())
         safe = scores.by_token(run.pool_of(task).ids, places.counts(len(task)))
         missing = f"; {np.isnan(safe).mean():.1%} of them have no verdict and count as unsafe"
         run.say(
@@ -84,6 +81,24 @@ class StarDSS(Method):
         )
         log_weight(losses, run)
         return losses
+
+    def identity(self) -> dict[str, Any]:
+        """Return the options, with the hash of the scores in place of their path."""
+        try:
+            return super().identity() | {"guard_scores": file_hash(self._file)}
+        except OSError as error:
+            raise ConfigError(
+                f"guard_scores: {self._file} could not be read ({one_line(error)}); a run that continues compares it "
+                "with the file that it began with"
+            ) from None
+
+    @property
+    def _file(self) -> Path:
+        if not self.guard_scores:
+            raise ConfigError(
+                "star-dss needs guard_scores: score the task with `dualselect guard`, and name the file it writes"
+            )
+        return Path(self.guard_scores).expanduser()
 
 
 @contextmanager
