@@ -62,28 +62,20 @@ def targets(pools: Sequence[int]) -> dict[str, Target]:
 
 
 def model_ratios(figures: Figures) -> dict[str, float]:
-    """Return the ratios of one model, from its raw figures.
+    """Return the ratios of one model, those of times as the median over rounds.
 
     Args:
         figures: `speed` by LoRA target, each as `benchmarks.speed` returns it, and `memory` with `sft` and `refresh`,
             each by pool size, as `benchmarks.memory` returns them.
     """
-    ratios: dict[str, float] = {}
+    ratios = {name: median(values) for name, values in round_ratios(figures).items()}
     for target, measured in figures["speed"].items():
-        suffix = "" if target == "attention" else f"_{target}"
-        step, loop, refresh = (measured[part]["seconds"] for part in ("step", "loop", "refresh"))
+        suffix = _suffix(target)
         if measured["run"]:
             ratios[f"run{suffix}"] = measured["run"]["dualselect"] / measured["run"]["sft"]
         syncs = measured["step"]["syncs"]
         if syncs["dualselect"] is not None:
             ratios[f"syncs{suffix}"] = syncs["dualselect"] - syncs["plain"]
-        ratios[f"step_{target}"] = paired(step["dualselect"], step["sft"])
-        ratios[f"selection_{target}"] = paired(step["dualselect"], step["plain"])
-        ratios[f"step_loop{suffix}"] = paired(loop["loop"], loop["dualselect"])
-        # The same samples on both sides, so that the ratio of tokens per second is that of the times.
-        whole = [a + b for a, b in zip(refresh["score"], refresh["gradient"], strict=True)]
-        ratios[f"refresh_tokens{suffix}"] = paired(refresh["plain"], refresh["score"])
-        ratios[f"refresh_total{suffix}"] = paired(refresh["plain"], whole)
     memory = figures["memory"]
     for pool, measured in memory["refresh"].items():
         ratios[f"refresh_memory_{pool}"] = measured["growth"] / memory["sft"][pool]["growth"]
@@ -91,9 +83,32 @@ def model_ratios(figures: Figures) -> dict[str, float]:
     return ratios
 
 
-def paired(numerators: Sequence[float], denominators: Sequence[float]) -> float:
-    """Return the median over rounds of each round's ratio, which drifts of the machine hardly affect."""
-    return median(a / b for a, b in zip(numerators, denominators, strict=True))
+def round_ratios(figures: Figures) -> dict[str, list[float]]:
+    """Return the ratios of times of one model, one a round, which drifts of the machine hardly affect.
+
+    Args:
+        figures: As for `model_ratios`.
+    """
+    ratios = {}
+    for target, measured in figures["speed"].items():
+        suffix = _suffix(target)
+        step, loop, refresh = (measured[part]["seconds"] for part in ("step", "loop", "refresh"))
+        ratios[f"step_{target}"] = _by_round(step["dualselect"], step["sft"])
+        ratios[f"selection_{target}"] = _by_round(step["dualselect"], step["plain"])
+        ratios[f"step_loop{suffix}"] = _by_round(loop["loop"], loop["dualselect"])
+        # The same samples on both sides, so that the ratio of tokens per second is that of the times.
+        whole = [a + b for a, b in zip(refresh["score"], refresh["gradient"], strict=True)]
+        ratios[f"refresh_tokens{suffix}"] = _by_round(refresh["plain"], refresh["score"])
+        ratios[f"refresh_total{suffix}"] = _by_round(refresh["plain"], whole)
+    return ratios
+
+
+def _suffix(target: str) -> str:
+    return "" if target == "attention" else f"_{target}"
+
+
+def _by_round(numerators: Sequence[float], denominators: Sequence[float]) -> list[float]:
+    return [a / b for a, b in zip(numerators, denominators, strict=True)]
 
 
 def worst_ratios(by_model: Mapping[str, Mapping[str, float]], targets: Mapping[str, Target]) -> dict[str, float]:

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from datasets import disable_progress_bars
 from rich.table import Table
+from rich.text import Text
 from transformers.utils import logging
 
 from benchmarks.ratios import Target
@@ -20,20 +21,37 @@ from dualselect.files import replacing
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "dualselect")
 
 
-def ratio_table(by_model: Mapping[str, Mapping[str, float]], targets: Mapping[str, Target]) -> Table:
-    """Return the table of all ratios, one column per model, with the bound of each and whether it is met."""
-    table = Table(title="DualSelect against plain TRL SFT, side by side")
+def ratio_table(
+    by_model: Mapping[str, Mapping[str, float]],
+    by_round: Mapping[str, Mapping[str, Sequence[float]]],
+    targets: Mapping[str, Target],
+) -> Table:
+    """Return the table of all ratios, one column per model, with the bound of each and whether it is met.
+
+    Args:
+        by_model: Ratios by model and name.
+        by_round: The same of each round, where there are rounds; their least and greatest stand in brackets.
+        targets: Bounds by name.
+    """
+    heading = Text("DualSelect against plain TRL SFT, side by side\n[least, greatest] of the rounds")
+    table = Table(title=heading, box=None, pad_edge=False, collapse_padding=True)  # two models fit 80 columns
     table.add_column("ratio", no_wrap=True)
     for name in by_model:
         table.add_column(name, justify="right", no_wrap=True)
     for title in ("must", "aim", "met"):
         table.add_column(title, justify="right")
     for name, target in targets.items():
-        cells = [f"{ratios[name]:.3f}" if name in ratios else "-" for ratios in by_model.values()]
+        cells = [_with_spread(ratios.get(name), by_round[model].get(name)) for model, ratios in by_model.items()]
         values = [ratios[name] for ratios in by_model.values() if name in ratios]
         verdict = {True: "[green]yes", False: "[red]no", None: ""}[target.met(target.worst(values)) if values else None]
         table.add_row(name, *cells, _bound(target, target.must), _bound(target, target.aim), verdict)
     return table
+
+
+def _with_spread(ratio: float | None, rounds: Sequence[float] | None) -> str:
+    if ratio is None:
+        return "-"
+    return f"{ratio:.2f}" if rounds is None else f"{ratio:.2f} [{min(rounds):.2f}, {max(rounds):.2f}]"
 
 
 def _bound(target: Target, value: float | None) -> str:

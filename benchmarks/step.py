@@ -14,7 +14,7 @@ from rich.console import Console
 
 from benchmarks.memory import peak_memory
 from benchmarks.models import MODEL_NAMES, check_model, takes_pool
-from benchmarks.ratios import model_ratios, targets, worst_ratios
+from benchmarks.ratios import model_ratios, round_ratios, targets, worst_ratios
 from benchmarks.report import be_quiet, hardware, ratio_table, versions, write_json
 from benchmarks.settings import DEFAULT_MODELS, LORA_TARGETS, Settings
 from benchmarks.speed import measure_speed
@@ -171,7 +171,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DualSelectError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    Console().print(ratio_table(result["ratios_by_model"], targets(settings.pools)))
+    by_round = {model: round_ratios(measured) for model, measured in result["figures"].items()}
+    Console().print(ratio_table(result["ratios_by_model"], by_round, targets(settings.pools)))
     write_json(args.output, result)
     _console.print(f"{result['seconds']:.0f} s; every figure is in {args.output}")
     return 0

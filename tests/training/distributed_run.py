@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -56,11 +56,11 @@ class Death(TrainerCallback):
 
 
 @contextmanager
-def kept_passes(breaks: int | None) -> Iterator[list[int]]:
+def kept_passes(breaks: int) -> Iterator[list[int]]:
     """Keep what refreshes measure after every batch, and yield how many samples each of them found kept.
 
     Args:
-        breaks: Which refresh is to break off after its first batch, counted from 1; None for none.
+        breaks: Which refresh is to break off after its first batch, counted from 1; 0 for none.
     """
     found: list[int] = []
     read, write = scan.Parts.read, scan.Parts.write
@@ -164,14 +164,14 @@ def carry_out(model: str, folder: Path, run: dict[str, Any]) -> None:
     """Make a run and save the trainable weights of this process, with the directions, and the log.
 
     A run may also have `resume` (a checkpoint), `evaluates` (whether the model is evaluated before training) and
-    `breaks` (which refresh ends the run).
+    `breaks` (which refresh ends the run, each being kept batch by batch).
     """
     run = dict(run)
     resume, evaluates, breaks = run.pop("resume", False), run.pop("evaluates", False), run.pop("breaks", None)
     trainer = make(model, folder, run)
     if evaluates:
         trainer.evaluate(trainer.train_dataset.select(range(4)))
-    with kept_passes(breaks) as found:
+    with nullcontext() if breaks is None else kept_passes(breaks) as found:
         trainer.train(resume_from_checkpoint=resume)
     trainer.save_model(str(folder / "final"))
     parameters = dict(trainer.model.named_parameters())
@@ -184,7 +184,8 @@ def carry_out(model: str, folder: Path, run: dict[str, Any]) -> None:
     shares = {name: param.to_local().numel() for name, param in parameters.items() if isinstance(param, DTensor)}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"shares-{number}.json").write_text(json.dumps(shares))
-    (folder / f"kept-{number}.json").write_text(json.dumps(found))
+    if found is not None:
+        (folder / f"kept-{number}.json").write_text(json.dumps(found))
     save_file(weights, folder / f"weights-{number}.safetensors")
     (folder / f"history-{number}.json").write_text(json.dumps(trainer.state.log_history))
 

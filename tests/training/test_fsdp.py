@@ -96,7 +96,7 @@ def launched(tmp_path_factory, tiny_model_dir, command):
     # The second refresh follows checkpoint-2. Every reference is a batch of its own: three, two and two of them.
     runs["full-broken"] = runs["full-selecting"] | {"scan_tokens": 1, "breaks": 2}
     continued = {"output_dir": str(folder / "full-broken"), "resume": str(folder / "full-broken/checkpoint-2")}
-    runs["full-continued"] = runs["full-broken"] | continued | {"breaks": None}
+    runs["full-continued"] = runs["full-broken"] | continued | {"breaks": 0}
     runs["full-spoilt"] = _FULL | _SHORT | {"spoilt": 5}
     runs["command"] = by_command("command")
     runs["full-command"] = by_command("full-command", "--no_use_peft")
